@@ -1,0 +1,1 @@
+"""Tests of every package; `oracles` and `strategies` are shared by all of them."""

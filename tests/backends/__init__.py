@@ -1,0 +1,1 @@
+"""The plugin registry and the conformance of the kernels that plugins bring."""

@@ -1,0 +1,1 @@
+"""Promises about the packages as a whole: imports, public names, documents."""

@@ -1,0 +1,98 @@
+"""The array libraries under test: how to make an array of each, and how to read one back."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+LIBRARIES = ("numpy", "array_api_strict", "torch", "jax.numpy", "cupy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Library:
+    """One array library: its namespace, and the conversions that the array API standard leaves out."""
+
+    name: str
+    namespace: ModuleType
+    array_type: type
+    halves: tuple[str, ...] = ()
+    read: Callable[[Any], NDArray[Any]] = np.asarray
+    slow_to_compile: bool = False
+
+    def dtype(self, name: str) -> Any:  # noqa: ANN401 - every library has its own type of dtypes
+        """Return the library's own dtype of that name."""
+        return getattr(self.namespace, name)
+
+    def array(self, x: object, dtype: str | None = None) -> Any:  # noqa: ANN401 - an array of any library
+        """Turn nested lists or a NumPy array into an array of this library."""
+        source = np.asarray(x)
+        name = dtype or str(source.dtype)
+        if name in self.halves:
+            # Through float32: NumPy has no bfloat16 and some libraries read no float16.
+            single = self.namespace.asarray(source.astype(np.float32))
+            return single.to(self.dtype(name)) if self.name == "torch" else single.astype(self.dtype(name))
+        return self.namespace.asarray(source, dtype=self.dtype(name))
+
+    def numpy(self, x: Any) -> NDArray[Any]:  # noqa: ANN401 - an array of any library
+        """Read an array of this library as a NumPy array; half precision comes back as float32."""
+        return self.read(x)
+
+    def example_count(self, usual: int) -> int:
+        """Return how many hypothesis examples this library can afford."""
+        return min(usual, 5) if self.slow_to_compile else usual
+
+
+def _read_torch(x: Any) -> NDArray[Any]:  # noqa: ANN401 - a tensor, of a library that may be absent
+    x = x.detach().cpu()
+    return np.asarray(x.float() if x.dtype.itemsize == 2 and x.is_floating_point() else x)
+
+
+def _read_jax(x: Any) -> NDArray[Any]:  # noqa: ANN401 - an array, of a library that may be absent
+    return np.asarray(x.astype("float32") if x.dtype.name in {"bfloat16", "float16"} else x)
+
+
+def _read_cupy(x: Any) -> NDArray[Any]:  # noqa: ANN401 - an array, of a library that may be absent
+    return np.asarray(x.get())
+
+
+def load(name: str) -> Library:
+    """Import one of `LIBRARIES`, or skip the test with the reason."""
+    namespace = pytest.importorskip(name, reason=f"{name} is not installed")
+    if name == "torch":
+        # The suite shares its cores with others, and threads do not pay at these sizes.
+        namespace.set_num_threads(1)
+        return Library(
+            name=name,
+            namespace=namespace,
+            array_type=namespace.Tensor,
+            halves=("float16", "bfloat16"),
+            read=_read_torch,
+        )
+    if name == "jax.numpy":
+        jax = importlib.import_module("jax")
+        # Without it JAX has neither float64 nor int64; one test of its own switches it off again.
+        jax.config.update("jax_enable_x64", True)
+        return Library(
+            name=name,
+            namespace=namespace,
+            array_type=jax.Array,
+            halves=("float16", "bfloat16"),
+            read=_read_jax,
+            slow_to_compile=True,
+        )
+    if name == "cupy":
+        if not namespace.is_available():
+            pytest.skip("CuPy finds no CUDA device")
+        return Library(
+            name=name, namespace=namespace, array_type=namespace.ndarray, halves=("float16",), read=_read_cupy
+        )
+    halves = ("float16",) if name == "numpy" else ()
+    array_type = np.ndarray if name == "numpy" else type(namespace.asarray(0.0))
+    return Library(name=name, namespace=namespace, array_type=array_type, halves=halves)
