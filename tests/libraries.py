@@ -10,7 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from array_api_compat import array_namespace
+from hypothesis.strategies import SearchStrategy
 from numpy.typing import NDArray
+
+from tests.strategies import Tokens, fixed_samples, samples
 
 LIBRARIES = ("numpy", "array_api_strict", "torch", "jax.numpy", "cupy")
 
@@ -44,9 +48,19 @@ class Library:
         """Read an array of this library as a NumPy array; half precision comes back as float32."""
         return self.read(x)
 
-    def example_count(self, usual: int) -> int:
-        """Return how many hypothesis examples this library can afford."""
-        return min(usual, 5) if self.slow_to_compile else usual
+    def arrays(self, tokens: Tokens, dtype: str = "float64") -> tuple[Any, Any, Any]:
+        """Return a sample's keys, values and queries."""
+        return tuple(self.array(x, dtype) for x in (tokens.keys, tokens.values, tokens.queries))  # type: ignore[return-value]
+
+    def samples(self) -> SearchStrategy[Tokens]:
+        """Samples of every shape, or of one where each new shape would be compiled."""
+        return fixed_samples() if self.slow_to_compile else samples()
+
+    def lookup(self, table: NDArray[Any]) -> Callable[[Any, Any], Any]:
+        """The duplication callable of the Strategy protocol, answered from a full matrix."""
+        full = self.array(table)
+        take = array_namespace(full).take
+        return lambda rows, cols: take(take(full, rows, axis=0), cols, axis=1)
 
 
 def _read_torch(x: Any) -> NDArray[Any]:  # noqa: ANN401 - a tensor, of a library that may be absent

@@ -156,8 +156,12 @@ def pc_mmr(
     floor: float = 0.01,
     exponent: int = 2,
     temper: float = 1.0,
+    log: Callable[[Floats], Floats] = log,
 ) -> list[int]:
-    """Algorithm 1, line by line, on logarithms of scores; the answer in the order of choice."""
+    """Algorithm 1, line by line, on logarithms of scores; the answer in the order of choice.
+
+    `log` may be another library's: logarithms differ in the last bit, and so does which scores tie exactly.
+    """
     scores = temper * np.array(log_scores, dtype=np.float64)
     chosen: list[int] = []
     left = list(range(len(scores)))

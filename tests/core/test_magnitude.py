@@ -1,0 +1,170 @@
+"""`information_magnitude` and `log_update_norm`: how much a token carries."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import iwp_core
+from tests import oracles
+from tests.libraries import Library
+from tests.strategies import sample
+
+metrics = pytest.mark.parametrize("metric", oracles.MAGNITUDES)
+kernels = pytest.mark.parametrize("kernel", oracles.KERNELS)
+reductions = pytest.mark.parametrize("heads", ["mean", "softmax_mean"])
+
+
+@metrics
+@kernels
+@reductions
+@given(data=st.data())
+def test_magnitude_is_the_oracles(xp: Library, metric: str, kernel: str, heads: str, data: st.DataObject) -> None:
+    """Every metric of table 1, with either kernel and either mean over heads, equals the slow reading."""
+    tokens = data.draw(xp.samples())
+
+    keys, values, queries = xp.arrays(tokens)
+    magnitude = iwp_core.information_magnitude(queries, keys, values, metric=metric, kernel=kernel, heads=heads)
+
+    expected = oracles.log_magnitude(tokens.queries, tokens.keys, tokens.values, metric, kernel, heads)
+    np.testing.assert_allclose(xp.numpy(magnitude), np.exp(expected), atol=1e-9)
+
+
+@metrics
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_magnitude_spans_zero_to_one_in_the_dtype_that_it_is_computed_in(
+    xp: Library, metric: str, dtype: str
+) -> None:
+    """The weakest candidate has 0, the strongest 1; float64 stays float64 and float32 float32."""
+    keys, values, queries = xp.arrays(sample(0), dtype)
+
+    magnitude = iwp_core.information_magnitude(queries, keys, values, metric=metric)
+
+    assert magnitude.dtype == xp.dtype(dtype)
+    assert magnitude.shape == (12,)
+    assert xp.numpy(magnitude).min() == 0.0
+    assert xp.numpy(magnitude).max() == 1.0
+
+
+@pytest.mark.parametrize("metric", oracles.QUERYLESS)
+def test_a_metric_that_reads_no_query_takes_none(xp: Library, metric: str) -> None:
+    """Norms of keys, values and updates need no queries, and ignore those given."""
+    keys, values, queries = xp.arrays(sample(1))
+
+    without = iwp_core.information_magnitude(None, keys, values, metric=metric)
+
+    np.testing.assert_array_equal(
+        xp.numpy(without), xp.numpy(iwp_core.information_magnitude(queries, keys, values, metric=metric))
+    )
+
+
+@metrics
+def test_equal_candidates_all_have_magnitude_one(xp: Library, metric: str) -> None:
+    """Min-max scaling of equal scores would divide zero by zero; the contract says ones."""
+    tokens = sample(2).at(np.zeros(9, dtype=np.intp))
+    keys, values, queries = xp.arrays(tokens)
+
+    magnitude = iwp_core.information_magnitude(queries, keys, values, metric=metric)
+
+    np.testing.assert_array_equal(xp.numpy(magnitude), np.ones(9))
+
+
+@reductions
+def test_a_token_without_value_has_magnitude_zero(xp: Library, heads: str) -> None:
+    """A zero value vector adds nothing to the implicit weight."""
+    tokens = sample(3)
+    tokens.values[:, 4] = 0.0
+    keys, values, queries = xp.arrays(tokens)
+
+    magnitude = xp.numpy(iwp_core.information_magnitude(queries, keys, values, heads=heads))
+
+    assert magnitude[4] == 0.0
+    assert np.isfinite(magnitude).all()
+
+
+@reductions
+@metrics
+def test_candidates_that_are_all_zero_give_no_nan(xp: Library, metric: str, heads: str) -> None:
+    """Where no token carries anything, all are equal, so all have one."""
+    zeros = xp.array(np.zeros((2, 5, 4)))
+
+    magnitude = iwp_core.information_magnitude(xp.array(np.zeros((4, 4))), zeros, zeros, metric=metric, heads=heads)
+
+    np.testing.assert_array_equal(xp.numpy(magnitude), np.ones(5))
+
+
+def test_softmax_mean_lets_no_head_decide_alone(xp: Library) -> None:
+    """A head with large logits outshouts the raw mean; divided by its sum it has one vote like the others."""
+    tokens = sample(4, tokens=6, heads=2, group=1, width=2)
+    tokens.values[...] = 1.0
+    tokens.keys[...] = 0.0
+    tokens.keys[0, 1], tokens.keys[1, 5] = 30.0, 60.0
+    tokens.queries[...] = 1.0
+    keys, values, queries = xp.arrays(tokens)
+
+    raw = xp.numpy(iwp_core.information_magnitude(queries, keys, values))
+    fair = xp.numpy(iwp_core.information_magnitude(queries, keys, values, heads="softmax_mean"))
+
+    assert raw[1] < 1e-12
+    np.testing.assert_allclose(fair[[1, 5]], 1.0, rtol=1e-9)
+
+
+def test_query_heads_read_their_group_s_keys(xp: Library) -> None:
+    """With 4 query heads on 2 key heads, queries 0 and 1 meet head 0, queries 2 and 3 head 1."""
+    tokens = sample(5, heads=2, group=2)
+    repeated = np.repeat(np.arange(2), 2)
+
+    keys, values, queries = xp.arrays(tokens)
+    grouped = iwp_core.information_magnitude(queries, keys, values)
+    wide_keys, wide_values = xp.array(tokens.keys[repeated]), xp.array(tokens.values[repeated])
+    wide = iwp_core.information_magnitude(queries, wide_keys, wide_values)
+
+    np.testing.assert_allclose(xp.numpy(grouped), xp.numpy(wide), rtol=1e-12)
+
+
+def test_queries_of_rank_like_keys_are_averaged_over_text(xp: Library) -> None:
+    """(Hq, T, D) means T text queries a head, of which the mean is taken before the kernel."""
+    tokens = sample(6)
+    text = np.random.default_rng(6).normal(size=(4, 5, 4))
+    keys, values, _ = xp.arrays(tokens)
+
+    averaged = iwp_core.information_magnitude(xp.array(text), keys, values)
+    single = iwp_core.information_magnitude(xp.array(text.mean(axis=1)), keys, values)
+
+    np.testing.assert_allclose(xp.numpy(averaged), xp.numpy(single), rtol=1e-9)
+
+
+@kernels
+@given(data=st.data())
+def test_log_update_norm_is_the_oracles(xp: Library, kernel: str, data: st.DataObject) -> None:
+    """Lemma 1 in logarithms, a head at a time."""
+    tokens = data.draw(xp.samples())
+    keys, values, _ = xp.arrays(tokens)
+
+    result = xp.numpy(iwp_core.log_update_norm(keys, values, kernel=kernel))
+
+    np.testing.assert_allclose(result, oracles.log_update_norm(tokens.keys, tokens.values, kernel), rtol=1e-9, atol=1e-9)
+
+
+def test_log_update_norm_of_a_zero_value_is_minus_infinity(xp: Library) -> None:
+    """An update that is nothing has the logarithm of zero, without a warning."""
+    tokens = sample(7)
+    tokens.values[1, 3] = 0.0
+    keys, values, _ = xp.arrays(tokens)
+
+    result = xp.numpy(iwp_core.log_update_norm(keys, values))
+
+    assert result[1, 3] == -np.inf
+    assert np.isfinite(np.delete(result, 3, axis=1)).all()
+
+
+def test_log_update_norm_holds_where_the_norm_overflows(xp: Library) -> None:
+    """Keys of length 600 give norms of e^22500, whose logarithm is an ordinary number."""
+    tokens = sample(8, width=64, key_bias=600.0)
+    keys, values, _ = xp.arrays(tokens, "float32")
+
+    result = xp.numpy(iwp_core.log_update_norm(keys, values))
+
+    np.testing.assert_allclose(result, oracles.log_update_norm(tokens.keys, tokens.values), rtol=1e-5)
