@@ -54,9 +54,7 @@ def test_rows_and_columns_pick_a_block_of_the_whole(xp: Library, metric: str) ->
 
     keys, values, _ = xp.arrays(tokens)
     hidden = xp.array(tokens.hidden)
-    block = iwp_core.information_duplication(
-        keys, values, xp.array(rows), xp.array(cols), metric=metric, hidden=hidden
-    )
+    block = iwp_core.information_duplication(keys, values, xp.array(rows), xp.array(cols), metric=metric, hidden=hidden)
     whole = oracles.duplication(tokens.keys, tokens.values, metric, hidden=tokens.hidden)
 
     np.testing.assert_allclose(xp.numpy(block), whole[np.ix_(rows, cols)], atol=1e-9)

@@ -34,9 +34,7 @@ def test_magnitude_is_the_oracles(xp: Library, metric: str, kernel: str, heads: 
 
 @metrics
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_magnitude_spans_zero_to_one_in_the_dtype_that_it_is_computed_in(
-    xp: Library, metric: str, dtype: str
-) -> None:
+def test_magnitude_spans_zero_to_one_in_the_dtype_that_it_is_computed_in(xp: Library, metric: str, dtype: str) -> None:
     """The weakest candidate has 0, the strongest 1; float64 stays float64 and float32 float32."""
     keys, values, queries = xp.arrays(sample(0), dtype)
 
@@ -145,7 +143,9 @@ def test_log_update_norm_is_the_oracles(xp: Library, kernel: str, data: st.DataO
 
     result = xp.numpy(iwp_core.log_update_norm(keys, values, kernel=kernel))
 
-    np.testing.assert_allclose(result, oracles.log_update_norm(tokens.keys, tokens.values, kernel), rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(
+        result, oracles.log_update_norm(tokens.keys, tokens.values, kernel), rtol=1e-9, atol=1e-9
+    )
 
 
 def test_log_update_norm_of_a_zero_value_is_minus_infinity(xp: Library) -> None:

@@ -30,7 +30,10 @@ def choose(xp: Library, tokens: Tokens, budget: float, **options: Any) -> list[i
 @every_strategy
 @given(data=st.data(), budget=budgets)
 def test_kept_positions_are_ascending_distinct_in_range_and_as_many_as_promised(
-    xp: Library, strategy: Any, data: st.DataObject, budget: float  # noqa: ANN401 - any strategy
+    xp: Library,
+    strategy: Any,
+    data: st.DataObject,
+    budget: float,  # noqa: ANN401 - any strategy
 ) -> None:
     """The contract's promise on the returned positions."""
     tokens = data.draw(xp.samples())
@@ -129,7 +132,9 @@ def test_each_row_of_a_batch_is_its_own_call(xp: Library, strategy: Any, leading
     batch = [sample(seed, tokens=15, clusters=4) for seed in range(int(np.prod(leading)))]
 
     stacked = [
-        xp.array(np.stack([getattr(tokens, name) for tokens in batch]).reshape(*leading, *getattr(batch[0], name).shape))
+        xp.array(
+            np.stack([getattr(tokens, name) for tokens in batch]).reshape(*leading, *getattr(batch[0], name).shape)
+        )
         for name in ("keys", "values", "queries")
     ]
     kept = xp.numpy(select_tokens(*stacked, 6, strategy=strategy))

@@ -101,7 +101,9 @@ def test_top_k_keeps_the_largest_and_among_equals_the_first(xp: Library, pool: P
 @every_strategy
 @given(pool=pools())
 def test_a_strategy_returns_the_promised_number_of_distinct_positions(
-    xp: Library, strategy: Any, pool: Pool  # noqa: ANN401 - any strategy
+    xp: Library,
+    strategy: Any,
+    pool: Pool,  # noqa: ANN401 - any strategy
 ) -> None:
     """`count` different indices within range, whatever the scores."""
     chosen = choose(strategy, pool, xp)
