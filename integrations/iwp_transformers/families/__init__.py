@@ -1,0 +1,46 @@
+"""The model families that are served, and how to find a model's own."""
+
+from torch import nn
+
+from iwp_transformers.families._family import Family, Medium
+from iwp_transformers.families.llava_next import LLAVA_NEXT
+from iwp_transformers.families.llava_onevision import LLAVA_ONEVISION
+from iwp_transformers.families.qwen2_5_vl import QWEN2_5_VL
+from iwp_transformers.families.qwen2_vl import QWEN2_VL
+
+__all__ = ["FAMILIES", "Family", "Medium", "family_of", "supported_models"]
+
+FAMILIES = (LLAVA_ONEVISION, LLAVA_NEXT, QWEN2_5_VL, QWEN2_VL)
+
+
+def supported_models() -> tuple[str, ...]:
+    """Return the class names of all models that are served."""
+    return tuple(name for family in FAMILIES for name in family.models)
+
+
+def family_of(model: nn.Module) -> Family:
+    """Return the family of a model.
+
+    Classes are told by name, so that asking imports no model of Transformers.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        A model of Transformers, or one of a subclass.
+
+    Returns
+    -------
+    Family
+        What the integration knows about it.
+
+    Raises
+    ------
+    TypeError
+        If no family serves the model; the message lists those that are served.
+    """
+    names = {base.__name__ for base in type(model).__mro__}
+    for family in FAMILIES:
+        if names.intersection(family.models):
+            return family
+    msg = f"`model` is a {type(model).__name__}, expected one of: {', '.join(supported_models())}"
+    raise TypeError(msg)

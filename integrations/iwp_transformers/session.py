@@ -1,0 +1,240 @@
+"""`prune_visual_tokens`: hooks on a model, from the call until the session is closed."""
+
+import inspect
+from collections import deque
+from collections.abc import Mapping
+from contextlib import ExitStack
+from functools import partial
+from types import TracebackType
+from typing import Any, Self
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from transformers.utils import ModelOutput
+
+from iwp_core import PCMMR, Strategy
+from iwp_core.budget import check_budget
+from iwp_transformers.families import family_of
+from iwp_transformers.masks import unpadded
+from iwp_transformers.passes import CacheMemory, Decode, Entrance, Prefill, PruningPlan
+from iwp_transformers.record import PruningRecord
+from iwp_transformers.refusals import (
+    check_continuation,
+    check_history,
+    check_ids,
+    check_layer,
+    check_layer_types,
+    check_prefill,
+    check_unknown_cache,
+    check_unused,
+)
+from iwp_transformers.selection import ImplicitWeightRule, Query, Selector
+
+__all__ = ["PruningSession", "prune_visual_tokens"]
+
+
+def prune_visual_tokens(
+    model: nn.Module,
+    *,
+    budget: float,
+    layer: int = 4,
+    strategy: Strategy | None = None,
+    magnitude: str = "dual",
+    similarity: str = "dual",
+    heads: str = "mean",
+    query: Query = "text",
+    rope_in_magnitude: bool = False,
+    rope_in_duplication: bool = True,
+    selector: Selector | None = None,
+    history: int = 16,
+) -> "PruningSession":
+    """Let a vision-language model drop visual tokens from one decoder layer on, until the session is closed.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        A model of a supported family, with or without its language head.
+    budget : int or float
+        Visual tokens to keep for each sample: a count >= 1, or a share in (0, 1].
+    layer : int, default 4
+        First decoder layer, counted from 0, that no longer sees the dropped tokens.
+    strategy : Strategy, optional
+        How magnitude and duplication are weighed, by default `PCMMR()`.
+    magnitude, similarity, heads : str
+        Metrics of `iwp_core.select_tokens`.
+    query : {"text", "image", "last_text"}
+        Whose queries weigh the tokens: the mean over the text after the first visual token, the mean over the visual
+        tokens, or the last text token's.
+    rope_in_magnitude, rope_in_duplication : bool
+        Whether queries and keys carry their rotary embedding in magnitude, and keys in duplication.
+    selector : callable, optional
+        Another rule: takes a `LayerView`, returns the indices to keep. It replaces all options from `strategy` on.
+    history : int, default 16
+        Number of records held.
+
+    Returns
+    -------
+    PruningSession
+        A context manager; pruning has begun already, and ends with the `with` block or `close()`.
+
+    Raises
+    ------
+    TypeError
+        If no family serves the model (the message lists those that are served), or `budget` is no real number.
+    ValueError
+        If `budget`, `layer`, `query` or `history` is outside what is allowed, or the model is being pruned already.
+    NotImplementedError
+        If a layer from `layer` on attends within a sliding window.
+
+    Notes
+    -----
+    Text rows equal those of the full-length model whose layers from `layer` on may not attend to the dropped tokens.
+    What the model returns keeps its shapes: rows of dropped tokens are zero in `last_hidden_state`, in the
+    `hidden_states` behind `layer`, and in `attentions`. A forward raises NotImplementedError where it could not be
+    exact: new images on a cache that holds tokens, a cache that was cropped or pruned elsewhere, `inputs_embeds`
+    without `input_ids`, packed sequences, a four-dimensional mask of the caller's, gradient checkpointing.
+
+    Examples
+    --------
+    >>> with prune_visual_tokens(model, budget=0.222, layer=4) as session:  # doctest: +SKIP
+    ...     output = model.generate(**inputs)
+    >>> print(session.records[-1].summary())  # doctest: +SKIP
+    """
+    check_budget(budget)
+    rule = ImplicitWeightRule(
+        strategy=PCMMR() if strategy is None else strategy,
+        magnitude=magnitude,
+        similarity=similarity,
+        heads=heads,
+        query=query,
+        rope_in_magnitude=rope_in_magnitude,
+        rope_in_duplication=rope_in_duplication,
+    )
+    return PruningSession(
+        model, budget=budget, layer=layer, selector=rule if selector is None else selector, history=history
+    )
+
+
+class PruningSession:
+    """The hooks on one model, and the records of what they did; made by `prune_visual_tokens`.
+
+    Attributes
+    ----------
+    records : collections.deque of PruningRecord
+        One for each prefill that saw visual tokens, the newest last.
+    """
+
+    def __init__(self, model: nn.Module, *, budget: float, layer: int, selector: Selector, history: int) -> None:
+        family = family_of(model)
+        inner: Any = model if type(model).__name__ == family.models[1] else getattr(model, "model", model)
+        text: Any = inner.language_model
+        check_unused(text, type(self))
+        check_layer(layer, text.layers)
+        check_layer_types(text.config, layer)
+        check_history(history)
+        self.records: deque[PruningRecord] = deque(maxlen=history)
+        self._plan = PruningPlan(
+            family=family, config=text.config, layers=text.layers, layer=layer, budget=budget, selector=selector
+        )
+        self._model_config = inner.config
+        self._signature = inspect.signature(type(inner).forward)
+        self._arguments: Mapping[str, Any] = {}
+        self._pass: Prefill | Decode | None = None
+        self._memories: WeakKeyDictionary[Any, CacheMemory] = WeakKeyDictionary()
+        self._hooks = ExitStack()
+        self._attach(inner, text)
+
+    def close(self) -> None:
+        """Take every hook off the model; closing twice is harmless."""
+        self._hooks.close()
+        self._pass, self._arguments = None, {}
+        self._memories.clear()
+
+    def __enter__(self) -> Self:
+        """Return the session, which is attached already."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""
+        self.close()
+
+    def _attach(self, inner: nn.Module, text: nn.Module) -> None:
+        handles = [
+            inner.register_forward_pre_hook(self._read_inputs, with_kwargs=True),
+            text.register_forward_pre_hook(self._begin, with_kwargs=True),
+            text.register_forward_hook(self._finish, with_kwargs=True, always_call=True),
+        ]
+        # A selector may ask for the attention of the layer before.
+        first = self._plan.layer if self._plan.by_default_rule else max(self._plan.layer - 1, 0)
+        for index in range(first, len(self._plan.layers)):
+            hook = partial(self._enter_layer, index)
+            handles.append(self._plan.layers[index].register_forward_pre_hook(hook, with_kwargs=True))
+        for handle in handles:
+            self._hooks.callback(handle.remove)
+
+    @torch.compiler.disable
+    def _read_inputs(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Remember what the multimodal model was called with; the language model is called with embeddings only."""
+        self._pass = None
+        self._arguments = self._signature.bind_partial(module, *args, **kwargs).arguments
+
+    @torch.compiler.disable
+    def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Tell a prefill that prunes from a step on a pruned cache, from anything else."""
+        arguments, self._arguments, self._pass = self._arguments, {}, None
+        embeddings = kwargs.get("inputs_embeds")
+        if embeddings is None:
+            return
+        cache = kwargs.get("past_key_values")
+        seen = 0 if cache is None else int(cache.get_seq_length())
+        real = partial(unpadded, kwargs.get("attention_mask"), length=embeddings.shape[1])
+        visual = self._visual_tokens(arguments, embeddings)
+        memory = None if cache is None else self._memories.get(cache)
+        if visual is not None:
+            check_prefill(self._plan, kwargs, seen)
+            self._pass = Prefill(self._plan, visual, real(past=visual[:, :0]))
+        elif seen and memory is not None:
+            check_continuation(memory, seen, embeddings.shape[0])
+            self._pass = Decode(self._plan, memory, real(past=memory.real), cache)
+        elif seen:
+            check_unknown_cache(cache, len(self._plan.layers))
+
+    @torch.compiler.disable
+    def _enter_layer(
+        self, index: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """Hand the running pass what layer `index` is about to get."""
+        if self._pass is None:
+            return None
+        entrance: Entrance = self._pass.enter(index, args[0], kwargs)
+        return None if entrance is None else ((entrance[0], *args[1:]), entrance[1])
+
+    @torch.compiler.disable
+    def _finish(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: ModelOutput | None
+    ) -> ModelOutput | None:
+        """Restore what the language model returns, and remember its cache; after an exception `output` is None."""
+        running, self._pass = self._pass, None
+        if running is None or output is None:
+            return output
+        if running.cache is not None:
+            if running.memory is not None:
+                self._memories[running.cache] = running.memory
+            else:
+                self._memories.pop(running.cache, None)
+        if isinstance(running, Prefill) and running.record is not None:
+            self.records.append(running.record)
+        return running.finish(output)
+
+    def _visual_tokens(self, arguments: Mapping[str, Any], embeddings: Tensor) -> Tensor | None:
+        """Return which tokens of the call stand for visual features, shape (B, T), or None where none does."""
+        if not arguments:
+            # The language model was called by itself, with text.
+            return None
+        tokens = check_ids(arguments.get("input_ids"))
+        ids = self._plan.family.token_ids(self._model_config, arguments)
+        visual = torch.isin(tokens, torch.tensor(ids, dtype=tokens.dtype, device=tokens.device))
+        return visual.to(embeddings.device) if ids and bool(visual.any()) else None
