@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
@@ -18,9 +17,9 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.ge
 
 
 @pytest.fixture(scope="session", params=LIBRARIES)
-def xp(request: pytest.FixtureRequest) -> Iterator[Library]:
+def xp(request: pytest.FixtureRequest) -> Library:
     """Give each array library in turn; one that is not installed is skipped.
 
     Session-scoped, because hypothesis rightly refuses fixtures that would be shared between its examples.
     """
-    yield load(request.param)
+    return load(request.param)

@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
@@ -14,7 +14,13 @@ from array_api_compat import array_namespace
 from hypothesis.strategies import SearchStrategy
 from numpy.typing import NDArray
 
-from tests.strategies import Tokens, fixed_samples, samples
+from tests.strategies import Pool, Tokens, fixed_samples, pools, samples
+
+Array: TypeAlias = Any
+"""An array of any library; the array API standard names no base class."""
+
+DType: TypeAlias = Any
+"""A dtype of any library."""
 
 LIBRARIES = ("numpy", "array_api_strict", "torch", "jax.numpy", "cupy")
 
@@ -27,14 +33,14 @@ class Library:
     namespace: ModuleType
     array_type: type
     halves: tuple[str, ...] = ()
-    read: Callable[[Any], NDArray[Any]] = np.asarray
+    read: Callable[[Array], NDArray[Any]] = np.asarray
     slow_to_compile: bool = False
 
-    def dtype(self, name: str) -> Any:  # noqa: ANN401 - every library has its own type of dtypes
+    def dtype(self, name: str) -> DType:
         """Return the library's own dtype of that name."""
         return getattr(self.namespace, name)
 
-    def array(self, x: object, dtype: str | None = None) -> Any:  # noqa: ANN401 - an array of any library
+    def array(self, x: object, dtype: str | None = None) -> Array:
         """Turn nested lists or a NumPy array into an array of this library."""
         source = np.asarray(x)
         name = dtype or str(source.dtype)
@@ -44,35 +50,39 @@ class Library:
             return single.to(self.dtype(name)) if self.name == "torch" else single.astype(self.dtype(name))
         return self.namespace.asarray(source, dtype=self.dtype(name))
 
-    def numpy(self, x: Any) -> NDArray[Any]:  # noqa: ANN401 - an array of any library
+    def numpy(self, x: Array) -> NDArray[Any]:
         """Read an array of this library as a NumPy array; half precision comes back as float32."""
         return self.read(x)
 
-    def arrays(self, tokens: Tokens, dtype: str = "float64") -> tuple[Any, Any, Any]:
+    def arrays(self, tokens: Tokens, dtype: str = "float64") -> tuple[Array, Array, Array]:
         """Return a sample's keys, values and queries."""
         return tuple(self.array(x, dtype) for x in (tokens.keys, tokens.values, tokens.queries))  # type: ignore[return-value]
 
     def samples(self) -> SearchStrategy[Tokens]:
-        """Samples of every shape, or of one where each new shape would be compiled."""
+        """Generate samples of every shape, or of one where each new shape would be compiled."""
         return fixed_samples() if self.slow_to_compile else samples()
 
-    def lookup(self, table: NDArray[Any]) -> Callable[[Any, Any], Any]:
-        """The duplication callable of the Strategy protocol, answered from a full matrix."""
+    def pools(self, max_tokens: int = 20) -> SearchStrategy[Pool]:
+        """Generate pools of every size, or of one where each new shape would be compiled."""
+        return pools(min_tokens=6, max_tokens=6) if self.slow_to_compile else pools(max_tokens=max_tokens)
+
+    def lookup(self, table: NDArray[Any]) -> Callable[[Array, Array], Array]:
+        """Make the duplication callable of the Strategy protocol, answered from a full matrix."""
         full = self.array(table)
         take = array_namespace(full).take
         return lambda rows, cols: take(take(full, rows, axis=0), cols, axis=1)
 
 
-def _read_torch(x: Any) -> NDArray[Any]:  # noqa: ANN401 - a tensor, of a library that may be absent
+def _read_torch(x: Array) -> NDArray[Any]:
     x = x.detach().cpu()
     return np.asarray(x.float() if x.dtype.itemsize == 2 and x.is_floating_point() else x)
 
 
-def _read_jax(x: Any) -> NDArray[Any]:  # noqa: ANN401 - an array, of a library that may be absent
+def _read_jax(x: Array) -> NDArray[Any]:
     return np.asarray(x.astype("float32") if x.dtype.name in {"bfloat16", "float16"} else x)
 
 
-def _read_cupy(x: Any) -> NDArray[Any]:  # noqa: ANN401 - an array, of a library that may be absent
+def _read_cupy(x: Array) -> NDArray[Any]:
     return np.asarray(x.get())
 
 

@@ -52,7 +52,7 @@ def cosines(x: Floats) -> Floats:
 
 
 def log_kernel(x: Floats, y: Floats, kernel: str) -> Floats:
-    """log |kappa(x, y)| over the last axis."""
+    """Log |kappa(x, y)| over the last axis."""
     product = np.sum(x * y, axis=-1)
     return product / math.sqrt(x.shape[-1]) if kernel == "exponential" else log(np.abs(product))
 
@@ -141,11 +141,11 @@ def duplication(
 
 
 def pair_lookup(table: Floats) -> Table:
-    """The duplication callable of the Strategy protocol, answered from a full matrix."""
+    """Make the duplication callable of the Strategy protocol, answered from a full matrix."""
     return lambda rows, cols: table[np.asarray(rows)[:, None], np.asarray(cols)[None, :]]
 
 
-def pc_mmr(
+def pc_mmr(  # noqa: PLR0913 - the algorithm has that many options
     log_scores: Floats,
     pairs: Table,
     count: int,
@@ -162,7 +162,7 @@ def pc_mmr(
 
     `log` may be another library's: logarithms differ in the last bit, and so does which scores tie exactly.
     """
-    scores = temper * np.array(log_scores, dtype=np.float64)
+    scores = temper * np.array(log_scores, dtype=np.float64) if temper else np.zeros(len(log_scores))
     chosen: list[int] = []
     left = list(range(len(scores)))
     size = float(chunk)
@@ -192,12 +192,12 @@ def mmr(scores: Floats, table: Floats, count: int, tradeoff: float = 0.5) -> lis
 
 
 def top_k(log_scores: Floats, count: int) -> list[int]:
-    """The `count` largest scores, lower index first among equals."""
+    """Return the `count` largest scores, lower index first among equals."""
     return sorted(range(len(log_scores)), key=lambda i: (-log_scores[i], i))[:count]
 
 
 def number_kept(budget: float, candidates: int) -> int:
-    """The contract's reading of a budget: a count, or a fraction rounded half up and at least one."""
+    """Read a budget as the contract does: a count, or a fraction rounded half up and at least one."""
     if isinstance(budget, int):
         return min(budget, candidates)
     return max(1, math.floor(budget * candidates + 0.5))
@@ -227,13 +227,13 @@ def lazy_duplication(keys: Floats, values: Floats, kernel: str = "exponential") 
 
 
 def select_tokens(queries: Floats, keys: Floats, values: Floats, count: int, **pcmmr: float) -> Floats:
-    """The paper's whole method, with its defaults: ascending positions of the tokens to keep."""
+    """Run the paper's whole method, with its defaults: ascending positions of the tokens to keep."""
     scores = log_magnitude(queries, keys, values)
     return np.sort(np.asarray(pc_mmr(scores, lazy_duplication(keys, values), count, **pcmmr)))  # type: ignore[arg-type]
 
 
 def features(x: Floats, kernel: str = "exponential", degree: int = 30) -> Floats:
-    """The feature map phi (N, m), written out: the identity, or Taylor monomials of the exponential kernel.
+    """Write out the feature map phi (N, m): the identity, or Taylor monomials of the exponential kernel.
 
     exp(x.y / sqrt(D)) is the sum over n of (x.y)^n / (D^(n/2) n!), and (x.y)^n the sum over monomials of degree n
     weighted by multinomial coefficients. For lengths of about 2 and D <= 3, degree 30 is exact to rounding.

@@ -74,7 +74,7 @@ def sample(  # noqa: PLR0913 - every size of the glossary is a choice of its own
 
 
 def samples(max_tokens: int = 24) -> st.SearchStrategy[Tokens]:
-    """Small samples of every shape, clustered or not, with or without a key bias; ties have probability zero."""
+    """Generate small samples of every shape, clustered or not, key bias or not; ties have probability zero."""
     return st.builds(
         sample,
         st.integers(0, 2**32 - 1),
@@ -89,7 +89,7 @@ def samples(max_tokens: int = 24) -> st.SearchStrategy[Tokens]:
 
 
 def fixed_samples(tokens: int = 12) -> st.SearchStrategy[Tokens]:
-    """Samples of one shape only, for libraries that compile every shape anew."""
+    """Generate samples of one shape only, for libraries that compile every shape anew."""
     return st.builds(sample, st.integers(0, 2**32 - 1), tokens=st.just(tokens), clusters=st.none() | st.just(3))
 
 
@@ -114,9 +114,9 @@ class Pool:
 
 
 @st.composite
-def pools(draw: st.DrawFn, max_tokens: int = 20) -> Pool:
+def pools(draw: st.DrawFn, min_tokens: int = 1, max_tokens: int = 20) -> Pool:
     """Draw candidate pools in which equal scores and equal duplications abound."""
-    count = draw(st.integers(1, max_tokens))
+    count = draw(st.integers(min_tokens, max_tokens))
     choice = st.sampled_from(MAGNITUDES) | st.floats(0.0, 1.0)
     scores = np.asarray(draw(st.lists(choice, min_size=count, max_size=count)))
     seed = draw(st.integers(0, 2**32 - 1))
@@ -129,15 +129,15 @@ def pools(draw: st.DrawFn, max_tokens: int = 20) -> Pool:
 
 
 def pcmmr_options() -> st.SearchStrategy[dict[str, Any]]:
-    """Every option of PC-MMR, its defaults among them."""
+    """Generate every option of PC-MMR, its defaults among them."""
     return st.fixed_dictionaries(
         {},
         optional={
             "chunk": st.integers(1, 7),
             "growth": st.sampled_from([1.0, 1.3, 1.5, 2.0, 3.0, 10.0]),
             "penalty": st.sampled_from([0.0, 0.5, 1.0, 5.0, 20.0]),
-            "floor": st.sampled_from([0.001, 0.01, 0.3, 1.0]),
+            "floor": st.sampled_from([0.0, 0.001, 0.01, 0.3, 1.0]),
             "exponent": st.sampled_from([1, 2]),
-            "temper": st.sampled_from([0.5, 1.0, 2.0]),
+            "temper": st.sampled_from([0.0, 0.5, 1.0, 2.0]),
         },
     )

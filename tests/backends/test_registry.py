@@ -295,7 +295,7 @@ def test_a_plugins_context_is_left_after_an_exception(install: Install) -> None:
     class Failing:
         """A strategy that cannot choose."""
 
-        def select(self, log_magnitude: object, duplication: object, count: int) -> object:
+        def select(self, *_: object) -> object:
             """Give up."""
             raise LookupError
 

@@ -68,7 +68,7 @@ def test_every_public_name_is_documented_with_an_example(name: str) -> None:
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_every_public_function_documents_each_parameter_the_result_and_the_errors(name: str) -> None:
-    """numpydoc sections in their order, every parameter named."""
+    """The sections of numpydoc in their order, every parameter named."""
     function = getattr(iwp_core, name)
     documentation = inspect.getdoc(function) or ""
     result = "Yields" if inspect.isgeneratorfunction(inspect.unwrap(function)) else "Returns"

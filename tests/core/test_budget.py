@@ -18,7 +18,7 @@ CASES = [
 
 
 def kept(budget: float, candidates: int) -> int:
-    """Number of tokens that `select_tokens` keeps."""
+    """Count the tokens that `select_tokens` keeps."""
     rows = np.arange(candidates, dtype=np.float64)[:, None]
     return len(select_tokens(rows, rows, None, budget, magnitude="value_norm", strategy=TopK()))
 

@@ -137,7 +137,7 @@ def test_a_spectrum_beyond_the_dtype_is_returned_up_to_its_scale(xp: Library) ->
 
 @pytest.mark.parametrize("name", ["deletion_error", "dual_spectrum"])
 def test_each_batch_may_keep_its_own_tokens(xp: Library, name: str) -> None:
-    """kept (..., M) with the leading axes of keys is read a batch at a time; (M,) is shared."""
+    """Positions (..., M) with the leading axes of keys is read a batch at a time; (M,) is shared."""
     batch = [sample(seed) for seed in range(3)]
     kept = np.stack([subset(seed, 12) for seed in range(3)])
     function = getattr(iwp_core, name)

@@ -33,7 +33,7 @@ def expected(index: int, seed: int, count: int) -> frozenset[int]:
 
 
 def share_kept_alike(xp: Library, dtype: str, index: int, seeds: range) -> float:
-    """Share of the oracle's tokens that the library keeps too, from the same rounded inputs, over all seeds."""
+    """Return the share of the oracle's tokens that the library keeps too, from the same rounded inputs."""
     alike = total = 0
     for seed in seeds:
         tokens = realistic(index, seed)
@@ -117,7 +117,7 @@ def test_nothing_overflows_or_turns_into_nan(xp: Library, extreme: str, kernel: 
 def test_lengths_whose_squares_leave_float32_are_handled(xp: Library, factor: float, kernel: str) -> None:
     """A common factor on all values cancels from magnitude and duplication, though its square is 0 or infinite."""
     tokens = sample(1, tokens=30)
-    keys, values, queries = xp.arrays(tokens, "float32")
+    keys, _, queries = xp.arrays(tokens, "float32")
     scaled = xp.array(tokens.values * factor, "float32")
 
     magnitude = xp.numpy(iwp_core.information_magnitude(queries, keys, scaled, kernel=kernel))

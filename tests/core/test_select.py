@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -11,9 +12,9 @@ from array_api_compat import array_namespace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iwp_core import MMR, PCMMR, TopK, information_duplication, information_magnitude, select_tokens
+from iwp_core import MMR, PCMMR, Strategy, TopK, information_duplication, information_magnitude, select_tokens
 from tests import oracles
-from tests.libraries import Library
+from tests.libraries import Array, Library
 from tests.strategies import Tokens, fixed_samples, sample
 
 STRATEGIES = [TopK(), PCMMR(), MMR()]
@@ -21,7 +22,7 @@ every_strategy = pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda s: t
 budgets = st.integers(1, 30) | st.floats(0.0, 1.0, exclude_min=True)
 
 
-def choose(xp: Library, tokens: Tokens, budget: float, **options: Any) -> list[int]:  # noqa: ANN401 - any option
+def choose(xp: Library, tokens: Tokens, budget: float, **options: object) -> list[int]:
     """Select from one sample in float64 and return the positions."""
     keys, values, queries = xp.arrays(tokens)
     return list(xp.numpy(select_tokens(keys, values, queries, budget, **options)))
@@ -31,9 +32,9 @@ def choose(xp: Library, tokens: Tokens, budget: float, **options: Any) -> list[i
 @given(data=st.data(), budget=budgets)
 def test_kept_positions_are_ascending_distinct_in_range_and_as_many_as_promised(
     xp: Library,
-    strategy: Any,
+    strategy: Strategy,
     data: st.DataObject,
-    budget: float,  # noqa: ANN401 - any strategy
+    budget: float,
 ) -> None:
     """The contract's promise on the returned positions."""
     tokens = data.draw(xp.samples())
@@ -41,7 +42,7 @@ def test_kept_positions_are_ascending_distinct_in_range_and_as_many_as_promised(
     kept = choose(xp, tokens, budget, strategy=strategy)
 
     assert len(kept) == oracles.number_kept(budget, tokens.count)
-    assert all(a < b for a, b in zip(kept, kept[1:], strict=False))
+    assert all(a < b for a, b in pairwise(kept))
     assert kept[0] >= 0
     assert kept[-1] < tokens.count
 
@@ -89,7 +90,7 @@ def test_mmr_and_top_k_are_the_oracles_from_end_to_end(xp: Library, data: st.Dat
 
 @every_strategy
 @given(data=st.data())
-def test_permuted_tokens_give_the_permuted_answer(xp: Library, strategy: Any, data: st.DataObject) -> None:  # noqa: ANN401
+def test_permuted_tokens_give_the_permuted_answer(xp: Library, strategy: Strategy, data: st.DataObject) -> None:
     """Without ties a position means nothing to the rule."""
     tokens = data.draw(xp.samples())
     order = np.random.default_rng(data.draw(st.integers(0, 99))).permutation(tokens.count)
@@ -102,7 +103,7 @@ def test_permuted_tokens_give_the_permuted_answer(xp: Library, strategy: Any, da
 
 @every_strategy
 @given(seed=st.integers(0, 2**32 - 1))
-def test_queries_and_keys_rotated_together_change_nothing(xp: Library, strategy: Any, seed: int) -> None:  # noqa: ANN401
+def test_queries_and_keys_rotated_together_change_nothing(xp: Library, strategy: Strategy, seed: int) -> None:
     """Scores and similarities read products and distances only."""
     tokens = sample(seed, tokens=20, width=5, clusters=4)
     rotation = np.linalg.qr(np.random.default_rng(seed).normal(size=(5, 5)))[0]
@@ -117,7 +118,7 @@ def test_queries_and_keys_rotated_together_change_nothing(xp: Library, strategy:
 
 @every_strategy
 @given(data=st.data())
-def test_selections_are_nested_in_the_budget(xp: Library, strategy: Any, data: st.DataObject) -> None:  # noqa: ANN401
+def test_selections_are_nested_in_the_budget(xp: Library, strategy: Strategy, data: st.DataObject) -> None:
     """A larger budget keeps what the smaller one kept."""
     tokens = data.draw(xp.samples())
     small, large = sorted(data.draw(st.lists(st.integers(1, tokens.count), min_size=2, max_size=2)))
@@ -127,7 +128,7 @@ def test_selections_are_nested_in_the_budget(xp: Library, strategy: Any, data: s
 
 @every_strategy
 @pytest.mark.parametrize("leading", [(3,), (2, 2), (1,)], ids=str)
-def test_each_row_of_a_batch_is_its_own_call(xp: Library, strategy: Any, leading: tuple[int, ...]) -> None:  # noqa: ANN401
+def test_each_row_of_a_batch_is_its_own_call(xp: Library, strategy: Strategy, leading: tuple[int, ...]) -> None:
     """Leading axes are batches: stacking samples changes no sample's answer."""
     batch = [sample(seed, tokens=15, clusters=4) for seed in range(int(np.prod(leading)))]
 
@@ -144,7 +145,7 @@ def test_each_row_of_a_batch_is_its_own_call(xp: Library, strategy: Any, leading
 
 
 def test_arrays_without_a_head_axis_mean_one_head(xp: Library) -> None:
-    """keys (N, D), values (N, Dv) and queries (D,) or (T, D) equal one head of one query head."""
+    """Keys (N, D), values (N, Dv) and queries (D,) or (T, D) equal one head of one query head."""
     tokens = sample(3, heads=1, group=1)
     text = np.stack([tokens.queries[0] + 0.5, tokens.queries[0] - 0.5])
     keys, values, queries = (x[0, ...] for x in xp.arrays(tokens))
@@ -182,9 +183,9 @@ def test_no_queries_are_needed_where_none_are_read(xp: Library, metric: str) -> 
 class LastTokens:
     """A strategy of the user's own: the last tokens, latest first; it notes what it was given."""
 
-    seen: list[Any]
+    seen: list[tuple[Array, Array, int]]
 
-    def select(self, log_magnitude: Any, duplication: Any, count: int) -> Any:  # noqa: ANN401 - arrays of any library
+    def select(self, log_magnitude: Array, duplication: Callable[[Array, Array], Array], count: int) -> Array:
         """Return the last `count` positions, descending."""
         last = log_magnitude.shape[0] - 1
         positions = array_namespace(log_magnitude).arange(last + 1)
@@ -210,7 +211,7 @@ def test_a_users_strategy_gets_scores_pairs_and_count_and_its_answer_is_sorted(x
 
 
 @every_strategy
-def test_the_answer_is_int64_in_the_library_of_the_keys(xp: Library, strategy: Any) -> None:  # noqa: ANN401
+def test_the_answer_is_int64_in_the_library_of_the_keys(xp: Library, strategy: Strategy) -> None:
     """Positions can index the arrays that they came from."""
     kept = select_tokens(*xp.arrays(sample(8)), 3, strategy=strategy)
 
@@ -233,7 +234,7 @@ def test_without_64_bit_integers_jax_gets_int32() -> None:
 
 @every_strategy
 @pytest.mark.parametrize("name", ["device1", "no_float64"])
-def test_the_answer_lies_on_the_device_of_the_keys(strategy: Any, name: str) -> None:  # noqa: ANN401 - any strategy
+def test_the_answer_lies_on_the_device_of_the_keys(strategy: Strategy, name: str) -> None:
     """array-api-strict refuses to mix its pretended devices, so nothing is made on another one on the way."""
     strict = pytest.importorskip("array_api_strict", reason="array_api_strict is not installed")
     device = strict.Device(name)
@@ -249,7 +250,7 @@ def test_the_answer_lies_on_the_device_of_the_keys(strategy: Any, name: str) -> 
 
 
 @every_strategy
-def test_the_inputs_are_only_read(strategy: Any) -> None:  # noqa: ANN401 - any strategy
+def test_the_inputs_are_only_read(strategy: Strategy) -> None:
     """Read-only arrays are good enough, so nothing is written into the caller's."""
     arrays = sample(11).keys, sample(11).values, sample(11).queries
     for array in arrays:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 
-from iwp_core import MMR, PCMMR, TopK
+from iwp_core import MMR, PCMMR, Strategy, TopK
 from tests import oracles
-from tests.libraries import Library
+from tests.libraries import Array, Library
 from tests.strategies import Pool, pcmmr_options, pools, sample
 
 STRATEGIES = [TopK(), PCMMR(), MMR()]
@@ -24,17 +25,14 @@ TIES = Pool(scores=np.ones(6), table=np.where(np.eye(6) > 0, 1.0, 0.2), count=5)
 SILENT = Pool(scores=np.zeros(6), table=np.eye(6), count=4)
 
 
-def choose(strategy: Any, pool: Pool, xp: Library) -> list[int]:  # noqa: ANN401 - any strategy
+def choose(strategy: Strategy, pool: Pool, xp: Library) -> list[int]:
     """Run a strategy on a pool and return the chosen positions, ascending."""
     chosen = strategy.select(xp.array(pool.log_scores), xp.lookup(pool.table), pool.count)
     return sorted(int(i) for i in xp.numpy(chosen))
 
 
-@given(pool=pools(), options=pcmmr_options())
-@example(pool=TIES, options={})
-@example(pool=SILENT, options={})
-def test_lazy_pc_mmr_is_algorithm_1_always(xp: Library, pool: Pool, options: dict[str, Any]) -> None:
-    """For every pool, however full of ties, and all options, the answer is that of the plain loop, bit for bit."""
+def agrees_with_algorithm_1(xp: Library, pool: Pool, options: dict[str, Any]) -> bool:
+    """Tell whether PC-MMR chooses what the plain loop chooses."""
 
     def log(x: oracles.Floats) -> oracles.Floats:
         # Logarithms of two libraries differ in the last bit, which decides between exact ties.
@@ -43,7 +41,22 @@ def test_lazy_pc_mmr_is_algorithm_1_always(xp: Library, pool: Pool, options: dic
 
     expected = oracles.pc_mmr(pool.log_scores, oracles.pair_lookup(pool.table), pool.count, log=log, **options)
 
-    assert choose(PCMMR(**options), pool, xp) == sorted(expected)
+    return choose(PCMMR(**options), pool, xp) == sorted(expected)
+
+
+@given(data=st.data(), options=pcmmr_options())
+def test_lazy_pc_mmr_is_algorithm_1_always(xp: Library, data: st.DataObject, options: dict[str, Any]) -> None:
+    """For every pool, however full of ties, and all options, the answer is that of the plain loop, bit for bit."""
+    assert agrees_with_algorithm_1(xp, data.draw(xp.pools()), options)
+
+
+@pytest.mark.parametrize("pool", [TIES, SILENT], ids=["all tie", "all zero"])
+@pytest.mark.parametrize("options", [{}, {"exponent": 1}, {"temper": 0.0}, {"floor": 0.0}, {"chunk": 1}], ids=repr)
+def test_lazy_pc_mmr_is_algorithm_1_where_nothing_but_the_index_decides(
+    xp: Library, pool: Pool, options: dict[str, Any]
+) -> None:
+    """Pools whose scores are all equal, or all minus infinity."""
+    assert agrees_with_algorithm_1(xp, pool, options)
 
 
 @pytest.mark.parametrize("clusters", [3, 40, None])
@@ -66,7 +79,7 @@ def test_lazy_pc_mmr_asks_for_fewer_pairs_than_algorithm_1() -> None:
     asked = {"plain": 0, "lazy": 0}
 
     def counting(name: str) -> oracles.Table:
-        def count(rows: Any, cols: Any) -> oracles.Floats:  # noqa: ANN401 - what the strategy hands over
+        def count(rows: Array, cols: Array) -> oracles.Floats:
             asked[name] += len(rows) * len(cols)
             return pairs(rows, cols)
 
@@ -79,33 +92,34 @@ def test_lazy_pc_mmr_asks_for_fewer_pairs_than_algorithm_1() -> None:
     assert asked["lazy"] < 0.5 * asked["plain"]
 
 
-@given(pool=pools(), tradeoff=st.sampled_from([0.0, 0.25, 0.5, 0.9, 1.0]))
-@example(pool=TIES, tradeoff=0.5)
-@example(pool=SILENT, tradeoff=0.5)
-def test_mmr_is_the_greedy_rule_of_section_4_3(xp: Library, pool: Pool, tradeoff: float) -> None:
+@given(data=st.data(), tradeoff=st.sampled_from([0.0, 0.25, 0.5, 0.9, 1.0]))
+def test_mmr_is_the_greedy_rule_of_section_4_3(xp: Library, data: st.DataObject, tradeoff: float) -> None:
     """Each choice is the best left, by magnitude against the largest duplication of what is chosen."""
+    pool = data.draw(xp.pools())
     scores = xp.numpy(xp.namespace.exp(xp.array(pool.log_scores)))
     expected = oracles.mmr(scores, pool.table, pool.count, tradeoff)
 
     assert choose(MMR(tradeoff=tradeoff), pool, xp) == sorted(expected)
 
 
-@given(pool=pools())
-@example(pool=TIES)
-@example(pool=SILENT)
-def test_top_k_keeps_the_largest_and_among_equals_the_first(xp: Library, pool: Pool) -> None:
+@given(data=st.data())
+def test_top_k_keeps_the_largest_and_among_equals_the_first(xp: Library, data: st.DataObject) -> None:
     """Without duplication in the rule, the order is by score and then by index."""
+    pool = data.draw(xp.pools())
+
     assert choose(TopK(), pool, xp) == sorted(oracles.top_k(pool.log_scores, pool.count))
 
 
 @every_strategy
-@given(pool=pools())
+@given(data=st.data())
 def test_a_strategy_returns_the_promised_number_of_distinct_positions(
     xp: Library,
-    strategy: Any,
-    pool: Pool,  # noqa: ANN401 - any strategy
+    strategy: Strategy,
+    data: st.DataObject,
 ) -> None:
     """`count` different indices within range, whatever the scores."""
+    pool = data.draw(xp.pools())
+
     chosen = choose(strategy, pool, xp)
 
     assert len(set(chosen)) == len(chosen) == pool.count
@@ -113,13 +127,15 @@ def test_a_strategy_returns_the_promised_number_of_distinct_positions(
 
 
 @every_strategy
-@given(pool=pools(max_tokens=12))
-def test_selections_are_nested_in_their_size(xp: Library, strategy: Any, pool: Pool) -> None:  # noqa: ANN401
+@given(data=st.data())
+def test_selections_are_nested_in_their_size(xp: Library, strategy: Strategy, data: st.DataObject) -> None:
     """All three rules are greedy: a larger budget only adds tokens."""
+    pool = data.draw(xp.pools(max_tokens=12))
+
     sizes = range(1, len(pool.scores) + 1)
     chosen = [set(choose(strategy, dataclasses.replace(pool, count=count), xp)) for count in sizes]
 
-    assert all(small < large for small, large in zip(chosen, chosen[1:], strict=False))
+    assert all(small < large for small, large in pairwise(chosen))
 
 
 @given(pool=pools())
@@ -177,7 +193,7 @@ WRONG_VALUES = [
     (PCMMR, "chunk", 0), (PCMMR, "chunk", -2), (PCMMR, "growth", 0.5), (PCMMR, "growth", float("nan")),
     (PCMMR, "growth", float("inf")), (PCMMR, "penalty", -1.0), (PCMMR, "penalty", float("nan")),
     (PCMMR, "penalty", float("inf")), (PCMMR, "floor", -0.1), (PCMMR, "floor", 1.5), (PCMMR, "floor", float("nan")),
-    (PCMMR, "exponent", 3), (PCMMR, "exponent", 0), (PCMMR, "temper", 0.0), (PCMMR, "temper", -1.0),
+    (PCMMR, "exponent", 3), (PCMMR, "exponent", 0), (PCMMR, "temper", -1.0),
     (PCMMR, "temper", float("nan")), (PCMMR, "temper", float("inf")), (MMR, "tradeoff", -0.1), (MMR, "tradeoff", 1.1),
     (MMR, "tradeoff", float("nan")),
 ]  # fmt: skip
@@ -206,7 +222,7 @@ def test_a_strategy_refuses_a_wrong_option_when_it_is_made(
 
 
 @every_strategy
-def test_a_strategy_is_frozen_and_takes_keywords_only(strategy: Any) -> None:  # noqa: ANN401 - any strategy
+def test_a_strategy_is_frozen_and_takes_keywords_only(strategy: Strategy) -> None:
     """Options do not change once made, and a bare number does not say which option it is."""
     with pytest.raises(dataclasses.FrozenInstanceError):
         strategy.chunk = 5

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import iwp_core
-from tests.libraries import Library
+from tests.libraries import Array, Library
 from tests.strategies import sample
 
 H, HQ, N, D, DV, E = 2, 4, 12, 4, 3, 7
@@ -30,7 +30,7 @@ def good() -> dict[str, Any]:
     }
 
 
-def call(**changes: Any) -> Any:  # noqa: ANN401 - whatever is being refused
+def call(**changes: object) -> Array:
     """Call `select_tokens` with the good arguments, some of them changed."""
     arguments = good() | changes
     positional = [arguments.pop(name) for name in ("keys", "values", "queries", "budget")]
@@ -239,8 +239,8 @@ def test_errors_come_before_any_work(wrong: Case) -> None:
         call(**touched)
 
 
-FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "information_magnitude": lambda queries, keys, values: iwp_core.information_magnitude(queries, keys, values),
+FUNCTIONS: dict[str, Callable[..., Array]] = {
+    "information_magnitude": iwp_core.information_magnitude,
     "information_duplication": lambda _, keys, values: iwp_core.information_duplication(keys, values),
     "log_update_norm": lambda _, keys, values: iwp_core.log_update_norm(keys, values),
     "update_cosine": lambda _, keys, values: iwp_core.update_cosine(keys, values),
@@ -261,7 +261,9 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     ],
     ids=["tokens", "heads", "nan", "dtype", "list"],
 )
-def test_every_public_function_checks_its_arrays(function: Any, values: Any, error: type[Exception]) -> None:  # noqa: ANN401
+def test_every_public_function_checks_its_arrays(
+    function: Callable[..., Array], values: object, error: type[Exception]
+) -> None:
     """The measures refuse what the selection refuses, naming the argument."""
     with pytest.raises(error, match="`values`"):
         function(shaped(HQ, D), shaped(H, N, D), values)
@@ -286,8 +288,8 @@ WRONG_INDICES = [
     ],
 )
 def test_positions_are_integers_within_the_tokens(
-    name: str, argument: str, indices: Any, error: type[Exception]
-) -> None:  # noqa: ANN401
+    name: str, argument: str, indices: object, error: type[Exception]
+) -> None:
     """Libraries disagree on negative positions and on those past the end, so neither is passed on."""
     with pytest.raises(error) as caught:
         getattr(iwp_core, name)(shaped(H, N, D), shaped(H, N, DV), **{argument: indices})
