@@ -1,7 +1,7 @@
 """What happens to the layers during one forward: a prefill that prunes, or a step on a cache that was pruned."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from iwp_transformers.families import Family
 from iwp_transformers.masks import causal_mask
 from iwp_transformers.record import LayerCost, PruningRecord
 from iwp_transformers.remove import KeptRows, kept_rows, restore_attention
+from iwp_transformers.replay import Replay
 from iwp_transformers.selection import ImplicitWeightRule, Selector, checked_indices
 from iwp_transformers.stopwatch import Stopwatch
 
@@ -91,11 +92,11 @@ class Prefill:
         What to do.
     visual, real : torch.Tensor
         Shape (B, T), bool: which tokens are visual, and which are no padding.
-    kept : sequence of torch.Tensor, optional
-        Positions to keep for each sample, if that was chosen before.
+    replay : Replay, optional
+        The run without a cache that this is, or continues.
     """
 
-    def __init__(self, plan: PruningPlan, visual: Tensor, real: Tensor, kept: Sequence[Tensor] | None = None) -> None:
+    def __init__(self, plan: PruningPlan, visual: Tensor, real: Tensor, replay: Replay | None) -> None:
         self._plan = plan
         self._visual = tuple(row.nonzero().squeeze(1) for row in visual & real)
         self._real = real
@@ -103,7 +104,7 @@ class Prefill:
         self._previous: tuple[Tensor, ...] | None = None
         self._rows: KeptRows | None = None
         self._shared: dict[str, Any] = {}
-        self.kept = kept
+        self.replay = replay
         self.cache: Any = None
         self.record: PruningRecord | None = None
         self.memory: CacheMemory | None = None
@@ -155,38 +156,46 @@ class Prefill:
         return output
 
     def _choose(self, hidden: Tensor, arguments: Mapping[str, Any]) -> None:
-        plan = self._plan
-        chosen_before = self.kept is not None
+        chosen_before = self.replay.kept if self.replay else None
         with Stopwatch(hidden.device) as watch, torch.no_grad():
-            if self.kept is None:
-                views = self._views(hidden, arguments["position_embeddings"])
-                self.kept = tuple(
-                    positions if view is None else positions[self._chosen(view).to(positions.device)]
-                    for positions, view in zip(self._visual, views, strict=True)
-                )
+            kept = chosen_before or self._positions_to_keep(hidden, arguments["position_embeddings"])
             keep = self._text.clone()
-            for row, positions in zip(keep, self.kept, strict=True):
+            for row, positions in zip(keep, kept, strict=True):
                 row[positions] = True
             full, pruned = (mask.sum(1).tolist() for mask in (self._real, keep))
         if full != pruned:
             self._rows = kept_rows(keep, max(pruned))
             self.memory = CacheMemory(self._real, keep, self._rows.columns())
-        if not chosen_before:
-            self.record = PruningRecord(
-                layer=plan.layer,
-                visual=self._visual,
-                kept=tuple(self.kept),
-                lengths_full=tuple(full),
-                lengths_pruned=tuple(pruned),
-                padded_full=keep.shape[1],
-                padded_pruned=max(pruned) if full != pruned else keep.shape[1],
-                removal=plan.removal,
-                layers=len(plan.layers),
-                cost=LayerCost.of(plan.layers[plan.layer], plan.config, hidden.element_size()),
-                cached=self.cache is not None,
-                static=bool(getattr(self.cache, "is_compileable", False)),
-                watch=watch,
-            )
+        if chosen_before is None:
+            self.record = self._recorded(kept, full, pruned, hidden, watch)
+            self.replay = self.replay and replace(self.replay, kept=kept)
+
+    def _recorded(
+        self, kept: Sequence[Tensor], full: list[int], pruned: list[int], hidden: Tensor, watch: Stopwatch
+    ) -> PruningRecord:
+        plan = self._plan
+        return PruningRecord(
+            layer=plan.layer,
+            visual=self._visual,
+            kept=tuple(kept),
+            lengths_full=tuple(full),
+            lengths_pruned=tuple(pruned),
+            padded_full=hidden.shape[1],
+            padded_pruned=hidden.shape[1] if self._rows is None else self._rows.index.shape[1],
+            removal=plan.removal,
+            layers=len(plan.layers),
+            cost=LayerCost.of(plan.layers[plan.layer], plan.config, hidden.element_size()),
+            cached=self.cache is not None,
+            static=bool(getattr(self.cache, "is_compileable", False)),
+            watch=watch,
+        )
+
+    def _positions_to_keep(self, hidden: Tensor, position_embeddings: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        views = self._views(hidden, position_embeddings)
+        return tuple(
+            positions if view is None else positions[self._chosen(view).to(positions.device)]
+            for positions, view in zip(self._visual, views, strict=True)
+        )
 
     def _views(self, hidden: Tensor, position_embeddings: Sequence[Tensor]) -> list[LayerView | None]:
         """Return one view for each sample; None where there is nothing to choose."""

@@ -29,6 +29,7 @@ from iwp_transformers.refusals import (
     check_unknown_cache,
     check_unused,
 )
+from iwp_transformers.replay import Replay
 from iwp_transformers.selection import ImplicitWeightRule, Query, Selector
 
 __all__ = ["PruningSession", "prune_visual_tokens"]
@@ -141,6 +142,7 @@ class PruningSession:
         self._signature = inspect.signature(type(inner).forward)
         self._arguments: Mapping[str, Any] = {}
         self._pass: Prefill | Decode | None = None
+        self._replay: Replay | None = None
         self._memories: WeakKeyDictionary[Any, CacheMemory] = WeakKeyDictionary()
         self._hooks = ExitStack()
         self._attach(inner, text)
@@ -148,7 +150,7 @@ class PruningSession:
     def close(self) -> None:
         """Take every hook off the model; closing twice is harmless."""
         self._hooks.close()
-        self._pass, self._arguments = None, {}
+        self._pass, self._replay, self._arguments = None, None, {}
         self._memories.clear()
 
     def __enter__(self) -> Self:
@@ -166,6 +168,7 @@ class PruningSession:
             inner.register_forward_pre_hook(self._read_inputs, with_kwargs=True),
             text.register_forward_pre_hook(self._begin, with_kwargs=True),
             text.register_forward_hook(self._finish, with_kwargs=True, always_call=True),
+            inner.register_forward_hook(self._forget_inputs, always_call=True),
         ]
         # A selector may ask for the attention of the layer before.
         first = self._plan.layer if self._plan.by_default_rule else max(self._plan.layer - 1, 0)
@@ -195,7 +198,8 @@ class PruningSession:
         memory = None if cache is None else self._memories.get(cache)
         if visual is not None:
             check_prefill(self._plan, kwargs, seen)
-            self._pass = Prefill(self._plan, visual, real(past=visual[:, :0]))
+            replay = self._replayed(arguments, kwargs)
+            self._pass = Prefill(self._plan, visual, real(past=visual[:, :0]), replay)
         elif seen and memory is not None:
             check_continuation(memory, seen, embeddings.shape[0])
             self._pass = Decode(self._plan, memory, real(past=memory.real), cache)
@@ -225,9 +229,24 @@ class PruningSession:
                 self._memories[running.cache] = running.memory
             else:
                 self._memories.pop(running.cache, None)
-        if isinstance(running, Prefill) and running.record is not None:
-            self.records.append(running.record)
+        if isinstance(running, Prefill):
+            self._replay = running.replay
+            if running.record is not None:
+                self.records.append(running.record)
         return running.finish(output)
+
+    @torch.compiler.disable
+    def _forget_inputs(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        """Drop what the multimodal model was called with, also when it failed before the language model ran."""
+        self._arguments = {}
+
+    def _replayed(self, arguments: Mapping[str, Any], kwargs: Mapping[str, Any]) -> Replay | None:
+        """Return the run that this one continues, or a new one; None where a cache or gradients are in play."""
+        if kwargs.get("use_cache") is not False or torch.is_grad_enabled():
+            return None
+        tokens, features = arguments["input_ids"], self._plan.family.features(arguments)
+        continued = self._replay and self._replay.continued(tokens, features)
+        return continued or Replay(tokens, features, None, tokens.shape[1])
 
     def _visual_tokens(self, arguments: Mapping[str, Any], embeddings: Tensor) -> Tensor | None:
         """Return which tokens of the call stand for visual features, shape (B, T), or None where none does."""

@@ -14,14 +14,16 @@ from tests.integrations.tiny_models import PAD_ID
 def forbidden(model: nn.Module, layer: int, dropped: Tensor, real: Tensor) -> Iterator[None]:
     """Let no layer from `layer` on look at the dropped tokens of a full-length, cacheless forward.
 
-    `dropped` and `real` have shape (B, T); where the forward is longer, the rest was decoded.
+    `dropped` and `real` have shape (B, T); where the forward is longer, the rest was decoded, and where its batch is
+    larger, each sample was repeated.
     """
 
     def mask_layer(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         hidden = args[0]
         length = hidden.shape[1]
         seen = torch.ones(hidden.shape[0], length, dtype=torch.bool)
-        seen[:, : real.shape[1]] = real & ~dropped
+        prompt = (real & ~dropped).repeat_interleave(hidden.shape[0] // real.shape[0], dim=0)
+        seen[:, : prompt.shape[1]] = prompt
         allowed = seen[:, None, None, :] & torch.ones(length, length, dtype=torch.bool).tril()
         lowest = torch.finfo(hidden.dtype).min
         mask = torch.zeros(allowed.shape, dtype=hidden.dtype).masked_fill(~allowed, lowest)
@@ -73,6 +75,18 @@ def positioned(model: nn.Module, inputs: dict[str, Any]) -> dict[str, Any]:
         return inputs
     positions = (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)
     return {**inputs, "position_ids": positions}
+
+
+def true_generation(model: nn.Module, inputs: dict[str, Any], layer: int, dropped: Tensor, **options: Any) -> Any:
+    """Return what `generate` gives when nothing is removed and nothing is cached."""
+    with forbidden(model, layer, dropped, inputs["attention_mask"].bool()):
+        return model.generate(**inputs, use_cache=False, return_dict_in_generate=True, output_logits=True, **options)
+
+
+def assert_close(actual: Tensor, expected: Tensor, tolerance: float = 1e-4) -> None:
+    """Fail unless two tensors agree relative to the largest entry."""
+    error = (actual - expected).abs().max() / expected.abs().max()
+    assert error <= tolerance, f"off by {error:.2e} of the largest entry, allowed {tolerance:.0e}"
 
 
 def text_rows(inputs: dict[str, Any], dropped: Tensor) -> Tensor:
