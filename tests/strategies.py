@@ -73,6 +73,18 @@ def sample(  # noqa: PLR0913 - every size of the glossary is a choice of its own
     )
 
 
+def shaped(*shape: int) -> Floats:
+    """Fill a shape with ordinary numbers."""
+    return np.random.default_rng(0).normal(size=shape)
+
+
+def spoiled(value: float, *shape: int) -> Floats:
+    """Fill a shape with ordinary numbers but for one in the middle."""
+    array = shaped(*shape)
+    array.flat[array.size // 2] = value
+    return array
+
+
 def samples(max_tokens: int = 24) -> st.SearchStrategy[Tokens]:
     """Generate small samples of every shape, clustered or not, key bias or not; ties have probability zero."""
     return st.builds(

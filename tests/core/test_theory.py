@@ -161,11 +161,3 @@ def test_proposition_3_magnitude_alone_collapses_the_rank_and_pc_mmr_does_not(
         ranks[type(strategy).__name__] = int(np.sum(spectrum > 1e-6 * spectrum[0]))
 
     assert ranks == {"TopK": 1, "PCMMR": 2, "MMR": 2}
-
-
-def test_the_features_of_the_oracle_reproduce_the_exponential_kernel() -> None:
-    """Taylor features of degree 30 have the kernel as their inner product, so the tests above stand on something."""
-    x = 0.7 * np.random.default_rng(0).normal(size=(8, 2))
-    phi = oracles.features(x)
-
-    np.testing.assert_allclose(phi @ phi.T, np.exp(x @ x.T / np.sqrt(2.0)), rtol=1e-12)

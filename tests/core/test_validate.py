@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -12,7 +11,7 @@ import pytest
 
 import iwp_core
 from tests.libraries import Array, Library
-from tests.strategies import sample
+from tests.strategies import sample, shaped, spoiled
 
 H, HQ, N, D, DV, E = 2, 4, 12, 4, 3, 7
 
@@ -35,18 +34,6 @@ def call(**changes: object) -> Array:
     arguments = good() | changes
     positional = [arguments.pop(name) for name in ("keys", "values", "queries", "budget")]
     return iwp_core.select_tokens(*positional, **arguments)
-
-
-def shaped(*shape: int) -> np.ndarray:
-    """Fill a shape with ordinary numbers."""
-    return np.random.default_rng(0).normal(size=shape)
-
-
-def spoiled(value: float, *shape: int) -> np.ndarray:
-    """Fill a shape with ordinary numbers but for one in the middle."""
-    array = shaped(*shape)
-    array.flat[array.size // 2] = value
-    return array
 
 
 class Case(NamedTuple):
@@ -237,64 +224,6 @@ def test_errors_come_before_any_work(wrong: Case) -> None:
 
     with pytest.raises(wrong.error):
         call(**touched)
-
-
-FUNCTIONS: dict[str, Callable[..., Array]] = {
-    "information_magnitude": iwp_core.information_magnitude,
-    "information_duplication": lambda _, keys, values: iwp_core.information_duplication(keys, values),
-    "log_update_norm": lambda _, keys, values: iwp_core.log_update_norm(keys, values),
-    "update_cosine": lambda _, keys, values: iwp_core.update_cosine(keys, values),
-    "deletion_error": lambda _, keys, values: iwp_core.deletion_error(keys, values, np.arange(3)),
-    "dual_spectrum": lambda _, keys, values: iwp_core.dual_spectrum(keys, values),
-}
-
-
-@pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
-@pytest.mark.parametrize(
-    ("values", "error"),
-    [
-        (shaped(H, N - 1, DV), ValueError),
-        (shaped(H + 1, N, DV), ValueError),
-        (spoiled(NAN, H, N, DV), ValueError),
-        (np.ones((H, N, DV), dtype=np.int64), TypeError),
-        ([[1.0]], TypeError),
-    ],
-    ids=["tokens", "heads", "nan", "dtype", "list"],
-)
-def test_every_public_function_checks_its_arrays(
-    function: Callable[..., Array], values: object, error: type[Exception]
-) -> None:
-    """The measures refuse what the selection refuses, naming the argument."""
-    with pytest.raises(error, match="`values`"):
-        function(shaped(HQ, D), shaped(H, N, D), values)
-
-
-WRONG_INDICES = [
-    (np.asarray([0.5]), TypeError), (np.asarray([True]), TypeError), ([0], TypeError), (np.asarray([12]), ValueError),
-    (np.asarray([-1]), ValueError), (np.asarray(3), ValueError), (np.zeros((3, 2), dtype=np.int64), ValueError),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("indices", "error"), WRONG_INDICES, ids=repr)
-@pytest.mark.parametrize(
-    ("name", "argument"),
-    [
-        ("information_duplication", "rows"),
-        ("information_duplication", "cols"),
-        ("update_cosine", "rows"),
-        ("update_cosine", "cols"),
-        ("deletion_error", "kept"),
-        ("dual_spectrum", "kept"),
-    ],
-)
-def test_positions_are_integers_within_the_tokens(
-    name: str, argument: str, indices: object, error: type[Exception]
-) -> None:
-    """Libraries disagree on negative positions and on those past the end, so neither is passed on."""
-    with pytest.raises(error) as caught:
-        getattr(iwp_core, name)(shaped(H, N, D), shaped(H, N, DV), **{argument: indices})
-
-    assert f"`{argument}`" in str(caught.value)
 
 
 def test_an_array_library_that_is_not_loaded_is_not_loaded_by_the_checks(monkeypatch: pytest.MonkeyPatch) -> None:
