@@ -19,10 +19,12 @@ from transformers import (
     BaseImageProcessor,
     LlavaNextConfig,
     LlavaOnevisionConfig,
+    LlavaOnevisionProcessor,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
+    Qwen2_5_VLProcessor,
     Qwen2VLConfig,
 )
 from transformers.modeling_outputs import BaseModelOutputWithPooling
@@ -180,6 +182,29 @@ def image_processor(config: PreTrainedConfig) -> BaseImageProcessor:
         return module.LlavaNextImageProcessorPil(image_grid_pinpoints=points, **sizes, **plain)
     sizes = {"size": {"height": side, "width": side}}
     return module.LlavaOnevisionImageProcessorPil(image_grid_pinpoints=points, **sizes, **plain)
+
+
+class _PillowOnly:
+    """A processor of the library without its video half, the part that needs torchvision."""
+
+    def __init__(self, config: PreTrainedConfig) -> None:
+        self.image_processor, self.tokenizer = image_processor(config), word_tokenizer()
+        for kind in ("image", "video"):
+            token_id = getattr(config, f"{kind}_token_id")
+            setattr(self, f"{kind}_token_id", token_id)
+            setattr(self, f"{kind}_token", self.tokenizer.convert_ids_to_tokens(token_id))
+        self.chat_template = None
+        self.vision_aspect_ratio, self.vision_feature_select_strategy = "anyres_max_9", "full"
+        if hasattr(config.vision_config, "image_size"):
+            self.num_image_tokens = (config.vision_config.image_size // config.vision_config.patch_size) ** 2
+
+
+class PillowOnevisionProcessor(_PillowOnly, LlavaOnevisionProcessor):
+    """LLaVA-OneVision's processor for images and text."""
+
+
+class PillowQwenProcessor(_PillowOnly, Qwen2_5_VLProcessor):
+    """Qwen2.5-VL's processor for images and text."""
 
 
 def qwen_video(processor: BaseImageProcessor, frames: Sequence[Image.Image]) -> dict[str, torch.Tensor]:
