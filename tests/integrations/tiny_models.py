@@ -111,7 +111,7 @@ def seeded(model: nn.Module) -> nn.Module:
     # Whatever the random weights would stop at, a test decides for itself how long it decodes.
     model.generation_config.eos_token_id = None
     # A placeholder among the decoded tokens would count as a missing image when the whole text is run again.
-    model.generation_config.suppress_tokens = [IMAGE_ID, VIDEO_ID, PAD_ID]
+    model.generation_config.suppress_tokens = [IMAGE_ID, VIDEO_ID, VISION_START, PAD_ID]
     return model.eval()
 
 
@@ -161,11 +161,13 @@ def make_inputs(model: nn.Module, prompts: Sequence[Prompt], padding: str = "lef
     media, image_lengths, video_lengths = build(batch)
     lengths = {Image: iter(image_lengths), Video: iter(video_lengths)}
     ids = {Image: IMAGE_ID, Video: VIDEO_ID}
+    # Qwen's `generate` counts a sample's media by the token in front of each.
+    before = [VISION_START] if "Qwen" in type(model).__name__ else []
     rows = []
     for prompt in prompts:
         row: list[int] = []
         for part in prompt:
-            row += batch.text(part) if isinstance(part, int) else [ids[type(part)]] * next(lengths[type(part)])
+            row += batch.text(part) if isinstance(part, int) else before + [ids[type(part)]] * next(lengths[type(part)])
         rows.append(row)
     inputs = pad(rows, padding)
     if "Qwen" in type(model).__name__:
@@ -201,9 +203,8 @@ def _llava_media(batch: _Batch) -> tuple[dict[str, Any], list[int], list[int]]:
     if batch.videos:
         frames = batch.videos[0].frames
         media["pixel_values_videos"] = batch.random(len(batch.videos), frames, 3, CROP, CROP)
-        with torch.no_grad():
-            features = batch.model.get_video_features(media["pixel_values_videos"], return_dict=True).pooler_output
-        video_lengths = [features.shape[1]] * len(batch.videos)
+        # Frames of 4 x 4 patches are pooled to 2 x 2, and one newline ends the video.
+        video_lengths = [frames * 4 + 1] * len(batch.videos)
     return media, image_lengths, video_lengths
 
 
