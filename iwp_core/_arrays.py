@@ -1,0 +1,106 @@
+"""Plumbing on arrays of any library: namespaces, dtypes, tiles. No mathematics of tokens here."""
+
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+from array_api_compat import array_namespace, device, is_array_api_obj
+
+__all__ = [
+    "Array",
+    "accumulation_dtype",
+    "arange_indices",
+    "device",
+    "index_dtype",
+    "is_array",
+    "locate",
+    "namespace",
+    "order_descending",
+    "safe_log",
+    "scatter",
+    "take_tokens",
+    "tiles",
+]
+
+Array = Any
+"""An array of any library that follows the Array API standard; the standard names no base class."""
+
+TILE = 4096
+"""Tokens converted and centred at a time, so that no pass over the inputs holds a second copy of them."""
+
+is_array = is_array_api_obj
+
+
+def namespace(*arrays: Array) -> ModuleType:
+    """Return the Array API namespace that the arrays share."""
+    xp: ModuleType = array_namespace(*arrays)
+    return xp
+
+
+def accumulation_dtype(*arrays: Array) -> Any:
+    """Return the dtype to compute in: float64 if any array has it, else float32."""
+    xp = namespace(*arrays)
+    return xp.float64 if any(array.dtype == xp.float64 for array in arrays) else xp.float32
+
+
+def index_dtype(xp: ModuleType, like: Array) -> Any:
+    """Return the integer dtype of indices: int64 wherever the library has it."""
+    return xp.__array_namespace_info__().default_dtypes(device=device(like))["indexing"]
+
+
+def arange_indices(count: int, like: Array) -> Array:
+    """Return 0, 1, ..., count - 1 as indices on the device of `like`."""
+    xp = namespace(like)
+    return xp.arange(count, dtype=index_dtype(xp, like), device=device(like))
+
+
+def tiles(total: int, size: int = TILE) -> Iterator[slice]:
+    """Yield consecutive slices of at most `size` that cover range(total)."""
+    for start in range(0, total, size):
+        yield slice(start, min(start + size, total))
+
+
+def safe_log(x: Array) -> Array:
+    """Return log(x) for x >= 0, with -inf at zero and no warning from any library."""
+    xp = namespace(x)
+    positive = x > 0
+    return xp.where(positive, xp.log(xp.where(positive, x, xp.ones_like(x))), xp.full_like(x, -xp.inf))
+
+
+def order_descending(scores: Array) -> Array:
+    """Return the positions of a vector from its largest to its smallest entry; ties: lower position first."""
+    xp = namespace(scores)
+    return xp.argsort(-scores, stable=True)
+
+
+def take_tokens(x: Array, indices: Array) -> Array:
+    """Return the tokens at `indices` of an array (H, N, D), shape (H, R, D).
+
+    Head by head: libraries copy whole rows fast along the first axis, and element by element along a middle one.
+    """
+    xp = namespace(x)
+    return xp.stack([xp.take(x[head, :, :], indices, axis=0) for head in range(x.shape[0])])
+
+
+def locate(positions: Array, total: int) -> tuple[Array, Array]:
+    """Say for each of range(total) whether it is among ascending `positions` (at least one), and where.
+
+    Returns
+    -------
+    found : array of bool, shape (total,)
+    slots : array of int, shape (total,)
+        Index into `positions`, meaningful where `found`.
+    """
+    xp = namespace(positions)
+    everyone = xp.astype(arange_indices(total, positions), positions.dtype)
+    slots = xp.clip(xp.searchsorted(positions, everyone), max=positions.shape[0] - 1)
+    return xp.take(positions, slots) == everyone, slots
+
+
+def scatter(target: Array, positions: Array, values: Array) -> Array:
+    """Return a vector with `values` at ascending `positions`, without the assignment that immutable arrays lack."""
+    xp = namespace(target)
+    if positions.shape[0] == 0:
+        return target
+    found, slots = locate(positions, target.shape[0])
+    return xp.where(found, xp.take(values, slots), target)

@@ -1,0 +1,209 @@
+"""Backend plugins: found by the type of an array, loaded on first use, never changing an answer.
+
+A distribution registers a backend under the entry-point group ``iwp.backends``. The entry's name is the root
+module of the array library (``torch``), its object a module with a ``name`` and a table of ``kernels``.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import cache, wraps
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, ParamSpec, Protocol, TypeVar
+
+__all__ = ["Backend", "Kernel", "backend_context", "forget", "overridable", "use_backend"]
+
+GROUP = "iwp.backends"
+OFF_SWITCH = "IWP_NO_PLUGINS"
+CHOICES = ("auto", "reference")
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _always(*_args: Any, **_kwargs: Any) -> bool:
+    return True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kernel:
+    """A faster way to run one reference function of the core.
+
+    Parameters
+    ----------
+    run : callable
+        Takes the arguments of the reference function and returns what it returns.
+    supports : callable, optional
+        Takes the same arguments; True if `run` can serve them. It answers False rather than raising, and the
+        reference runs then. Default: always True.
+
+    Examples
+    --------
+    >>> Kernel(run=max).supports(1, 2)
+    True
+    """
+
+    run: Callable[..., Any]
+    supports: Callable[..., bool] = _always
+
+
+class Backend(Protocol):
+    """What an entry of the group ``iwp.backends`` must load to; a module will do.
+
+    Attributes
+    ----------
+    name : str
+        For messages.
+    kernels : mapping of str to Kernel
+        From the name of an overridable function of the core to its kernel.
+
+    Notes
+    -----
+    A backend may also have ``context``, a callable without arguments that returns a context manager. Every
+    public function enters it once around its work: the place to switch off whatever would make the library
+    compute less precisely than its dtypes promise (autocast, reduced-precision products).
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> backend: Backend = SimpleNamespace(name="loopback", kernels={})
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def kernels(self) -> Mapping[str, Kernel]: ...
+
+
+_choice: ContextVar[str] = ContextVar("iwp_backend", default="auto")
+
+
+@contextmanager
+def use_backend(choice: str) -> Iterator[None]:
+    """Choose, within a ``with`` block, whether plugins run.
+
+    Parameters
+    ----------
+    choice : {"auto", "reference"}
+        "auto" (the state without this function) uses the plugin of an array's library where there is one;
+        "reference" uses the core's own code only. The environment variable ``IWP_NO_PLUGINS=1`` does the same
+        for a whole process.
+
+    Raises
+    ------
+    ValueError
+        If `choice` is neither.
+
+    Examples
+    --------
+    >>> with use_backend("reference"):
+    ...     pass
+    """
+    if choice not in CHOICES:
+        msg = f"`choice` is {choice!r}, expected one of {', '.join(map(repr, CHOICES))}"
+        raise ValueError(msg)
+    token = _choice.set(choice)
+    try:
+        yield
+    finally:
+        _choice.reset(token)
+
+
+def overridable(function: Callable[P, R]) -> Callable[P, R]:
+    """Let the backend of the first argument's library run `function` instead of its body.
+
+    Parameters
+    ----------
+    function : callable
+        A reference function; its ``__name__`` is the key that backends list in their ``kernels``, and its first
+        positional argument is the array whose type finds the backend.
+
+    Returns
+    -------
+    callable
+        A function of the same signature.
+
+    Raises
+    ------
+    RuntimeError
+        When called: if the backend of the array's library cannot be loaded, or two are registered.
+
+    Examples
+    --------
+    >>> @overridable
+    ... def total(x):
+    ...     return sum(x)
+    >>> total([1, 2])
+    3
+    """
+    key = function.__name__
+
+    @wraps(function)
+    def dispatch(*args: P.args, **kwargs: P.kwargs) -> R:
+        backend = _backend_of(args[0])
+        kernel = backend.kernels.get(key) if backend is not None else None
+        if kernel is not None and kernel.supports(*args, **kwargs):
+            result: R = kernel.run(*args, **kwargs)
+            return result
+        return function(*args, **kwargs)
+
+    return dispatch
+
+
+def backend_context(array: object) -> AbstractContextManager[Any]:
+    """Return the context that the array's backend wants around a computation, or an empty one."""
+    context = getattr(_backend_of(array), "context", None)
+    return nullcontext() if context is None else context()
+
+
+def forget() -> None:
+    """Drop what discovery has cached, so that newly registered entry points are seen."""
+    _entries.cache_clear()
+    _load.cache_clear()
+    _backend_for_type.cache_clear()
+
+
+def _backend_of(array: object) -> Backend | None:
+    if _choice.get() == "reference" or os.environ.get(OFF_SWITCH, "") not in ("", "0"):
+        return None
+    return _backend_for_type(type(array))
+
+
+@cache
+def _backend_for_type(kind: type) -> Backend | None:
+    """Find a backend whose name is the root module of the type or of one of its bases."""
+    for base in kind.__mro__:
+        root = base.__module__.partition(".")[0]
+        if root in _entries():
+            return _load(root)
+    return None
+
+
+@cache
+def _entries() -> dict[str, list[EntryPoint]]:
+    found: dict[str, list[EntryPoint]] = {}
+    for entry in entry_points(group=GROUP):
+        found.setdefault(entry.name, []).append(entry)
+    return found
+
+
+@cache
+def _load(name: str) -> Backend:
+    entries = _entries()[name]
+    if len(entries) > 1:
+        values = ", ".join(sorted(entry.value for entry in entries))
+        msg = f"{len(entries)} plugins of the group {GROUP!r} are named {name!r} ({values}), expected one: uninstall the others"
+        raise RuntimeError(msg)
+    try:
+        backend: Backend = entries[0].load()
+        usable = isinstance(backend.name, str) and isinstance(backend.kernels, Mapping)
+    except Exception as error:  # whatever a plugin's import raises is reported as one kind of failure, naming it
+        msg = f"the plugin {name!r} of the group {GROUP!r} ({entries[0].value}) failed to load: {error!r}; {OFF_SWITCH}=1 runs without plugins"
+        raise RuntimeError(msg) from error
+    if not usable:
+        msg = f"the plugin {name!r} of the group {GROUP!r} ({entries[0].value}) has no `name: str` and `kernels: Mapping`"
+        raise RuntimeError(msg)
+    return backend

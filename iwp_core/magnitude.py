@@ -1,0 +1,158 @@
+"""Information magnitude: how much one token's update carries (lemma 1, equation 10, tables 1 and 2).
+
+Everything is computed as logarithms. Query-key products of real models reach the hundreds, so kernel values leave
+the range of float32 and norms of feature vectors that of float64, while their logarithms are ordinary numbers.
+"""
+
+import math
+
+from iwp_core._arrays import Array, accumulation_dtype, namespace, safe_log, tiles
+from iwp_core._plugins import overridable
+from iwp_core.identical import first_identical
+
+__all__ = ["MAGNITUDES", "QUERY_MAGNITUDES", "key_center", "log_feature_norm", "log_magnitude", "log_norm"]
+
+QUERY_MAGNITUDES = ("dual", "kernel")
+"""Metrics that read a query."""
+
+MAGNITUDES = (*QUERY_MAGNITUDES, "gradient_norm", "key_norm", "raw_key_norm", "value_norm")
+
+
+@overridable
+def log_magnitude(
+    keys: Array, values: Array, queries: Array | None, *, metric: str, kernel: str, heads: str
+) -> Array:
+    """Return the log of one sample's information magnitude.
+
+    Parameters
+    ----------
+    keys : array, shape (H, N, D)
+    values : array, shape (H, N, Dv)
+    queries : array, shape (Hq, D), or None
+        One aggregated query a head; None for metrics that read none.
+    metric, kernel, heads : str
+        As in `select_tokens`.
+
+    Returns
+    -------
+    array, shape (N,)
+        From -inf (the smallest) to 0 (the largest), in the accumulation dtype.
+
+    Notes
+    -----
+    Identical tokens get identical numbers. Memory O(Hq N).
+    """
+    xp = namespace(keys)
+    scores = _log_scores(keys, values, queries, metric=metric, kernel=kernel)
+    if heads == "softmax_mean":
+        scores = scores - _log_sum(scores, axis=1)
+    pooled = _log_sum(scores, axis=0)[0, :]
+    twins = first_identical(*_read(keys, values, metric))
+    if twins is not None:
+        pooled = xp.take(pooled, twins)
+    return _log_min_max(pooled)
+
+
+def _read(keys: Array, values: Array, metric: str) -> tuple[Array, ...]:
+    """Return the arrays that a metric reads a token's score from."""
+    if metric == "value_norm":
+        return (values,)
+    if metric in ("dual", "gradient_norm"):
+        return keys, values
+    return (keys,)
+
+
+def _log_scores(keys: Array, values: Array, queries: Array | None, *, metric: str, kernel: str) -> Array:
+    """Return the log scores of table 1 before heads are pooled: (Hq, N) if a query is read, else (H, N)."""
+    xp = namespace(keys)
+    if metric == "value_norm":
+        return log_norm(values)
+    if metric == "raw_key_norm":
+        return log_norm(keys)
+    if metric == "key_norm":
+        return log_feature_norm(keys, kernel=kernel)
+    if metric == "gradient_norm":
+        return log_feature_norm(keys, kernel=kernel) + log_norm(values)
+    log_kernel = _log_query_kernel(queries, keys, kernel=kernel)
+    if metric == "kernel":
+        return log_kernel
+    group = log_kernel.shape[0] // keys.shape[0]
+    return log_kernel + xp.repeat(log_norm(values), group, axis=0)
+
+
+def _log_query_kernel(queries: Array, keys: Array, *, kernel: str) -> Array:
+    """Return log|kappa(q_h, k_i)|, shape (Hq, N); query head h reads key/value head h // (Hq/H)."""
+    xp = namespace(keys)
+    count, _, width = keys.shape
+    dtype = accumulation_dtype(keys, queries)
+    grouped = xp.reshape(xp.astype(queries, dtype), (count, queries.shape[0] // count, width))
+    center = key_center(keys, dtype)
+    at_center = xp.matmul(grouped, xp.matrix_transpose(center))
+    parts = [
+        xp.matmul(grouped, xp.matrix_transpose(xp.astype(keys[:, tile, :], dtype) - center)) + at_center
+        for tile in tiles(keys.shape[1])
+    ]
+    products = xp.reshape(xp.concat(parts, axis=-1), (queries.shape[0], keys.shape[1]))
+    return products / math.sqrt(width) if kernel == "exponential" else safe_log(xp.abs(products))
+
+
+def key_center(keys: Array, dtype: object) -> Array:
+    """Return the mean key of each head, shape (H, 1, D).
+
+    Subtracting it moves no distance between keys, and adds one number per head to all products with a query; it
+    spares the products the large common part that biased key projections give (their rounding would drown the rest).
+    """
+    xp = namespace(keys)
+    total = sum(
+        xp.sum(xp.astype(keys[:, tile, :], dtype), axis=-2, keepdims=True) for tile in tiles(keys.shape[-2])
+    )
+    return total / keys.shape[-2]
+
+
+def log_norm(rows: Array) -> Array:
+    """Return the log of the Euclidean norm of the rows of (H, N, D), shape (H, N); -inf for a zero row."""
+    xp = namespace(rows)
+    dtype = accumulation_dtype(rows)
+    parts = []
+    for tile in tiles(rows.shape[-2]):
+        part = xp.astype(rows[:, tile, :], dtype)
+        largest = xp.max(xp.abs(part), axis=-1, keepdims=True)
+        scaled = part / xp.where(largest > 0, largest, xp.ones_like(largest))  # squares neither overflow nor vanish
+        parts.append(safe_log(largest[..., 0]) + 0.5 * safe_log(xp.sum(scaled * scaled, axis=-1)))
+    return xp.concat(parts, axis=-1)
+
+
+def log_feature_norm(keys: Array, *, kernel: str) -> Array:
+    """Return log ||phi(k_i)|| = log kappa(k_i, k_i) / 2, shape (H, N)."""
+    if kernel == "linear":
+        return log_norm(keys)
+    xp = namespace(keys)
+    dtype = accumulation_dtype(keys)
+    center = key_center(keys, dtype)
+    at_center = xp.sum(center * center, axis=-1)
+    parts = []
+    for tile in tiles(keys.shape[-2]):
+        offset = xp.astype(keys[:, tile, :], dtype) - center
+        parts.append(xp.sum(offset * (offset + 2 * center), axis=-1) + at_center)
+    return xp.concat(parts, axis=-1) / (2 * math.sqrt(keys.shape[-1]))
+
+
+def _log_sum(scores: Array, axis: int) -> Array:
+    """Return the log of the sum of exp(scores) along an axis, which is kept with length 1."""
+    xp = namespace(scores)
+    largest = xp.max(scores, axis=axis, keepdims=True)
+    shift = xp.where(largest > -xp.inf, largest, xp.zeros_like(largest))
+    return shift + safe_log(xp.sum(xp.exp(scores - shift), axis=axis, keepdims=True))
+
+
+def _log_min_max(scores: Array) -> Array:
+    """Return the log of exp(scores) scaled to [0, 1]; zeros (that is, all ones) when all are equal."""
+    xp = namespace(scores)
+    lowest, highest = xp.min(scores), xp.max(scores)
+    if lowest == highest:
+        return xp.zeros_like(scores)
+    finite = xp.where(scores > lowest, scores, highest)
+    above_lowest = finite + xp.log(-xp.expm1(lowest - finite))
+    span = highest + xp.log(-xp.expm1(lowest - highest))
+    scaled = xp.where(above_lowest < span, above_lowest - span, xp.zeros_like(scores))
+    return xp.where(scores > lowest, scaled, xp.full_like(scores, -xp.inf))
