@@ -67,7 +67,7 @@ class TokenView:
         return self._rows.family.project(self._rows.layer, self.hidden, name)
 
     def _rotate(self, heads: Tensor) -> Tensor:
-        cos, sin = (part.to(heads.device)[self.positions] for part in (self._rows.cos, self._rows.sin))
+        cos, sin = (part[self.positions.to(part.device)].to(heads.device) for part in (self._rows.cos, self._rows.sin))
         return self._rows.family.rotate(self._rows.layer, heads, cos, sin)
 
 
@@ -94,8 +94,11 @@ class LayerRows:
     sin: Tensor
 
     def at(self, positions: Tensor) -> TokenView:
-        """Return the tokens at some positions, shape (n,)."""
-        return TokenView(positions, self.hidden[positions], self)
+        """Return the tokens at some positions, shape (n,), on the layer's device."""
+        rows = self.hidden[positions]
+        weights = next(self.layer.parameters()).device
+        # The first layer of another device sees its inputs before they are moved; offloaded weights have no device yet.
+        return TokenView(positions, rows if weights.type == "meta" else rows.to(weights), self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,5 +164,5 @@ class LayerView:
         keys = tokens.rotated_keys.float().repeat_interleave(query.shape[0] // tokens.rotated_keys.shape[0], dim=0)
         weights = (query @ keys.transpose(1, 2) * attention.scaling).softmax(-1).mean(0).squeeze(0)
         row = weights.new_zeros(self.previous.hidden.shape[0])
-        row[positions] = weights
+        row[positions.to(row.device)] = weights
         return row

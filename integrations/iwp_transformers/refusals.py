@@ -98,12 +98,19 @@ def check_prefill(plan: "PruningPlan", arguments: Mapping[str, Any], seen: int) 
     Raises
     ------
     NotImplementedError
-        If the cache holds tokens already, sequences are packed, or gradient checkpointing is on.
+        If the cache holds tokens already, the prompt comes in chunks, sequences are packed, or gradient
+        checkpointing is on.
     """
     if seen:
         msg = (
             f"visual tokens arrive on a cache that holds {seen} tokens already (a later image, or a prefill in"
             " chunks): the tokens to keep are chosen once, from the whole prompt; give it in one forward"
+        )
+        raise NotImplementedError(msg)
+    if _cut(arguments.get("position_ids")):
+        msg = (
+            "`position_ids` are the beginning of longer ones, as in a prefill in chunks: the text that the tokens are"
+            " chosen by would be incomplete; set `prefill_chunk_size=None`, or pass contiguous positions"
         )
         raise NotImplementedError(msg)
     if arguments.get("cu_seq_lens_q") is not None or _packed(arguments):
@@ -115,6 +122,11 @@ def check_prefill(plan: "PruningPlan", arguments: Mapping[str, Any], seen: int) 
             " removed; call `model.gradient_checkpointing_disable()` first"
         )
         raise NotImplementedError(msg)
+
+
+def _cut(positions: Tensor | None) -> bool:
+    """Tell whether positions are some columns of a wider tensor, which is how `generate` makes chunks."""
+    return positions is not None and positions.ndim > 1 and positions.stride(-2) > positions.shape[-1]
 
 
 def _packed(arguments: Mapping[str, Any]) -> bool:

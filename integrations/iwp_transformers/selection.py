@@ -30,16 +30,21 @@ class ImplicitWeightRule:
     rope_in_duplication: bool = True
 
     def __post_init__(self) -> None:
-        """Check what no later step would.
+        """Check all names now, and not in the first forward.
 
         Raises
         ------
+        TypeError
+            If `strategy` is none.
         ValueError
-            If `query` is unknown.
+            If a name is unknown.
         """
         if self.query not in QUERIES:
             msg = f"`query` is {self.query!r}, expected one of {', '.join(map(repr, QUERIES))}"
             raise ValueError(msg)
+        # A budget that keeps both of two tokens is answered after the checks, without asking the strategy.
+        token = torch.ones(1, 2, 1)
+        select_tokens(token, token, token[:, 0], 2, hidden=token[0], **self._metrics())
 
     def __call__(self, view: LayerView) -> Tensor:
         """Return the indices to keep, shape (M,), ascending."""
@@ -51,14 +56,15 @@ class ImplicitWeightRule:
             asked.rotated_queries if self.rope_in_magnitude else asked.queries,
             view.budget,
             magnitude_keys=visual.rotated_keys if self.rope_in_magnitude else visual.keys,
-            strategy=self.strategy,
-            magnitude=self.magnitude,
-            similarity=self.similarity,
             hidden=visual.hidden if self.similarity == "hidden" else None,
-            heads=self.heads,
             # The shapes are the model's own; a look at the numbers would wait for the device.
             validate=False,
+            **self._metrics(),
         )
+
+    def _metrics(self) -> dict[str, Any]:
+        names = ("strategy", "magnitude", "similarity", "heads")
+        return {name: getattr(self, name) for name in names}
 
     def _asked(self, view: LayerView) -> TokenView:
         if self.query == "image":

@@ -146,6 +146,9 @@ class PruningSession:
         self._memories: WeakKeyDictionary[Any, CacheMemory] = WeakKeyDictionary()
         self._hooks = ExitStack()
         self._attach(inner, text)
+        if "_compiled_call" in vars(model):
+            # `generate` compiles steps on static caches, and what was compiled before does not look for new hooks.
+            torch.compiler.reset()
 
     def close(self) -> None:
         """Take every hook off the model; closing twice is harmless."""
