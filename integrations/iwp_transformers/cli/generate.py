@@ -17,7 +17,7 @@ from transformers import logging as transformers_logging
 
 from iwp_core import MMR, PCMMR, Strategy, TopK
 from iwp_core.budget import check_budget
-from iwp_transformers.cli.loading import LoadingError, check_name, load_model, load_processor
+from iwp_transformers.cli.loading import LoadingError, check_model, load_model, load_processor
 from iwp_transformers.cli.media import MediaError, Video, read_image, read_video
 from iwp_transformers.cli.timing import TimedAnswer, timed_answer
 from iwp_transformers.picture import kept_tokens_figure
@@ -83,7 +83,7 @@ def generate(
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         with console.status("loading the model"):
-            check_name(model)
+            check_model(model, local_files_only=local_files_only)
             processor = load_processor(model, local_files_only=local_files_only)
             network = load_model(model, dtype=dtype, attention=attention, local_files_only=local_files_only)
             network.to(place)  # type: ignore[arg-type]
@@ -118,6 +118,10 @@ def _session(network: PreTrainedModel, *, budget: float, layer: int, strategy: S
 def _budget(text: str) -> float:
     try:
         budget = int(text) if text.strip().isdecimal() else float(text)
+    except ValueError as error:
+        msg = f"'{text}' is no number, expected a share such as 0.222 or a count such as 64"
+        raise typer.BadParameter(msg, param_hint="--budget") from error
+    try:
         check_budget(budget)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--budget") from error
@@ -198,7 +202,7 @@ def _text(processor: ProcessorMixin, config: PreTrainedConfig, prompt: str, imag
 def _table(columns: dict[str, tuple[TimedAnswer, int, int]], visual: int, processor: ProcessorMixin) -> Table:
     answers, kept, cached = zip(*columns.values(), strict=True)
     said = [processor.decode(a.ids, skip_special_tokens=True) for a in answers]  # type: ignore[no-untyped-call]
-    table = Table("", *columns, show_lines=False, caption="prefill: until the first token, pictures encoded")
+    table = Table("", *columns, caption="prefill: up to the first token, pictures encoded; decoding: the rest")
 
     def row(name: str, cells: Sequence[str]) -> None:
         table.add_row(name, *cells)
@@ -206,7 +210,8 @@ def _table(columns: dict[str, tuple[TimedAnswer, int, int]], visual: int, proces
     row("answer", [escape(text.strip()) or "(nothing)" for text in said])
     row("visual tokens", [f"{count} of {visual} ({count / visual:.1%})" for count in kept])
     row("prefill", [f"{answer.prefill_seconds:.3f} s" for answer in answers])
-    row("decoding", [f"{answer.decode_seconds:.3f} s for {len(answer.ids)} tokens" for answer in answers])
+    row("decoding", [f"{answer.decode_seconds:.3f} s" for answer in answers])
+    row("tokens in answer", [f"{len(answer.ids)}" for answer in answers])
     rates = [answer.tokens_per_second for answer in answers]
     row("tokens a second", ["-" if rate is None else f"{rate:.1f}" for rate in rates])
     row("KV cache", [f"{count / 2**20:.2f} MiB after prefill" for count in cached])

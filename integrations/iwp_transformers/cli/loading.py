@@ -1,11 +1,10 @@
 """Processor and model from a folder or the Hub, with errors that say what to do."""
 
-import importlib
 from pathlib import Path
 
-import torch
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
 
+from iwp_transformers.cli.requirements import first_line, torchvision_trouble
 from iwp_transformers.families import supported_models
 
 
@@ -13,22 +12,32 @@ class LoadingError(RuntimeError):
     """A model or processor that cannot be loaded; the message says why."""
 
 
-def check_name(name: str) -> None:
-    """Raise if `name` can only be a folder, and there is none.
+def check_model(name: str, *, local_files_only: bool) -> None:
+    """Raise unless `name` leads to a model that can be pruned; reads its configuration and no weights.
 
     Parameters
     ----------
     name : str
         Folder, or owner and name on the Hub.
+    local_files_only : bool
+        Whether to keep off the network.
 
     Raises
     ------
     LoadingError
-        If the folder is missing.
+        If there is none, or if no family serves it; the message lists those that are served.
     """
     is_path = name.startswith((".", "/", "~")) or name.count("/") != 1 or "\\" in name
     if is_path and not Path(name).is_dir():
         msg = f"there is no folder '{name}': expected a folder with a model and its processor, or a name on the Hub"
+        raise LoadingError(msg)
+    try:
+        config = AutoConfig.from_pretrained(name, local_files_only=local_files_only)
+    except (OSError, ValueError) as error:
+        raise LoadingError(_reason(name, error)) from error
+    classes = config.architectures or [type(config).__name__]
+    if not set(classes) & set(supported_models()):
+        msg = f"'{name}' is a {', '.join(classes)}, expected one of: {', '.join(supported_models())}"
         raise LoadingError(msg)
 
 
@@ -64,7 +73,7 @@ def load_processor(name: str, *, local_files_only: bool) -> ProcessorMixin:
 
 
 def load_model(name: str, *, dtype: str, attention: str | None, local_files_only: bool) -> PreTrainedModel:
-    """Load a model that can be pruned.
+    """Load a model for inference.
 
     Parameters
     ----------
@@ -80,19 +89,13 @@ def load_model(name: str, *, dtype: str, attention: str | None, local_files_only
     Returns
     -------
     transformers.PreTrainedModel
-        Ready for inference.
 
     Raises
     ------
     LoadingError
-        If it cannot be loaded, or is of no supported family; that is found out before the weights are read.
+        If it cannot be loaded.
     """
     try:
-        config = AutoConfig.from_pretrained(name, local_files_only=local_files_only)
-        classes = config.architectures or [type(config).__name__]
-        if not set(classes) & set(supported_models()):
-            msg = f"'{name}' is a {', '.join(classes)}, expected one of: {', '.join(supported_models())}"
-            raise LoadingError(msg)
         return AutoModelForImageTextToText.from_pretrained(
             name, dtype=dtype, attn_implementation=attention, local_files_only=local_files_only
         ).eval()
@@ -100,22 +103,5 @@ def load_model(name: str, *, dtype: str, attention: str | None, local_files_only
         raise LoadingError(_reason(name, error)) from error
 
 
-def torchvision_trouble() -> str | None:
-    """Return what to do about torchvision, None if it works."""
-    advice = f"install the build that belongs to your PyTorch {torch.__version__}: https://pytorch.org/get-started"
-    try:
-        importlib.import_module("torchvision")
-    except ImportError:
-        return f"the model's processor needs torchvision, which is not installed: {advice}"
-    except Exception as error:
-        # A build for another PyTorch fails with whatever its operators raise.
-        return f"the model's processor needs torchvision, which does not load ({_first_line(error)}): {advice}"
-    return None
-
-
 def _reason(name: str, error: Exception) -> str:
-    return f"'{name}' cannot be loaded: {_first_line(error)}"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return f"'{name}' cannot be loaded: {first_line(error)}"
