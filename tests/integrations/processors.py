@@ -5,11 +5,9 @@ from __future__ import annotations
 import importlib
 import itertools
 from collections.abc import Sequence
-from types import ModuleType
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
@@ -19,13 +17,18 @@ from transformers import (
     BaseImageProcessor,
     LlavaNextConfig,
     LlavaOnevisionConfig,
+    LlavaOnevisionImageProcessor,
     LlavaOnevisionProcessor,
+    LlavaOnevisionVideoProcessor,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
+    ProcessorMixin,
     Qwen2_5_VLConfig,
     Qwen2_5_VLProcessor,
     Qwen2VLConfig,
+    Qwen2VLImageProcessor,
+    Qwen2VLVideoProcessor,
 )
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
@@ -247,15 +250,24 @@ def colour_features(features: torch.Tensor) -> NDArray[np.float64]:
     return features.detach().double().reshape(-1, 3).numpy()
 
 
-@pytest.fixture(scope="session")
-def torchvision() -> ModuleType:
-    """Torchvision, or a skip where it is missing.
-
-    Beside a PyTorch without CUDA, the CUDA build of torchvision fails to import because two operators lack a schema.
-    Defining the schemas first is enough for the image transforms, which is all that the processors use.
-    """
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    if not hasattr(torch.ops.torchvision, "nms"):
-        for operator in ("nms", "qnms"):
-            library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    return pytest.importorskip("torchvision", reason="the processors' video half needs torchvision")
+def whole_processor(config: PreTrainedConfig, chat_template: str | None = None) -> ProcessorMixin:
+    """Processor of the family with its video half, which needs torchvision."""
+    plain = {"image_mean": [0.0] * 3, "image_std": [1.0] * 3}
+    if config.model_type == "llava_onevision":
+        plain |= {"size": {"height": config.vision_config.image_size, "width": config.vision_config.image_size}}
+        return LlavaOnevisionProcessor(
+            LlavaOnevisionImageProcessor(image_grid_pinpoints=config.image_grid_pinpoints, **plain),
+            word_tokenizer(),
+            LlavaOnevisionVideoProcessor(**plain),
+            num_image_tokens=(config.vision_config.image_size // config.vision_config.patch_size) ** 2,
+            vision_feature_select_strategy="full",
+            chat_template=chat_template,
+        )
+    plain |= {"size": {"shortest_edge": 16 * 16, "longest_edge": 120 * 120}}
+    patch = config.vision_config.patch_size
+    return Qwen2_5_VLProcessor(
+        Qwen2VLImageProcessor(patch_size=patch, **plain),
+        word_tokenizer(),
+        Qwen2VLVideoProcessor(patch_size=patch, cap_pixels_per_frame=False, **plain),
+        chat_template=chat_template,
+    )

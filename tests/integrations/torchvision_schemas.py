@@ -18,8 +18,7 @@ def define_missing() -> None:
     try:
         importlib.import_module("torchvision")
     except RuntimeError:
-        import torch
-
+        torch = importlib.import_module("torch")
         # The definitions live as long as their library object.
         define_missing.library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[attr-defined]
         for operator in ("nms", "qnms"):
