@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from iwp_transformers.passes import CacheMemory, PruningPlan
+    from iwp_transformers.plan import CacheMemory, PruningPlan
 
 __all__ = [
     "check_continuation",

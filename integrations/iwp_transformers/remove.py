@@ -1,11 +1,12 @@
 """Move rows: out of a batch of sequences, and back to where they were. Pure functions on tensors."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-__all__ = ["KeptRows", "kept_rows", "restore_attention"]
+__all__ = ["KeptRows", "kept_rows", "restore_attentions"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,25 +68,32 @@ def kept_rows(keep: Tensor, length: int) -> KeptRows:
     return KeptRows(index, keep.gather(1, index), keep.shape[1])
 
 
-def restore_attention(weights: Tensor, rows: Tensor, columns: Tensor, shape: tuple[int, int]) -> Tensor:
+def restore_attentions(
+    attentions: Sequence[Tensor], first: int, rows: Tensor, columns: Tensor, queries: int
+) -> tuple[Tensor, ...]:
     """Put attention weights among kept tokens back into the full square; what was dropped weighs zero.
 
     Parameters
     ----------
-    weights : torch.Tensor
-        Shape (B, Hq, Q, K); K may exceed the columns, as it does with a static cache.
-    rows : torch.Tensor
-        Shape (B, Q), int64: full position of each query, negative for filling.
-    columns : torch.Tensor
-        Shape (B, C), int64, C <= K: full position of each key, negative for filling.
-    shape : tuple of int
-        Numbers of queries and keys of the full square.
+    attentions : sequence of torch.Tensor
+        One for each layer, shape (B, Hq, Q, K); K may exceed the columns, as it does with a static cache.
+    first : int
+        First layer that was shortened, at least 1.
+    rows, columns : torch.Tensor
+        Shapes (B, Q) and (B, C), int64: full position of each query and key, negative for filling.
+    queries : int
+        Number of queries of the full square.
 
     Returns
     -------
-    torch.Tensor
-        Shape (B, Hq, shape[0], shape[1]).
+    tuple of torch.Tensor
+        All of the first one's number of keys, since the first layer always holds all tokens.
     """
+    shape = (queries, attentions[0].shape[-1])
+    return (*attentions[:first], *(_restored(weights, rows, columns, shape) for weights in attentions[first:]))
+
+
+def _restored(weights: Tensor, rows: Tensor, columns: Tensor, shape: tuple[int, int]) -> Tensor:
     rows, columns = rows.to(weights.device), columns.to(weights.device)
     weights = weights[..., : columns.shape[1]]
     real = (rows >= 0)[:, None, :, None] & (columns >= 0)[:, None, None, :]

@@ -15,9 +15,11 @@ from transformers.utils import ModelOutput
 
 from iwp_core import PCMMR, Strategy
 from iwp_core.budget import check_budget
+from iwp_transformers.decode import Decode
 from iwp_transformers.families import family_of
 from iwp_transformers.masks import unpadded
-from iwp_transformers.passes import CacheMemory, Decode, Entrance, Prefill, PruningPlan
+from iwp_transformers.plan import CacheMemory, Entrance, PruningPlan
+from iwp_transformers.prefill import Prefill
 from iwp_transformers.record import PruningRecord
 from iwp_transformers.refusals import (
     check_continuation,

@@ -1,86 +1,24 @@
-"""What happens to the layers during one forward: a prefill that prunes, or a step on a cache that was pruned."""
+"""The forward that sees visual tokens for the first time: choose, remove, and put the output back at full length."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers.utils import ModelOutput
 
 from iwp_core.budget import tokens_to_keep
 from iwp_transformers.capture import LayerRows, LayerView
-from iwp_transformers.families import Family
 from iwp_transformers.masks import causal_mask
+from iwp_transformers.plan import CacheMemory, Entrance, PruningPlan
 from iwp_transformers.record import LayerCost, PruningRecord
-from iwp_transformers.remove import KeptRows, kept_rows, restore_attention
+from iwp_transformers.remove import KeptRows, kept_rows, restore_attentions
 from iwp_transformers.replay import Replay
-from iwp_transformers.selection import ImplicitWeightRule, Selector, checked_indices
+from iwp_transformers.selection import checked_indices
 from iwp_transformers.stopwatch import Stopwatch
 
-__all__ = ["CacheMemory", "Decode", "Entrance", "Prefill", "PruningPlan"]
-
-# The input of a layer and its keyword arguments, as changed; None leaves both alone.
-Entrance = tuple[Tensor, dict[str, Any]] | None
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class PruningPlan:
-    """What a session was asked to do, with the model it does it to."""
-
-    family: Family
-    config: Any
-    layers: Sequence[nn.Module]
-    layer: int
-    budget: float
-    selector: Selector
-
-    @property
-    def removal(self) -> int:
-        """First layer whose sequence is shorter.
-
-        The first layer's cache tells `generate` how many tokens were seen. So where pruning starts at layer 0, that
-        layer keeps all tokens and only hides the dropped ones, which is the same to those that stay.
-        """
-        return max(self.layer, 1)
-
-    @property
-    def by_default_rule(self) -> bool:
-        """Whether the paper's rule chooses, which keeps everything when the budget allows it."""
-        return isinstance(self.selector, ImplicitWeightRule)
-
-
-@dataclass(frozen=True, eq=False)
-class CacheMemory:
-    """What later steps need to know of a cache that was pruned.
-
-    Attributes
-    ----------
-    real : torch.Tensor
-        Shape (B, S), bool: which of all tokens seen are no padding.
-    visible : torch.Tensor
-        Shape (B, S), bool: which of them were not dropped either.
-    columns : torch.Tensor
-        Shape (B, K): full position of each row that the shortened layers hold, -1 for filling and padding.
-    """
-
-    real: Tensor
-    visible: Tensor
-    columns: Tensor
-
-    @property
-    def seen(self) -> int:
-        """Number of tokens S that the first layer holds."""
-        return int(self.visible.shape[1])
-
-    def extended(self, real: Tensor) -> "CacheMemory":
-        """Return the memory after new tokens, of which `real`, shape (B, Q), are no padding."""
-        new = torch.arange(self.seen, self.seen + real.shape[1], device=real.device).expand_as(real)
-        return CacheMemory(
-            real=torch.cat((self.real, real), dim=1),
-            visible=torch.cat((self.visible, real), dim=1),
-            columns=torch.cat((self.columns, new.where(real, -1)), dim=1),
-        )
+__all__ = ["Prefill"]
 
 
 class Prefill:
@@ -142,17 +80,24 @@ class Prefill:
         if self._rows is None or self.memory is None:
             return output
         rows, first = self._rows, self._plan.removal
+        last = output["last_hidden_state"]
         if first < len(self._plan.layers):
-            output["last_hidden_state"] = rows.scatter(output["last_hidden_state"])
+            last = rows.scatter(last)
+        else:
+            # A single layer is not shortened, it hides what was dropped.
+            last = last.where(self.memory.visible.to(last.device).unsqueeze(-1), 0)
+        output["last_hidden_state"] = last
         if output.get("hidden_states"):
-            states = list(output["hidden_states"])
-            states[first + 1 :] = [None if part is None else rows.scatter(part) for part in states[first + 1 :]]
-            if states[-1] is not None and first < len(self._plan.layers):
-                states[-1] = output["last_hidden_state"]
-            output["hidden_states"] = tuple(states)
+            # A state is None where the caller selected others; the last one is the model's output.
+            between = output["hidden_states"][first + 1 : -1]
+            output["hidden_states"] = (
+                *output["hidden_states"][: first + 1][: len(self._plan.layers)],
+                *(None if state is None else rows.scatter(state) for state in between),
+                None if output["hidden_states"][-1] is None else last,
+            )
         if output.get("attentions"):
             columns = rows.columns()
-            _restore_attentions(output, first, columns, columns, rows.full)
+            output["attentions"] = restore_attentions(output["attentions"], first, columns, columns, rows.full)
         return output
 
     def _choose(self, hidden: Tensor, arguments: Mapping[str, Any]) -> None:
@@ -228,56 +173,3 @@ class Prefill:
         if self._plan.by_default_rule:
             return indices
         return checked_indices(indices, len(view.visual_positions), view.visual_positions.device)
-
-
-class Decode:
-    """One forward on a cache that an earlier prefill pruned.
-
-    Parameters
-    ----------
-    plan : PruningPlan
-        What was done.
-    memory : CacheMemory
-        What is known of the cache before this step.
-    real : torch.Tensor
-        Shape (B, Q), bool: which of the new tokens are no padding.
-    cache : transformers.Cache
-        The cache.
-    """
-
-    def __init__(self, plan: PruningPlan, memory: CacheMemory, real: Tensor, cache: Any) -> None:
-        self._plan = plan
-        self._mask: Any = None
-        self.memory = memory.extended(real)
-        self.cache = cache
-
-    def enter(self, index: int, hidden: Tensor, arguments: Mapping[str, Any]) -> Entrance:
-        """Prepare what layer `index` is about to get."""
-        plan = self._plan
-        if index < plan.layer:
-            return None
-        if index < plan.removal:
-            mask = causal_mask(plan.config, hidden, self.memory.visible, self.cache, index)
-            return hidden, {**arguments, "attention_mask": mask}
-        if index == plan.removal:
-            self._mask = causal_mask(plan.config, hidden, self.memory.columns >= 0, self.cache, index)
-        return hidden, {**arguments, "attention_mask": self._mask}
-
-    def finish(self, output: ModelOutput) -> ModelOutput:
-        """Put attention weights, if they were asked for, back at full length."""
-        if output.get("attentions"):
-            new = output["last_hidden_state"].shape[1]
-            rows = torch.arange(new, device=self.memory.columns.device).expand(self.memory.columns.shape[0], -1)
-            _restore_attentions(output, self._plan.removal, rows, self.memory.columns, self.memory.seen)
-        return output
-
-
-def _restore_attentions(output: ModelOutput, first: int, rows: Tensor, columns: Tensor, full: int) -> None:
-    weights = output["attentions"]
-    # The first layer always holds all tokens; with a static cache it has room for more than there are.
-    queries = full if rows is columns else rows.shape[1]
-    shape = (queries, weights[0].shape[-1])
-    output["attentions"] = (
-        *weights[:first],
-        *(restore_attention(part, rows, columns, shape) for part in weights[first:]),
-    )
