@@ -6,6 +6,8 @@ from typing import Any
 
 from array_api_compat import array_namespace, device, is_array_api_obj
 
+from iwp_core._plugins import overridable
+
 __all__ = [
     "Array",
     "accumulation_dtype",
@@ -73,6 +75,7 @@ def order_descending(scores: Array) -> Array:
     return xp.argsort(-scores, stable=True)
 
 
+@overridable
 def take_tokens(x: Array, indices: Array) -> Array:
     """Return the tokens at `indices` of an array (H, N, D), shape (H, R, D).
 

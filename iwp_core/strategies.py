@@ -6,7 +6,7 @@ from itertools import accumulate
 from numbers import Integral, Real
 from typing import Protocol, runtime_checkable
 
-from iwp_core._arrays import Array, arange_indices, namespace, order_descending, safe_log, scatter, tiles
+from iwp_core._arrays import Array, arange_indices, locate, namespace, order_descending, safe_log, scatter, tiles
 from iwp_core._plugins import overridable
 
 __all__ = ["MMR", "PCMMR", "PairwiseDuplication", "Strategy", "TopK", "progressive_chunked_mmr"]
@@ -16,6 +16,10 @@ BLOCK = 512
 
 PATIENCE = 128
 """Least number of leading candidates whose missed penalties are caught up on together."""
+
+
+ROUND = 64
+"""Candidates catch up in multiples of this many: few shapes, for libraries that compile each one anew."""
 
 
 class PairwiseDuplication(Protocol):
@@ -250,14 +254,14 @@ class _Candidates:
         xp, latest = self.xp, len(self.chunks)
         count = self.scores.shape[0]
         while True:
-            ranked = xp.sort(self.scores, descending=True, stable=False)
+            best = largest(self.scores, min(max(size, PATIENCE), count))
             behind = self.applied < latest
-            if not xp.any(behind & (self.scores >= ranked[size - 1])):
+            if not xp.any(behind & (self.scores >= best[size - 1])):
                 return
-            reach = ranked[min(max(size, PATIENCE), count) - 1]
-            behind = behind & (self.scores >= reach)
-            start = int(xp.min(self.applied[behind]))
-            self._penalise(xp.nonzero(behind & (self.applied == start))[0], start)
+            behind = behind & (self.scores >= best[-1])
+            start = int(xp.min(xp.where(behind, self.applied, latest)))
+            rows = xp.nonzero(behind & (self.applied == start))[0]
+            self._penalise(_padded(rows), start)
 
     def _penalise(self, rows: Array, start: int) -> None:
         """Apply to the candidates `rows`, ascending, the penalties of the chunks from `start` on that fill a block."""
@@ -303,10 +307,24 @@ class _Candidates:
     def move_best(self, size: int) -> None:
         """Choose the `size` best candidates as the next chunk; their scores must miss no penalty."""
         xp = self.xp
-        order = order_descending(self.scores)
-        rest = xp.sort(order[size:])
-        self.chunks.append(xp.take(self.positions, order[:size]))
+        reach = xp.nonzero(self.scores >= largest(self.scores, size)[-1])[0]
+        chosen = xp.take(reach, order_descending(xp.take(self.scores, reach))[:size])
+        is_chosen, _ = locate(xp.sort(chosen), self.scores.shape[0])
+        rest = xp.nonzero(~is_chosen)[0]
+        self.chunks.append(xp.take(self.positions, chosen))
         self.positions, self.scores, self.applied = (
             xp.take(array, rest) for array in (self.positions, self.scores, self.applied)
         )
 
+
+@overridable
+def largest(scores: Array, count: int) -> Array:
+    """Return the `count` largest entries of a vector, in descending order."""
+    return namespace(scores).sort(scores, descending=True, stable=False)[:count]
+
+
+def _padded(positions: Array) -> Array:
+    """Repeat the last position up to a multiple of `ROUND`."""
+    xp = namespace(positions)
+    missing = -positions.shape[0] % ROUND
+    return xp.concat([positions, xp.broadcast_to(positions[-1:], (missing,))])
