@@ -152,8 +152,8 @@ def kept_tokens_figure(
 
     Notes
     -----
-    An image that the model saw at two resolutions gets two panels. A video shows at most eight frames, evenly spread;
-    where a token spans several frames, the middle one is shown.
+    An image that the model saw at two resolutions gets two panels. A video shows at most eight steps of its token grid,
+    evenly spread, each over its middle frame.
     """
     regions = family_of(model).regions(model.config, inputs, sample)
     visual, kept = record.visual[sample].cpu(), record.kept[sample].cpu()
@@ -192,7 +192,7 @@ def _video_panels(
     for frame in shown:
         middle = int((frame + 0.5) * len(video) / len(by_frame))
         chosen = by_frame[frame]
-        heading = f"video {index + 1}, {frame + 1}/{len(by_frame)}"
+        heading = f"video {index + 1}, step {frame + 1}/{len(by_frame)}"
         panels.append(_panel(video[middle], [regions[n] for n in chosen], flags[chosen], heading))
     return panels
 
@@ -259,7 +259,7 @@ def _caption(regions: Sequence[Region], flags: NDArray[np.bool_]) -> str:
         notes.append(f"tokens of padding alone: {_share(flags[padding])} kept")
     hidden = [count for _, count in _frame_counts(frames) if count > FRAMES_SHOWN]
     if hidden:
-        notes.append(f"{FRAMES_SHOWN} frames shown of {', '.join(map(str, hidden))}")
+        notes.append(f"{FRAMES_SHOWN} steps shown of {', '.join(map(str, hidden))}")
     return "   ·   ".join(notes)
 
 

@@ -173,10 +173,10 @@ def test_figure_shows_a_video_frame_by_frame(qwen: PreTrainedModel, frames: int,
     figure = kept_tokens_figure(record, inputs, model=qwen, videos=[video])
 
     found = panels(figure)
-    assert [title for title, _ in found] == [f"video 1, {number}/{frames}\n1 of 6 (16.7 %)" for number in shown]
+    assert [title for title, _ in found] == [f"video 1, step {number}/{frames}\n1 of 6 (16.7 %)" for number in shown]
     assert [int(pixels[0, 0, 0]) for _, pixels in found] == [10 * number for number in shown]
     assert all(is_clear(pixels).mean() == pytest.approx(1 / 6, abs=0.01) for _, pixels in found)
-    assert ("8 frames shown of 15" in figure.texts[1].get_text()) is note
+    assert ("8 steps shown of 15" in figure.texts[1].get_text()) is note
 
 
 def test_figure_numbers_images_of_their_sample(qwen: PreTrainedModel) -> None:
