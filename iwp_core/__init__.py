@@ -11,8 +11,10 @@ values, T query tokens, E width of hidden states, M tokens kept, R and C rows an
 
 from iwp_core._plugins import Backend, Kernel, overridable, use_backend
 from iwp_core.dual_weight import deletion_error, dual_spectrum, log_update_norm
+from iwp_core.duplication import information_duplication, update_cosine
+from iwp_core.magnitude import information_magnitude
 from iwp_core.overlap import selection_overlap
-from iwp_core.select import information_duplication, information_magnitude, select_tokens, update_cosine
+from iwp_core.select import select_tokens
 from iwp_core.strategies import MMR, PCMMR, Strategy, TopK
 
 __version__ = "0.1.0"

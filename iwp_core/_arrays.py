@@ -86,7 +86,7 @@ def take_tokens(x: Array, indices: Array) -> Array:
 
 
 def locate(positions: Array, total: int) -> tuple[Array, Array]:
-    """Say for each of range(total) whether it is among ascending `positions` (at least one), and where.
+    """Say for each of range(total) whether it is among ascending `positions`, and where.
 
     Returns
     -------
@@ -96,6 +96,8 @@ def locate(positions: Array, total: int) -> tuple[Array, Array]:
     """
     xp = namespace(positions)
     everyone = xp.astype(arange_indices(total, positions), positions.dtype)
+    if positions.shape[0] == 0:
+        return everyone < 0, everyone
     slots = xp.clip(xp.searchsorted(positions, everyone), max=positions.shape[0] - 1)
     return xp.take(positions, slots) == everyone, slots
 

@@ -169,11 +169,12 @@ def forget() -> None:
 def _backend_of(array: object) -> Backend | None:
     if _choice.get() == "reference" or os.environ.get(OFF_SWITCH, "") not in ("", "0"):
         return None
-    return _backend_for_type(type(array))
+    kind: Any = type(array)
+    return _backend_for_type(kind)
 
 
 @cache
-def _backend_for_type(kind: type) -> Backend | None:
+def _backend_for_type(kind: Any) -> Backend | None:
     """Find a backend whose name is the root module of the type or of one of its bases."""
     for base in kind.__mro__:
         root = base.__module__.partition(".")[0]
@@ -193,17 +194,17 @@ def _entries() -> dict[str, list[EntryPoint]]:
 @cache
 def _load(name: str) -> Backend:
     entries = _entries()[name]
+    plugin = f"the plugin {name!r} of the group {GROUP!r} ({', '.join(sorted(entry.value for entry in entries))})"
     if len(entries) > 1:
-        values = ", ".join(sorted(entry.value for entry in entries))
-        msg = f"{len(entries)} plugins of the group {GROUP!r} are named {name!r} ({values}), expected one: uninstall the others"
+        msg = f"{plugin} is registered {len(entries)} times, expected once: uninstall the others"
         raise RuntimeError(msg)
     try:
         backend: Backend = entries[0].load()
         usable = isinstance(backend.name, str) and isinstance(backend.kernels, Mapping)
     except Exception as error:  # whatever a plugin's import raises is reported as one kind of failure, naming it
-        msg = f"the plugin {name!r} of the group {GROUP!r} ({entries[0].value}) failed to load: {error!r}; {OFF_SWITCH}=1 runs without plugins"
+        msg = f"{plugin} failed to load: {error!r}; {OFF_SWITCH}=1 runs without plugins"
         raise RuntimeError(msg) from error
     if not usable:
-        msg = f"the plugin {name!r} of the group {GROUP!r} ({entries[0].value}) has no `name: str` and `kernels: Mapping`"
+        msg = f"{plugin} has no `name: str` and `kernels: Mapping`"
         raise RuntimeError(msg)
     return backend

@@ -67,7 +67,13 @@ class Samples:
 
 
 def check_name(argument: str, value: object, known: Sequence[str]) -> None:
-    """Raise a ValueError that lists the known names unless `value` is one of them."""
+    """Check a name.
+
+    Raises
+    ------
+    ValueError
+        If `value` is not among the known names, which the message lists.
+    """
     if value not in known:
         msg = f"`{argument}` is {value!r}, expected one of {', '.join(map(repr, known))}"
         raise ValueError(msg)
@@ -102,7 +108,7 @@ def check_tokens(
     return _flatten(given)
 
 
-def expand_indices(argument: str, indices: Array, samples: Samples, *, least: int = 0) -> Array:
+def expand_indices(argument: str, indices: Array, samples: Samples) -> Array:
     """Check indices of tokens, (R,) for all samples alike or (..., R), and return them as (B, R).
 
     Raises
@@ -110,7 +116,7 @@ def expand_indices(argument: str, indices: Array, samples: Samples, *, least: in
     TypeError
         If `indices` is no integer array of the library of the tokens.
     ValueError
-        If its shape is neither, it has fewer than `least` indices, or an index is outside 0..N-1.
+        If its shape is neither, or an index is outside 0..N-1.
     """
     xp = samples.xp
     if not is_array(indices):
@@ -124,9 +130,6 @@ def expand_indices(argument: str, indices: Array, samples: Samples, *, least: in
         raise TypeError(msg)
     if indices.ndim == 0 or (indices.ndim != 1 and tuple(indices.shape[:-1]) != samples.leading):
         msg = f"`{argument}` has shape {tuple(indices.shape)}, expected (R,) or {_with_leading(samples.leading, 'R')}"
-        raise ValueError(msg)
-    if indices.shape[-1] < least:
-        msg = f"`{argument}` has shape {tuple(indices.shape)}, expected at least {least} index a sample"
         raise ValueError(msg)
     if 0 not in indices.shape and (xp.min(indices) < 0 or xp.max(indices) >= samples.count):
         msg = (
@@ -151,7 +154,9 @@ def _library(array: Array) -> str:
 def _check_kind(arrays: dict[str, Array]) -> None:
     for name, array in arrays.items():
         if not is_array(array):
-            msg = f"`{name}` is of type {type(array).__name__}, expected an array of a library with the Array API standard"
+            msg = (
+                f"`{name}` is of type {type(array).__name__}, expected an array of a library that follows the Array API"
+            )
             raise TypeError(msg)
     xp = namespace(arrays["keys"])
     for name, array in arrays.items():
@@ -188,8 +193,9 @@ def _check_shapes(arrays: dict[str, Array]) -> None:
 
 
 def _check_queries(queries: tuple[int, ...], keys: tuple[int, ...]) -> None:
+    leading: tuple[int, ...]
     if len(keys) == 2:  # noqa: PLR2004 - keys (N, D)
-        leading, fits = (), len(queries) in (1, 2)
+        leading, fits = keys[:0], len(queries) in (1, 2)
     else:
         leading = keys[:-3]
         fits = len(queries) in (len(keys) - 1, len(keys)) and queries[: len(leading)] == leading

@@ -54,10 +54,7 @@ def check_budget(budget: object) -> None:
     if isinstance(budget, bool) or not isinstance(budget, Real):
         msg = f"`budget` is {budget!r} of type {type(budget).__name__}, {allowed}"
         raise TypeError(msg)
-    if isinstance(budget, Integral):
-        fits = int(budget) >= 1
-    else:
-        fits = 0.0 < float(budget) <= 1.0
+    fits = int(budget) >= 1 if isinstance(budget, Integral) else 0.0 < float(budget) <= 1.0
     if not fits:
         msg = f"`budget` is {budget!r}, {allowed}"
         raise ValueError(msg)

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from iwp_core._arrays import Array, accumulation_dtype, arange_indices, locate, namespace, safe_log, take_tokens, tiles
 from iwp_core._plugins import backend_context
 from iwp_core._validate import KERNELS, Sample, check_name, check_tokens, expand_indices
-from iwp_core.duplication import Gaussian, similarity_block
 from iwp_core.magnitude import log_feature_norm, log_norm
+from iwp_core.similarity import Gaussian, similarity_block
 
 __all__ = ["deletion_error", "dual_spectrum", "log_update_norm"]
 
@@ -98,7 +98,7 @@ def deletion_error(keys: Array, values: Array, kept: Array, *, kernel: str = "ex
     """
     check_name("kernel", kernel, KERNELS)
     samples = check_tokens(keys, values)
-    kept = expand_indices("kept", kept, samples, least=1)
+    kept = expand_indices("kept", kept, samples)
     with backend_context(keys):
         errors = [_deletion_error(sample, kept[row, :], kernel) for row, sample in enumerate(samples)]
         return samples.join(errors, per_head=True)
@@ -159,7 +159,7 @@ def dual_spectrum(
     check_name("kernel", kernel, KERNELS)
     samples = check_tokens(keys, values)
     everyone = arange_indices(samples.count, keys)
-    kept = expand_indices("kept", everyone if kept is None else kept, samples, least=1)
+    kept = expand_indices("kept", everyone if kept is None else kept, samples)
     with backend_context(keys):
         pairs = [_spectrum(sample, kept[row, :], kernel) for row, sample in enumerate(samples)]
         spectrum, log_scale = (samples.join(part, per_head=True) for part in zip(*pairs, strict=True))
@@ -276,6 +276,9 @@ class _ExponentialWeight:
     def singular_values(self, tokens: Array) -> tuple[Array, Array]:
         """Return the singular values (H, Dv) of W_S exp(-m), descending, and m, shape (H,)."""
         xp = namespace(self.values)
+        if tokens.shape[0] == 0:
+            nothing = xp.zeros_like(self.values[:, 0, :], dtype=self.dtype)
+            return nothing, nothing[:, 0]
         blocks, log_scale = self._products(tokens)
         gram = sum(xp.matmul(xp.matrix_transpose(left), product) for left, product in blocks)
         gram = 0.5 * (gram + xp.matrix_transpose(gram))

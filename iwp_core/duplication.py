@@ -1,15 +1,175 @@
 """Information duplication: how much the updates of two tokens share (lemma 2, proposition 1, equation 12, table 3)."""
 
-from iwp_core._arrays import Array, accumulation_dtype, namespace, take_tokens
-from iwp_core._plugins import overridable
-from iwp_core.identical import first_identical
-from iwp_core.magnitude import key_center, log_norm
+from functools import cached_property
+from typing import Protocol
 
-__all__ = ["SIMILARITIES", "Duplication", "duplication_block", "similarity_block"]
+from iwp_core._arrays import Array, arange_indices, namespace
+from iwp_core._plugins import backend_context, overridable
+from iwp_core._validate import KERNELS, check_name, check_tokens, expand_indices
+from iwp_core.identical import first_identical
+from iwp_core.similarity import Cosine, Gaussian, factors_of, similarity_block
+
+__all__ = [
+    "SIMILARITIES",
+    "Duplication",
+    "PairwiseDuplication",
+    "check_hidden_given",
+    "duplication_block",
+    "information_duplication",
+    "update_cosine",
+]
 
 SIMILARITIES = ("dual", "value", "hidden", "key", "kernel_key")
 
 
+def information_duplication(
+    keys: Array,
+    values: Array,
+    rows: Array | None = None,
+    cols: Array | None = None,
+    *,
+    metric: str = "dual",
+    kernel: str = "exponential",
+    hidden: Array | None = None,
+) -> Array:
+    """Return how much of their updates pairs of tokens share: the head mean of the squared similarity.
+
+    Parameters
+    ----------
+    keys : array, shape (..., H, N, D)
+    values : array, shape (..., H, N, Dv)
+    rows, cols : array of int, shape (R,) and (C,), or with the leading axes of `keys`, optional
+        Tokens to compare. Default: all.
+    metric : {"dual", "value", "hidden", "key", "kernel_key"}
+        Similarity of table 3.
+    kernel : {"exponential", "linear"}
+    hidden : array, shape (..., N, E), optional
+        Needed by ``metric="hidden"`` only.
+
+    Returns
+    -------
+    array, shape (..., R, C)
+        In [0, 1]. float64 for float64 inputs, else float32.
+
+    Raises
+    ------
+    TypeError
+        If an argument is no array, of another library than `keys`, or of a dtype of the wrong kind.
+    ValueError
+        If shapes do not fit, there are no tokens, data is not finite, an index is out of range, a name is unknown, or
+        `hidden` is missing.
+
+    Notes
+    -----
+    Memory O(H R C): ask for blocks where N is large.
+
+    References
+    ----------
+    arXiv 2604.00757, equation 12 (squared) and table 3.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> values = np.asarray([[1.0, 0.0], [0.0, 2.0], [3.0, 0.0]])
+    >>> information_duplication(np.zeros((3, 2)), values, np.asarray([0]))
+    array([[1., 0., 1.]])
+    """
+    check_name("metric", metric, SIMILARITIES)
+    return _pairwise(keys, values, rows, cols, hidden, metric=metric, kernel=kernel, signed=False)
+
+
+def update_cosine(
+    keys: Array,
+    values: Array,
+    rows: Array | None = None,
+    cols: Array | None = None,
+    *,
+    kernel: str = "exponential",
+) -> Array:
+    """Return the cosine of the updates of pairs of tokens in the Hilbert-Schmidt inner product, head by head.
+
+    Parameters
+    ----------
+    keys : array, shape (..., H, N, D)
+    values : array, shape (..., H, N, Dv)
+    rows, cols : array of int, shape (R,) and (C,), or with the leading axes of `keys`, optional
+        Tokens to compare. Default: all.
+    kernel : {"exponential", "linear"}
+
+    Returns
+    -------
+    array, shape (..., H, R, C)
+        Signed, in [-1, 1]; 0 where an update is zero. Without a head axis if `keys` has none.
+
+    Raises
+    ------
+    TypeError
+        If an argument is no array, of another library than `keys`, or of a dtype of the wrong kind.
+    ValueError
+        If shapes do not fit, there are no tokens, data is not finite, an index is out of range, or `kernel` is
+        unknown.
+
+    References
+    ----------
+    arXiv 2604.00757, proposition 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> values = np.asarray([[1.0, 0.0], [-2.0, 0.0]])
+    >>> update_cosine(np.zeros((2, 2)), values)
+    array([[ 1., -1.],
+           [-1.,  1.]])
+    """
+    return _pairwise(keys, values, rows, cols, kernel=kernel, signed=True)
+
+
+def _pairwise(
+    keys: Array,
+    values: Array,
+    rows: Array | None,
+    cols: Array | None,
+    hidden: Array | None = None,
+    *,
+    metric: str = "dual",
+    kernel: str,
+    signed: bool,
+) -> Array:
+    """Check the inputs, and compare tokens sample by sample."""
+    check_name("kernel", kernel, KERNELS)
+    check_hidden_given(hidden, metric)
+    samples = check_tokens(keys, values, hidden=hidden)
+    everyone = arange_indices(samples.count, keys)
+    rows = expand_indices("rows", everyone if rows is None else rows, samples)
+    cols = expand_indices("cols", everyone if cols is None else cols, samples)
+    with backend_context(keys):
+        blocks = []
+        for index, sample in enumerate(samples):
+            duplication = Duplication(sample.keys, sample.values, sample.hidden, metric=metric, kernel=kernel)
+            compare = duplication.signed if signed else duplication
+            blocks.append(compare(rows[index, :], cols[index, :]))
+        return samples.join(blocks, per_head=signed)
+
+
+def check_hidden_given(hidden: Array | None, metric: str) -> None:
+    """Check that hidden states are there if the metric reads them.
+
+    Raises
+    ------
+    ValueError
+        If they are missing.
+    """
+    if hidden is None and metric == "hidden":
+        msg = "`hidden` is None, expected an array (..., N, E): the similarity 'hidden' reads it"
+        raise ValueError(msg)
+
+
+class PairwiseDuplication(Protocol):
+    """Information duplication of one sample, as strategies see it; `select_tokens` passes a `Duplication`."""
+
+    def __call__(self, rows: Array, cols: Array, /) -> Array:
+        """Return the duplication of tokens `rows` (R,) with tokens `cols` (C,), shape (R, C), in [0, 1]."""
+        ...
 
 
 class Duplication:
@@ -24,13 +184,6 @@ class Duplication:
     metric : {"dual", "value", "hidden", "key", "kernel_key"}
     kernel : {"exponential", "linear"}
 
-    Attributes
-    ----------
-    factors : tuple of Cosine and Gaussian
-        One or two: a similarity is their product.
-    identical : array of int, shape (N,), or None
-        For each token the first token that no similarity can tell from it; None if all differ.
-
     Notes
     -----
     Holds O(H (N + D)) numbers beside the inputs.
@@ -44,11 +197,19 @@ class Duplication:
     array([[0., 1.]])
     """
 
-    def __init__(
-        self, keys: Array, values: Array, hidden: Array | None = None, *, metric: str, kernel: str
-    ) -> None:
-        self.factors = _factors(keys, values, hidden, metric=metric, kernel=kernel)
-        self.identical = first_identical(*(factor.tokens for factor in self.factors))
+    def __init__(self, keys: Array, values: Array, hidden: Array | None = None, *, metric: str, kernel: str) -> None:
+        self._inputs = (keys, values, hidden)
+        self._metric, self._kernel = metric, kernel
+
+    @cached_property
+    def factors(self) -> tuple[Cosine | Gaussian, ...]:
+        """What a similarity is the product of; made when first asked for, so that top-K never pays for it."""
+        return factors_of(*self._inputs, metric=self._metric, kernel=self._kernel)
+
+    @cached_property
+    def identical(self) -> Array | None:
+        """For each token the first token that no similarity can tell from it, shape (N,); None if all differ."""
+        return first_identical(*(factor.tokens for factor in self.factors))
 
     def __call__(self, rows: Array, cols: Array) -> Array:
         """Return the duplication of the tokens `rows` with the tokens `cols`.
@@ -73,53 +234,6 @@ class Duplication:
         return [factor.gather(tokens) for factor in self.factors for tokens in (rows, cols)]
 
 
-class Cosine:
-    """A factor cos(x_i, x_j), shape of x (H, N, D); a row of zeros is similar to nothing."""
-
-    def __init__(self, tokens: Array) -> None:
-        xp = namespace(tokens)
-        log_norms = log_norm(tokens)
-        nonzero = log_norms > -xp.inf
-        inverse = xp.exp(-xp.where(nonzero, log_norms, xp.zeros_like(log_norms)))
-        self.tokens = tokens
-        self.inverse_norms = xp.where(nonzero, inverse, xp.zeros_like(inverse))[..., None]
-
-    def gather(self, indices: Array) -> Array:
-        """Return the unit vectors of some tokens, shape (H, R, D)."""
-        xp = namespace(self.tokens)
-        taken = xp.astype(take_tokens(self.tokens, indices), self.inverse_norms.dtype)
-        return taken * take_tokens(self.inverse_norms, indices)
-
-
-class Gaussian:
-    """A factor exp(-||k_i - k_j||^2 / (2 sqrt(D))): the cosine of phi(k_i) and phi(k_j) for the exponential kernel."""
-
-    def __init__(self, tokens: Array) -> None:
-        self.tokens = tokens
-        self.center = key_center(tokens, accumulation_dtype(tokens))
-        self.scale = tokens.shape[-1] ** -0.25
-
-    def gather(self, indices: Array) -> Array:
-        """Return some keys, moved and scaled so that the factor is exp(-||x_i - x_j||^2 / 2), shape (H, R, D)."""
-        xp = namespace(self.tokens)
-        taken = xp.astype(take_tokens(self.tokens, indices), self.center.dtype)
-        return (taken - self.center) * self.scale
-
-
-def _factors(
-    keys: Array, values: Array, hidden: Array, *, metric: str, kernel: str
-) -> tuple[Cosine | Gaussian, ...]:
-    """Return the factors of a metric of table 3."""
-    if metric == "value":
-        return (Cosine(values),)
-    if metric == "hidden":
-        return (Cosine(hidden[None, :, :]),)
-    if metric == "key":
-        return (Cosine(keys),)
-    in_feature_space = Gaussian(keys) if kernel == "exponential" else Cosine(keys)
-    return (in_feature_space,) if metric == "kernel_key" else (in_feature_space, Cosine(values))
-
-
 @overridable
 def duplication_block(
     rows: Array, cols: Array, other_rows: Array | None = None, other_cols: Array | None = None, *, gaussian: bool
@@ -128,32 +242,3 @@ def duplication_block(
     xp = namespace(rows)
     similarity = similarity_block(rows, cols, other_rows, other_cols, gaussian=gaussian)
     return xp.clip(xp.mean(similarity * similarity, axis=0), 0.0, 1.0)
-
-
-def similarity_block(
-    rows: Array, cols: Array, other_rows: Array | None = None, other_cols: Array | None = None, *, gaussian: bool
-) -> Array:
-    """Return the signed similarity of gathered tokens.
-
-    Parameters
-    ----------
-    rows, cols : array, shape (H, R, D) and (H, C, D)
-        What the first factor's ``gather`` returns.
-    other_rows, other_cols : array, shape (H, R, E) and (H, C, E), optional
-        What the second factor's ``gather`` returns; it is a cosine.
-    gaussian : bool
-        Whether the first factor is a `Gaussian`; else it is a `Cosine`.
-
-    Returns
-    -------
-    array, shape (H, R, C)
-    """
-    xp = namespace(rows)
-    similarity = xp.matmul(rows, xp.matrix_transpose(cols))
-    if gaussian:
-        half_squares = 0.5 * xp.sum(rows * rows, axis=-1, keepdims=True)
-        other_half_squares = 0.5 * xp.matrix_transpose(xp.sum(cols * cols, axis=-1, keepdims=True))
-        similarity = xp.exp(xp.clip(similarity - half_squares - other_half_squares, max=0.0))
-    if other_rows is not None:
-        similarity = similarity * xp.matmul(other_rows, xp.matrix_transpose(other_cols))
-    return similarity

@@ -5,7 +5,15 @@ not promise that equal rows give equal results: its rounding depends on where in
 computed once for the first of a set of identical tokens and shared by the others.
 """
 
-from iwp_core._arrays import Array, accumulation_dtype, arange_indices, namespace, order_descending, scatter, take_tokens
+from iwp_core._arrays import (
+    Array,
+    accumulation_dtype,
+    arange_indices,
+    namespace,
+    order_descending,
+    scatter,
+    take_tokens,
+)
 
 __all__ = ["first_identical"]
 
@@ -117,7 +125,7 @@ def _run_starts(ranked: Array) -> Array:
 def _rows_equal(arrays: tuple[Array, ...], left: Array, right: Array) -> Array:
     """Return whether the tokens `left` equal the tokens `right` in every array."""
     xp = namespace(*arrays)
-    equal = left == left
+    equal = xp.ones_like(left, dtype=xp.bool)
     for array in arrays:
         for head in range(array.shape[0]):
             rows, others = xp.take(array[head, :, :], left, axis=0), xp.take(array[head, :, :], right, axis=0)

@@ -7,10 +7,20 @@ the range of float32 and norms of feature vectors that of float64, while their l
 import math
 
 from iwp_core._arrays import Array, accumulation_dtype, namespace, safe_log, tiles
-from iwp_core._plugins import overridable
+from iwp_core._plugins import backend_context, overridable
+from iwp_core._validate import HEADS, KERNELS, Sample, check_name, check_tokens
 from iwp_core.identical import first_identical
 
-__all__ = ["MAGNITUDES", "QUERY_MAGNITUDES", "key_center", "log_feature_norm", "log_magnitude", "log_norm"]
+__all__ = [
+    "MAGNITUDES",
+    "check_query_given",
+    "information_magnitude",
+    "key_center",
+    "log_feature_norm",
+    "log_magnitude",
+    "log_norm",
+    "log_sample_magnitude",
+]
 
 QUERY_MAGNITUDES = ("dual", "kernel")
 """Metrics that read a query."""
@@ -18,10 +28,93 @@ QUERY_MAGNITUDES = ("dual", "kernel")
 MAGNITUDES = (*QUERY_MAGNITUDES, "gradient_norm", "key_norm", "raw_key_norm", "value_norm")
 
 
-@overridable
-def log_magnitude(
-    keys: Array, values: Array, queries: Array | None, *, metric: str, kernel: str, heads: str
+def information_magnitude(
+    queries: Array | None,
+    keys: Array,
+    values: Array,
+    *,
+    metric: str = "dual",
+    kernel: str = "exponential",
+    heads: str = "mean",
 ) -> Array:
+    """Return how much each token's update carries, scaled to [0, 1] over the tokens of a sample.
+
+    Parameters
+    ----------
+    queries : array, shape (..., Hq, D) or (..., Hq, T, D), or None
+        As in `select_tokens`; None is allowed where `metric` reads no query.
+    keys : array, shape (..., H, N, D)
+        Keys to score, by default of the library without rotary embedding.
+    values : array, shape (..., H, N, Dv)
+    metric : {"dual", "kernel", "gradient_norm", "key_norm", "raw_key_norm", "value_norm"}
+        Score of table 1; its head mean is scaled by its minimum and maximum.
+    kernel : {"exponential", "linear"}
+    heads : {"mean", "softmax_mean"}
+        As in `select_tokens`.
+
+    Returns
+    -------
+    array, shape (..., N)
+        In [0, 1]; all ones if all scores are equal. float64 for float64 inputs, else float32.
+
+    Raises
+    ------
+    TypeError
+        If an argument is no array, of another library than `keys`, or of no real floating dtype.
+    ValueError
+        If shapes do not fit, there are no tokens, data is not finite, or a name is unknown.
+
+    Notes
+    -----
+    Computed in logarithms; a score more than about 100 below the largest in its logarithm is 0 in float32.
+
+    References
+    ----------
+    arXiv 2604.00757, equation 10, tables 1 and 2; equation 22 for the linear kernel, whose product may be negative:
+    its absolute value counts.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> values = np.asarray([[3.0, 4.0], [0.0, 1.0], [0.0, 3.0]])
+    >>> information_magnitude(None, np.zeros((3, 2)), values, metric="value_norm")
+    array([1. , 0. , 0.5])
+    """
+    check_name("metric", metric, MAGNITUDES)
+    check_name("kernel", kernel, KERNELS)
+    check_name("heads", heads, HEADS)
+    check_query_given(queries, metric)
+    samples = check_tokens(keys, values, queries)
+    xp = samples.xp
+    with backend_context(keys):
+        scores = [log_sample_magnitude(sample, metric=metric, kernel=kernel, heads=heads) for sample in samples]
+        return samples.join([xp.exp(score) for score in scores])
+
+
+def check_query_given(queries: Array | None, metric: str) -> None:
+    """Check that the query is there if the metric reads one.
+
+    Raises
+    ------
+    TypeError
+        If it is missing.
+    """
+    if queries is None and metric in QUERY_MAGNITUDES:
+        msg = f"`queries` is None, expected an array (..., Hq, D): the magnitude {metric!r} reads it"
+        raise TypeError(msg)
+
+
+def log_sample_magnitude(sample: Sample, *, metric: str, kernel: str, heads: str) -> Array:
+    """Average the queries of a sample, and return its `log_magnitude`."""
+    queries = sample.queries
+    if queries is not None:
+        xp = namespace(queries)
+        queries = xp.mean(xp.astype(queries, accumulation_dtype(queries)), axis=-2)
+    return log_magnitude(sample.magnitude_keys, sample.values, queries, metric=metric, kernel=kernel, heads=heads)
+
+
+@overridable
+def log_magnitude(keys: Array, values: Array, queries: Array | None, *, metric: str, kernel: str, heads: str) -> Array:
     """Return the log of one sample's information magnitude.
 
     Parameters
@@ -103,9 +196,7 @@ def key_center(keys: Array, dtype: object) -> Array:
     spares the products the large common part that biased key projections give (their rounding would drown the rest).
     """
     xp = namespace(keys)
-    total = sum(
-        xp.sum(xp.astype(keys[:, tile, :], dtype), axis=-2, keepdims=True) for tile in tiles(keys.shape[-2])
-    )
+    total = sum(xp.sum(xp.astype(keys[:, tile, :], dtype), axis=-2, keepdims=True) for tile in tiles(keys.shape[-2]))
     return total / keys.shape[-2]
 
 

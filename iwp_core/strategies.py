@@ -2,32 +2,14 @@
 
 import math
 from dataclasses import dataclass
-from itertools import accumulate
 from numbers import Integral, Real
 from typing import Protocol, runtime_checkable
 
-from iwp_core._arrays import Array, arange_indices, locate, namespace, order_descending, safe_log, scatter, tiles
-from iwp_core._plugins import overridable
+from iwp_core._arrays import Array, arange_indices, namespace, order_descending, tiles
+from iwp_core.duplication import PairwiseDuplication
+from iwp_core.pc_mmr import progressive_chunked_mmr
 
-__all__ = ["MMR", "PCMMR", "PairwiseDuplication", "Strategy", "TopK", "progressive_chunked_mmr"]
-
-BLOCK = 512
-"""Rows and columns of duplication computed at a time."""
-
-PATIENCE = 128
-"""Least number of leading candidates whose missed penalties are caught up on together."""
-
-
-ROUND = 64
-"""Candidates catch up in multiples of this many: few shapes, for libraries that compile each one anew."""
-
-
-class PairwiseDuplication(Protocol):
-    """Information duplication of one sample, as strategies see it; `Duplication` is the one `select_tokens` passes."""
-
-    def __call__(self, rows: Array, cols: Array, /) -> Array:
-        """Return the duplication of tokens `rows` (R,) with tokens `cols` (C,), shape (R, C), in [0, 1]."""
-        ...
+__all__ = ["MMR", "PCMMR", "Strategy", "TopK"]
 
 
 @runtime_checkable
@@ -195,7 +177,15 @@ class PCMMR:
 
     def select(self, log_magnitude: Array, duplication: PairwiseDuplication, count: int) -> Array:
         """Choose tokens of one sample; see `Strategy.select`."""
-        return progressive_chunked_mmr(log_magnitude, duplication, count, self)
+        flat = namespace(log_magnitude).zeros_like(log_magnitude)
+        return progressive_chunked_mmr(
+            self.temper * log_magnitude if self.temper > 0 else flat,
+            duplication,
+            self.chunk_sizes(count),
+            penalty=self.penalty,
+            floor=self.floor,
+            exponent=self.exponent,
+        )
 
     def chunk_sizes(self, count: int) -> list[int]:
         """Return the sizes of the chunks that together choose `count` tokens.
@@ -215,116 +205,20 @@ class PCMMR:
 
 
 def _check_number(name: str, value: object, least: float, most: float) -> None:
-    """Raise unless `value` is a finite real number from `least` to `most`."""
-    allowed = f"expected a finite number >= {least:g}" if most == math.inf else f"expected a number in [{least:g}, {most:g}]"
+    """Check that a parameter is a finite real number from `least` to `most`.
+
+    Raises
+    ------
+    TypeError
+        If it is no real number.
+    ValueError
+        If it is outside the range.
+    """
+    span = f">= {least:g}" if most == math.inf else f"in [{least:g}, {most:g}]"
+    allowed = f"expected a finite number {span}"
     if isinstance(value, bool) or not isinstance(value, Real):
         msg = f"`{name}` is {value!r} of type {type(value).__name__}, {allowed}"
         raise TypeError(msg)
     if not (least <= float(value) <= most and math.isfinite(value)):
         msg = f"`{name}` is {value!r}, {allowed}"
         raise ValueError(msg)
-
-
-@overridable
-def progressive_chunked_mmr(
-    log_magnitude: Array, duplication: PairwiseDuplication, count: int, options: PCMMR
-) -> Array:
-    """Run algorithm 1 lazily; parameters and result as `Strategy.select`, with the `options` of PC-MMR."""
-    xp = namespace(log_magnitude)
-    candidates = _Candidates(log_magnitude, duplication, options)
-    for size in options.chunk_sizes(count):
-        candidates.catch_up(size)
-        candidates.move_best(size)
-    return xp.concat(candidates.chunks)
-
-
-class _Candidates:
-    """The tokens not chosen yet, with scores that may miss the penalties of late chunks, in ascending position."""
-
-    def __init__(self, log_magnitude: Array, duplication: PairwiseDuplication, options: PCMMR) -> None:
-        xp = namespace(log_magnitude)
-        self.xp, self.duplication, self.options = xp, duplication, options
-        self.positions = arange_indices(log_magnitude.shape[0], log_magnitude)
-        self.scores = options.temper * log_magnitude if options.temper > 0 else xp.zeros_like(log_magnitude)
-        self.applied = xp.zeros_like(self.positions)  # chunks whose penalty is in the score
-        self.chunks: list[Array] = []
-
-    def catch_up(self, size: int) -> None:
-        """Apply missed penalties until the `size` best scores miss none."""
-        xp, latest = self.xp, len(self.chunks)
-        count = self.scores.shape[0]
-        while True:
-            best = largest(self.scores, min(max(size, PATIENCE), count))
-            behind = self.applied < latest
-            if not xp.any(behind & (self.scores >= best[size - 1])):
-                return
-            behind = behind & (self.scores >= best[-1])
-            start = int(xp.min(xp.where(behind, self.applied, latest)))
-            rows = xp.nonzero(behind & (self.applied == start))[0]
-            self._penalise(_padded(rows), start)
-
-    def _penalise(self, rows: Array, start: int) -> None:
-        """Apply to the candidates `rows`, ascending, the penalties of the chunks from `start` on that fill a block."""
-        xp, options = self.xp, self.options
-        stop, width = start + 1, self.chunks[start].shape[0]
-        while stop < len(self.chunks) and width + self.chunks[stop].shape[0] <= BLOCK:
-            width += self.chunks[stop].shape[0]
-            stop += 1
-        scores = xp.take(self.scores, rows)
-        for shared in self._largest_duplication(xp.take(self.positions, rows), self.chunks[start:stop]):
-            duplicated = shared if options.exponent == 2 else xp.sqrt(shared)  # noqa: PLR2004 - the exponent of S
-            scores = scores + safe_log(xp.clip(1.0 - options.penalty * duplicated, min=options.floor))
-        self.scores = scatter(self.scores, rows, scores)
-        self.applied = scatter(self.applied, rows, xp.full_like(rows, stop))
-
-    def _largest_duplication(self, tokens: Array, chunks: list[Array]) -> list[Array]:
-        """Return for each chunk the largest duplication of each token with it, equal for identical tokens."""
-        xp, twins = self.xp, getattr(self.duplication, "identical", None)
-        if twins is None:
-            return self._blockwise_largest(tokens, chunks)
-        distinct, inverse = xp.unique_inverse(xp.take(twins, tokens))
-        return [xp.take(largest, inverse) for largest in self._blockwise_largest(distinct, chunks)]
-
-    def _blockwise_largest(self, tokens: Array, chunks: list[Array]) -> list[Array]:
-        xp = self.xp
-        ends = list(accumulate(chunk.shape[0] for chunk in chunks))
-        members = xp.concat(chunks)
-        parts: list[list[Array]] = [[] for _ in chunks]
-        for rows in tiles(tokens.shape[0], BLOCK):
-            running: list[Array | None] = [None for _ in chunks]
-            for cols in tiles(members.shape[0], BLOCK):
-                block = self.duplication(tokens[rows], members[cols])
-                for index, (chunk, end) in enumerate(zip(chunks, ends, strict=True)):
-                    low, high = max(end - chunk.shape[0], cols.start), min(end, cols.stop)
-                    if low < high:
-                        largest = xp.max(block[:, low - cols.start : high - cols.start], axis=1)
-                        previous = running[index]
-                        running[index] = largest if previous is None else xp.maximum(previous, largest)
-            for part, largest in zip(parts, running, strict=True):
-                part.append(largest)
-        return [xp.concat(part) for part in parts]
-
-    def move_best(self, size: int) -> None:
-        """Choose the `size` best candidates as the next chunk; their scores must miss no penalty."""
-        xp = self.xp
-        reach = xp.nonzero(self.scores >= largest(self.scores, size)[-1])[0]
-        chosen = xp.take(reach, order_descending(xp.take(self.scores, reach))[:size])
-        is_chosen, _ = locate(xp.sort(chosen), self.scores.shape[0])
-        rest = xp.nonzero(~is_chosen)[0]
-        self.chunks.append(xp.take(self.positions, chosen))
-        self.positions, self.scores, self.applied = (
-            xp.take(array, rest) for array in (self.positions, self.scores, self.applied)
-        )
-
-
-@overridable
-def largest(scores: Array, count: int) -> Array:
-    """Return the `count` largest entries of a vector, in descending order."""
-    return namespace(scores).sort(scores, descending=True, stable=False)[:count]
-
-
-def _padded(positions: Array) -> Array:
-    """Repeat the last position up to a multiple of `ROUND`."""
-    xp = namespace(positions)
-    missing = -positions.shape[0] % ROUND
-    return xp.concat([positions, xp.broadcast_to(positions[-1:], (missing,))])

@@ -24,8 +24,8 @@ def full_precision() -> Iterator[None]:
             if device is not None:
                 kind = device if isinstance(device, str) else device.type
                 stack.enter_context(torch.autocast(kind, enabled=False))
-        for backend in (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul):
-            _set_precision(stack, backend, FULL)
+        for backend in (torch.backends.cuda, torch.backends.mkldnn):
+            _set_precision(stack, getattr(backend, "matmul"), FULL)  # noqa: B009 - missing in torch's stubs
         yield
 
 
