@@ -65,6 +65,10 @@ class CacheMemory:
         """Number of tokens S that the first layer holds."""
         return int(self.visible.shape[1])
 
+    def for_batch(self, batch: int) -> "CacheMemory":
+        """Return the memory of a cache whose one sample may have been repeated."""
+        return CacheMemory(*(part.expand(batch, -1) for part in (self.real, self.visible, self.columns)))
+
     def extended(self, real: Tensor) -> "CacheMemory":
         """Return the memory after new tokens, of which `real`, shape (B, Q), are no padding."""
         new = torch.arange(self.seen, self.seen + real.shape[1], device=real.device).expand_as(real)

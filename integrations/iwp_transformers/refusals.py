@@ -119,7 +119,7 @@ def check_prefill(plan: "PruningPlan", arguments: Mapping[str, Any], seen: int) 
     if any(layer.training and getattr(layer, "gradient_checkpointing", False) for layer in plan.layers):
         msg = (
             "gradient checkpointing runs a layer again without its neighbours, so it would not see which tokens were"
-            " removed; call `model.gradient_checkpointing_disable()` first"
+            " removed; switch it off while the session is open"
         )
         raise NotImplementedError(msg)
 
@@ -148,7 +148,7 @@ def check_continuation(memory: "CacheMemory", seen: int, batch: int) -> None:
     Raises
     ------
     NotImplementedError
-        If it was cropped, or its batch repeated or selected from while samples differ in padding.
+        If it was cropped, or a batch of several samples repeated or selected from.
     """
     if seen != memory.seen:
         msg = (
@@ -156,7 +156,7 @@ def check_continuation(memory: "CacheMemory", seen: int, batch: int) -> None:
             " or filled elsewhere; the layers behind the pruned one would be out of step"
         )
         raise NotImplementedError(msg)
-    if batch != memory.visible.shape[0]:
+    if memory.visible.shape[0] not in (1, batch):
         msg = (
             f"the cache was pruned with {memory.visible.shape[0]} samples and is used with {batch}: which tokens were"
             " removed is known by sample; repeat the samples before the prefill"

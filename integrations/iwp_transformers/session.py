@@ -200,6 +200,8 @@ class PruningSession:
         seen = 0 if cache is None else int(cache.get_seq_length())
         real = partial(unpadded, kwargs.get("attention_mask"), length=embeddings.shape[1])
         visual = self._visual_tokens(arguments, embeddings)
+        if cache is not None and not seen:
+            self._memories.pop(cache, None)
         memory = None if cache is None else self._memories.get(cache)
         if visual is not None:
             check_prefill(self._plan, kwargs, seen)
@@ -207,6 +209,7 @@ class PruningSession:
             self._pass = Prefill(self._plan, visual, real(past=visual[:, :0]), replay)
         elif seen and memory is not None:
             check_continuation(memory, seen, embeddings.shape[0])
+            memory = memory.for_batch(embeddings.shape[0])
             self._pass = Decode(self._plan, memory, real(past=memory.real), cache)
         elif seen:
             check_unknown_cache(cache, len(self._plan.layers))

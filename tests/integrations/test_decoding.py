@@ -147,6 +147,24 @@ def test_two_conversations_may_take_turns() -> None:
         assert_close(step, expected[:, -1:])
 
 
+@pytest.mark.parametrize("layer", [0, 1])
+def test_one_pruned_prompt_can_be_repeated_for_several_continuations(layer: int) -> None:
+    """The cache of one sample, repeated, goes on with a batch."""
+    model = FACTORIES["llava-onevision"]()
+    inputs = make_inputs(model, [PROMPTS[0]])
+    tokens = torch.tensor([[33], [34], [35]])
+
+    with prune_visual_tokens(model, budget=0.3, layer=layer, selector=scattered) as session, torch.no_grad():
+        cache = model(**inputs, use_cache=True).past_key_values
+        cache.batch_repeat_interleave(3)
+        logits = model(input_ids=tokens, past_key_values=cache).logits
+
+    dropped = dropped_tokens(session.records[-1], inputs["input_ids"].shape)
+    for token, row in zip(tokens, logits, strict=True):
+        expected = true_logits(model, with_tokens(inputs, token[None]), layer, dropped)
+        assert_close(row, expected[0, -1:])
+
+
 def test_a_placeholder_that_the_model_samples_is_text() -> None:
     """An image id among decoded tokens brings no features: it is decoded on, and kept."""
     model = FACTORIES["llava-onevision"]()

@@ -1,0 +1,283 @@
+"""Where the answer could not be exact there is an error with the reason, and never a wrong answer."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from torch import nn
+from transformers import DynamicCache, StaticCache
+
+from iwp_transformers import family_of, prune_visual_tokens, supported_models
+from tests.integrations.tiny_models import FACTORIES, LAYERS, Image, make_inputs
+
+PROMPTS = [(3, Image(), 4, Image(16, 16), 5), (2, Image(32, 16), 6)]
+
+
+@pytest.fixture
+def model() -> nn.Module:
+    """Give LLaVA-OneVision."""
+    return FACTORIES["llava-onevision"]()
+
+
+def test_an_unsupported_model_is_a_type_error_naming_the_supported() -> None:
+    """The message lists every class that is served."""
+    with pytest.raises(TypeError, match="`model` is a Linear") as error:
+        prune_visual_tokens(nn.Linear(2, 2), budget=0.5)
+
+    assert all(name in str(error.value) for name in supported_models())
+
+
+@pytest.mark.parametrize("family", FACTORIES)
+def test_models_with_and_without_head_and_their_subclasses_are_served(family: str) -> None:
+    """A subclass of a supported class belongs to its family."""
+    model = FACTORIES[family]()
+    derived = type("Derived", (type(model),), {})(model.config)
+
+    assert family_of(model) is family_of(model.model) is family_of(derived)
+    prune_visual_tokens(derived, budget=0.5, layer=1).close()
+
+
+@pytest.mark.parametrize("layer", [-1, LAYERS, 99, 1.0, True, None])
+def test_a_layer_outside_the_model_is_a_value_error(model: nn.Module, layer: Any) -> None:
+    """The message says which there are."""
+    with pytest.raises(ValueError, match=rf"`layer` is {layer!r}, expected an int from 0 to {LAYERS - 1}"):
+        prune_visual_tokens(model, budget=0.5, layer=layer)
+
+
+@pytest.mark.parametrize("budget", [0, -1, 0.0, 1.5, float("nan"), -0.2])
+def test_a_bad_budget_is_a_value_error(model: nn.Module, budget: float) -> None:
+    """Counts start at 1 and shares end there."""
+    with pytest.raises(ValueError, match="`budget`"):
+        prune_visual_tokens(model, budget=budget, layer=1)
+
+
+@pytest.mark.parametrize("budget", [True, "half", None])
+def test_a_budget_that_is_no_number_is_a_type_error(model: nn.Module, budget: Any) -> None:
+    """Booleans are no counts."""
+    with pytest.raises(TypeError, match="`budget`"):
+        prune_visual_tokens(model, budget=budget, layer=1)
+
+
+@pytest.mark.parametrize("name", ["magnitude", "similarity", "heads", "query"])
+def test_an_unknown_name_is_a_value_error_at_the_call(model: nn.Module, name: str) -> None:
+    """Names are checked before the first forward, and the known ones listed."""
+    with pytest.raises(ValueError, match=rf"`{name}` is 'nonsense'.*'"):
+        prune_visual_tokens(model, budget=0.5, layer=1, **{name: "nonsense"})
+
+
+@pytest.mark.parametrize("history", [0, -3, 1.5, True])
+def test_a_history_without_room_is_a_value_error(model: nn.Module, history: Any) -> None:
+    """At least one record is held."""
+    with pytest.raises(ValueError, match="`history` is"):
+        prune_visual_tokens(model, budget=0.5, layer=1, history=history)
+
+
+def test_something_that_is_no_strategy_is_a_type_error(model: nn.Module) -> None:
+    """A strategy has `select`."""
+    with pytest.raises(TypeError, match="`strategy`"):
+        prune_visual_tokens(model, budget=0.5, layer=1, strategy="pc-mmr")  # type: ignore[arg-type]  # the point
+
+
+@pytest.mark.parametrize("family", FACTORIES)
+def test_new_images_on_a_filled_cache_are_refused(family: str) -> None:
+    """After a pruned prompt, and after text alone."""
+    model = FACTORIES[family]()
+    inputs = make_inputs(model, [PROMPTS[1]])
+
+    for first in (inputs, make_inputs(model, [(7,)])):
+        with prune_visual_tokens(model, budget=0.3, layer=1) as session, torch.no_grad():
+            cache = model(**first, use_cache=True).past_key_values
+            mask = torch.ones(1, cache.get_seq_length() + inputs["input_ids"].shape[1], dtype=torch.int64)
+            records = len(session.records)
+            with pytest.raises(NotImplementedError, match="holds .* tokens already"):
+                model(**{**inputs, "attention_mask": mask}, past_key_values=cache)
+            assert len(session.records) == records
+
+
+@pytest.mark.parametrize("short", [8, -3], ids=["within the image", "behind it"])
+@pytest.mark.parametrize("cache", ["dynamic", "static"])
+@pytest.mark.parametrize("family", FACTORIES)
+def test_chunked_prefill_is_refused(family: str, cache: str, short: int) -> None:
+    """Also where the first chunk holds all visual tokens and only some of the question is missing."""
+    if transformers.__version__.startswith("5.17"):
+        pytest.skip("Transformers 5.17 loses the images of a prefill in chunks before the model sees them")
+    model = FACTORIES[family]()
+    inputs = make_inputs(model, [PROMPTS[1]])
+    size = short if short > 0 else inputs["input_ids"].shape[1] + short
+
+    with (
+        prune_visual_tokens(model, budget=0.3, layer=1),
+        pytest.raises(NotImplementedError, match="in chunks"),
+    ):
+        model.generate(**inputs, max_new_tokens=2, prefill_chunk_size=size, cache_implementation=cache)
+
+
+@pytest.mark.parametrize("layer", [0, 1])
+def test_assisted_decoding_that_crops_the_cache_is_refused(model: nn.Module, layer: int) -> None:
+    """The first step on a cache that lost tokens says so."""
+    inputs = make_inputs(model, [(3, Image(), 30)])
+
+    with (
+        prune_visual_tokens(model, budget=0.3, layer=layer),
+        pytest.raises(NotImplementedError, match="cropped"),
+    ):
+        model.generate(**inputs, max_new_tokens=12, do_sample=False, assistant_model=model_like(model))
+
+
+def model_like(model: nn.Module) -> nn.Module:
+    """Return another text model that guesses badly."""
+    config = copy.deepcopy(model.config.get_text_config())
+    config.num_hidden_layers = 1
+    torch.manual_seed(1)
+    guess = transformers.Qwen2ForCausalLM(config).eval()
+    guess.generation_config.eos_token_id = None
+    return guess
+
+
+def test_embeddings_without_ids_are_refused(model: nn.Module) -> None:
+    """Nobody can tell which embeddings are visual."""
+    embeddings = torch.ones(1, 4, 32)
+
+    with (
+        prune_visual_tokens(model, budget=0.3, layer=1),
+        pytest.raises(NotImplementedError, match="`inputs_embeds` came without `input_ids`"),
+    ):
+        model(inputs_embeds=embeddings)
+
+
+def test_a_mask_of_the_callers_own_is_refused(model: nn.Module) -> None:
+    """Four dimensions are read back only where they say padding and future."""
+    inputs = make_inputs(model, [PROMPTS[1]])
+    length = inputs["input_ids"].shape[1]
+    causal = torch.ones(1, 1, length, length, dtype=torch.bool).tril()
+    strange = causal.clone()
+    strange[..., -1, 3] = False
+    wide = causal.clone()
+    wide[..., 0, 1] = True
+
+    with prune_visual_tokens(model, budget=0.3, layer=1), torch.no_grad():
+        expected = model(**inputs).logits
+        assert torch.allclose(model(**{**inputs, "attention_mask": causal}).logits, expected, atol=1e-5)
+        for mask in (strange, wide):
+            with pytest.raises(NotImplementedError, match="4 dimensions"):
+                model(**{**inputs, "attention_mask": mask})
+
+
+def test_packed_sequences_are_refused(model: nn.Module) -> None:
+    """Several sequences in one row have no tokens of their own to choose from."""
+    inputs = make_inputs(model, [PROMPTS[1]])
+    half = inputs["input_ids"].shape[1] // 2
+    del inputs["attention_mask"]
+    positions = torch.cat((torch.arange(half), torch.arange(inputs["input_ids"].shape[1] - half)))[None]
+
+    with prune_visual_tokens(model, budget=0.3, layer=1):
+        with pytest.raises(NotImplementedError, match="packed"):
+            model(**inputs, position_ids=positions, use_cache=False)
+        with pytest.raises(NotImplementedError, match="packed"):
+            model(**inputs, cu_seq_lens_q=torch.tensor([0, half]))
+
+
+def test_gradient_checkpointing_is_refused(model: nn.Module) -> None:
+    """Layers that run twice would lose their neighbours."""
+    inputs = make_inputs(model, [PROMPTS[1]])
+    model.train()
+    for layer in model.model.language_model.layers:
+        layer.gradient_checkpointing = True
+
+    with (
+        prune_visual_tokens(model, budget=0.3, layer=1),
+        pytest.raises(NotImplementedError, match="gradient checkpointing runs a layer again"),
+    ):
+        model(**inputs, use_cache=False)
+
+
+@pytest.mark.parametrize("change", ["cropped", "repeated"])
+def test_a_cache_that_was_changed_is_refused(model: nn.Module, change: str) -> None:
+    """Neither a shorter cache nor another batch can be matched with what is known."""
+    inputs = make_inputs(model, PROMPTS)
+    token = torch.tensor([[5], [6]])
+
+    with prune_visual_tokens(model, budget=0.3, layer=1), torch.no_grad():
+        cache = model(**inputs, use_cache=True).past_key_values
+        if change == "cropped":
+            for part in cache.layers:
+                part.keys, part.values = part.keys[..., :-1, :], part.values[..., :-1, :]
+        else:
+            cache.batch_repeat_interleave(2)
+            token = token.repeat_interleave(2, dim=0)
+        with pytest.raises(NotImplementedError, match=change if change == "cropped" else "used with 4"):
+            model(input_ids=token, past_key_values=cache)
+
+
+@pytest.mark.parametrize("layer", [1, LAYERS - 1])
+def test_a_cache_of_another_session_or_a_copy_is_refused(model: nn.Module, layer: int) -> None:
+    """What such a cache lacks is not known."""
+    inputs = make_inputs(model, PROMPTS)
+    token = torch.tensor([[5], [6]])
+
+    with prune_visual_tokens(model, budget=0.3, layer=layer), torch.no_grad():
+        cache = model(**inputs, use_cache=True).past_key_values
+        with pytest.raises(NotImplementedError, match="another session, or is a copy"):
+            model(input_ids=token, past_key_values=copy.deepcopy(cache))
+    with (
+        prune_visual_tokens(model, budget=0.3, layer=layer),
+        torch.no_grad(),
+        pytest.raises(NotImplementedError, match="another session, or is a copy"),
+    ):
+        model(input_ids=token, past_key_values=cache)
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "static"])
+def test_a_cache_that_was_reset_starts_anew(model: nn.Module, kind: str) -> None:
+    """After `reset` a cache takes text, and another pruned prompt, as if it were new."""
+    config = model.config.get_text_config()
+    cache = DynamicCache(config=config) if kind == "dynamic" else StaticCache(config=config, max_cache_len=96)
+    text, inputs = make_inputs(model, [(9,)]), make_inputs(model, [PROMPTS[1]])
+    options = {"max_new_tokens": 3, "do_sample": False}
+
+    with prune_visual_tokens(model, budget=0.3, layer=1):
+        fresh = [model.generate(**part, **options) for part in (text, inputs)]
+        again = []
+        for part in (inputs, text, inputs):
+            cache.reset()
+            again.append(model.generate(**part, past_key_values=cache, **options))
+
+    assert torch.equal(again[1], fresh[0])
+    assert torch.equal(again[2], fresh[1])
+
+
+def test_sliding_windows_are_refused_where_they_would_be_shortened() -> None:
+    """Windows count rows; below the layer that prunes they do no harm."""
+    windows = {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 0}
+    types = ["sliding_attention", "full_attention", "full_attention", "full_attention"]
+    model = FACTORIES["llava-onevision"](**windows, layer_types=types)
+
+    with pytest.raises(NotImplementedError, match="sliding_attention"):
+        prune_visual_tokens(model, budget=0.3, layer=0)
+    prune_visual_tokens(model, budget=0.3, layer=1).close()
+
+
+def test_a_text_stack_whose_layers_all_slide_is_refused() -> None:
+    """Mistral has no list of layer types, only one window."""
+    model = FACTORIES["llava-next"](model_type="mistral", sliding_window=16)
+
+    with pytest.raises(NotImplementedError, match="sliding_attention"):
+        prune_visual_tokens(model, budget=0.3, layer=2)
+
+
+def test_attention_without_a_mask_function_is_refused(model: nn.Module) -> None:
+    """An attention that Transformers makes no mask for would look at what was dropped."""
+    inputs = make_inputs(model, PROMPTS)
+    implementation = "nobody_knows"
+    transformers.AttentionInterface.register(implementation, transformers.AttentionInterface()["sdpa"])
+    try:
+        model.model.language_model.config._attn_implementation = implementation
+        with (
+            prune_visual_tokens(model, budget=0.3, layer=1),
+            pytest.raises(NotImplementedError, match="'nobody_knows' has no mask function"),
+        ):
+            model(**inputs)
+    finally:
+        del transformers.AttentionInterface._global_mapping[implementation]
