@@ -259,7 +259,7 @@ def _cells(rows: Edges, columns: Edges) -> Iterator[Box | None]:
 def _in_sequence(
     config: PreTrainedConfig, inputs: Mapping[str, Any], sample: int, images: Sequence[Item], videos: Sequence[Item]
 ) -> tuple[Region, ...]:
-    """Regions of the sample's tokens, images and videos in the order in which the text holds them."""
+    # Images and videos come apart; the text holds them in an order of its own.
     ids = torch.as_tensor(inputs["input_ids"]).cpu()
     if not 0 <= sample < len(ids):
         msg = f"`sample` is {sample}, expected 0 to {len(ids) - 1}: `inputs` holds {len(ids)} samples"
@@ -274,7 +274,7 @@ def _in_sequence(
 
 
 def _of_sample(medium: Medium, tokens: Sequence[int], sample: int, items: Sequence[Item]) -> list[Region]:
-    """Regions of one medium in one sample; pictures lie in `inputs` without saying whose they are."""
+    # Pictures lie in `inputs` without saying whose they are: the tokens of the samples before tell.
     start, stop = sum(tokens[:sample]), sum(tokens[: sample + 1])
     regions: list[Region] = []
     position = index = 0

@@ -143,14 +143,12 @@ def test_onevision_gives_every_sample_its_own_pictures(onevision: PreTrainedMode
     images = image_features(onevision, encoded)
     film = colour_features(onevision.model.get_video_features(video).pooler_output)
     image, frames, lengths = IDS["<image>"], IDS["<video>"], [len(features) for features in images]
-    ids = padded(
-        [
-            sentence((image, lengths[0]), (image, lengths[1])),
-            sentence(),
-            sentence((image, lengths[2])),
-            sentence((frames, len(film)), (image, lengths[3])),
-        ]
-    )
+    ids = padded([
+        sentence((image, lengths[0]), (image, lengths[1])),
+        sentence(),
+        sentence((image, lengths[2])),
+        sentence((frames, len(film)), (image, lengths[3])),
+    ])
     inputs = {**encoded, "pixel_values_videos": video, "input_ids": ids}
 
     samples = [anyres_regions_onevision(onevision.config, inputs, sample) for sample in range(4)]
@@ -174,9 +172,10 @@ def test_grid_gives_every_sample_its_own_pictures(qwen: PreTrainedModel) -> None
     images = image_features(qwen, encoded)
     film = colour_features(qwen.model.get_video_features(**video).pooler_output[0])
     image, frames, lengths = IDS["<|image_pad|>"], IDS["<|video_pad|>"], [len(features) for features in images]
-    ids = padded(
-        [sentence((image, lengths[0]), (frames, len(film)), (image, lengths[1])), sentence((image, lengths[2]))]
-    )
+    ids = padded([
+        sentence((image, lengths[0]), (frames, len(film)), (image, lengths[1])),
+        sentence((image, lengths[2])),
+    ])
 
     samples = [grid_regions(qwen.config, {**encoded, **video, "input_ids": ids}, sample) for sample in range(2)]
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import torch
 import typer
@@ -12,7 +12,7 @@ from PIL import Image
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-from transformers import BatchFeature, PreTrainedConfig, PreTrainedModel, ProcessorMixin
+from transformers import BatchFeature
 from transformers import logging as transformers_logging
 
 from iwp_core import MMR, PCMMR, Strategy, TopK
@@ -73,28 +73,26 @@ def generate(
     Prints the answer, how many visual tokens were kept, how long prefill and decoding took, and the memory; with
     --compare, the same for the model as it is. Each answer is timed after an unmeasured warm-up of one token.
     """
-    console, errors = Console(), Console(stderr=True)
+    console = Console()
     tokens = _budget(budget)
     place = _device(device)
     _check_picture(picture)
     images, videos = _read(image or [], video or [], frames)
-    # Transformers leaves several functions used here without annotations, or with too narrow ones: hence the ignores.
+    # The two functions carry no annotations, hence the ignores.
     transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         with console.status("loading the model"):
             check_model(model, local_files_only=local_files_only)
             processor = load_processor(model, local_files_only=local_files_only)
-            network = load_model(model, dtype=dtype, attention=attention, local_files_only=local_files_only)
-            network.to(place)  # type: ignore[arg-type]
+            network = load_model(model, dtype=dtype, attention=attention, local_files_only=local_files_only).to(place)
         inputs = _encode(processor, network.config, prompt, images, videos).to(place, network.dtype)
         with console.status("answering"):
             full = timed_answer(network, inputs, max_new_tokens) if compare else None
             with _session(network, budget=tokens, layer=layer, strategy=STRATEGIES[strategy]) as session:
                 pruned = timed_answer(network, inputs, max_new_tokens)
     except (LoadingError, NotImplementedError, torch.OutOfMemoryError) as error:
-        errors.print(f"[bold red]error:[/] {escape(str(error))}")
-        raise typer.Exit(1) from error
+        _stop(error)
 
     record = session.records[-1]
     summary = record.summary()
@@ -108,7 +106,12 @@ def generate(
         console.print(f"picture of the kept tokens: {escape(str(picture))}")
 
 
-def _session(network: PreTrainedModel, *, budget: float, layer: int, strategy: Strategy) -> PruningSession:
+def _stop(error: Exception) -> NoReturn:
+    Console(stderr=True).print(f"[bold red]error:[/] {escape(str(error))}")
+    raise typer.Exit(1) from error
+
+
+def _session(network: Any, *, budget: float, layer: int, strategy: Strategy) -> PruningSession:
     try:
         return prune_visual_tokens(network, budget=budget, layer=layer, strategy=strategy)
     except ValueError as error:
@@ -139,7 +142,7 @@ def _device(name: str | None) -> torch.device:
 
 
 def _check_picture(path: Path | None) -> None:
-    """Find out before the long work whether the picture can be written after it."""
+    # Found out before the long work, not after it.
     if path is None:
         return
     if find_spec("matplotlib") is None:
@@ -164,11 +167,7 @@ def _read(images: Sequence[Path], videos: Sequence[Path], frames: int) -> tuple[
 
 
 def _encode(
-    processor: ProcessorMixin,
-    config: PreTrainedConfig,
-    prompt: str,
-    images: Sequence[Image.Image],
-    videos: Sequence[Video],
+    processor: Any, config: Any, prompt: str, images: Sequence[Image.Image], videos: Sequence[Video]
 ) -> BatchFeature:
     """Turn question and pictures into the model's inputs, through its chat template if it has one."""
     arguments: dict[str, Any] = {"text": [_text(processor, config, prompt, len(images), len(videos))]}
@@ -184,13 +183,13 @@ def _encode(
     return inputs
 
 
-def _text(processor: ProcessorMixin, config: PreTrainedConfig, prompt: str, images: int, videos: int) -> str:
+def _text(processor: Any, config: Any, prompt: str, images: int, videos: int) -> str:
     if videos and not hasattr(processor, "video_token"):
         msg = f"{type(processor).__name__} takes images only"
         raise typer.BadParameter(msg, param_hint="--video")
     if getattr(processor, "chat_template", None):
         content = [{"type": "image"}] * images + [{"type": "video"}] * videos + [{"type": "text", "text": prompt}]
-        turns: list[Any] = [{"role": "user", "content": content}]
+        turns = [{"role": "user", "content": content}]
         rendered: str = processor.apply_chat_template(turns, add_generation_prompt=True)
         return rendered
     around = [getattr(config, f"vision_{end}_token_id", None) for end in ("start", "end")]
@@ -199,9 +198,9 @@ def _text(processor: ProcessorMixin, config: PreTrainedConfig, prompt: str, imag
     return "".join(f"{before}{place}{after}\n" for place in places) + prompt
 
 
-def _table(columns: dict[str, tuple[TimedAnswer, int, int]], visual: int, processor: ProcessorMixin) -> Table:
+def _table(columns: dict[str, tuple[TimedAnswer, int, int]], visual: int, processor: Any) -> Table:
     answers, kept, cached = zip(*columns.values(), strict=True)
-    said = [processor.decode(a.ids, skip_special_tokens=True) for a in answers]  # type: ignore[no-untyped-call]
+    said = [processor.decode(a.ids, skip_special_tokens=True) for a in answers]
     table = Table("", *columns, caption="prefill: up to the first token, pictures encoded; decoding: the rest")
 
     def row(name: str, cells: Sequence[str]) -> None:

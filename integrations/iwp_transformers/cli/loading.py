@@ -1,8 +1,9 @@
 """Processor and model from a folder or the Hub, with errors that say what to do."""
 
 from pathlib import Path
+from typing import Any
 
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
 from iwp_transformers.cli.requirements import first_line, torchvision_trouble
 from iwp_transformers.families import supported_models
@@ -41,7 +42,7 @@ def check_model(name: str, *, local_files_only: bool) -> None:
         raise LoadingError(msg)
 
 
-def load_processor(name: str, *, local_files_only: bool) -> ProcessorMixin:
+def load_processor(name: str, *, local_files_only: bool) -> Any:
     """Load the processor of a model.
 
     Parameters
@@ -61,7 +62,8 @@ def load_processor(name: str, *, local_files_only: bool) -> ProcessorMixin:
         If it cannot be loaded, with what to install where torchvision is the reason.
     """
     try:
-        processor = AutoProcessor.from_pretrained(name, local_files_only=local_files_only)
+        auto: Any = AutoProcessor
+        processor = auto.from_pretrained(name, local_files_only=local_files_only)
     except Exception as error:
         # Without torchvision, Transformers fails in many ways, a few of which do not mention it.
         raise LoadingError(torchvision_trouble() or _reason(name, error)) from error
@@ -72,7 +74,7 @@ def load_processor(name: str, *, local_files_only: bool) -> ProcessorMixin:
     return processor
 
 
-def load_model(name: str, *, dtype: str, attention: str | None, local_files_only: bool) -> PreTrainedModel:
+def load_model(name: str, *, dtype: str, attention: str | None, local_files_only: bool) -> Any:
     """Load a model for inference.
 
     Parameters
@@ -96,7 +98,8 @@ def load_model(name: str, *, dtype: str, attention: str | None, local_files_only
         If it cannot be loaded.
     """
     try:
-        return AutoModelForImageTextToText.from_pretrained(
+        auto: Any = AutoModelForImageTextToText
+        return auto.from_pretrained(
             name, dtype=dtype, attn_implementation=attention, local_files_only=local_files_only
         ).eval()
     except (OSError, ValueError, ImportError) as error:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -123,7 +124,7 @@ def _from_array(path: Path, count: int) -> Video:
 
 def _from_file(path: Path, count: int) -> Video:
     try:
-        import av  # noqa: PLC0415 wanted for video files only
+        av = import_module("av")
     except ImportError as error:
         msg = f"'{path}': video files need PyAV (pip install av); a folder of frames or a .npy array needs nothing more"
         raise MediaError(msg) from error

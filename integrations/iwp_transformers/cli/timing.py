@@ -6,7 +6,6 @@ from time import perf_counter
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
 from transformers.generation.streamers import BaseStreamer
 
 
@@ -55,7 +54,7 @@ class TokenClock(BaseStreamer):
         """Do nothing: the last token has come."""
 
 
-def timed_answer(model: PreTrainedModel, inputs: Mapping[str, Any], max_new_tokens: int) -> TimedAnswer:
+def timed_answer(model: Any, inputs: Mapping[str, Any], max_new_tokens: int) -> TimedAnswer:
     """Answer greedily, after a warm-up of one token that is not timed.
 
     Parameters
