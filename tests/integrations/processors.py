@@ -14,7 +14,6 @@ from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import nn
 from transformers import (
-    BaseImageProcessor,
     LlavaNextConfig,
     LlavaOnevisionConfig,
     LlavaOnevisionImageProcessor,
@@ -23,7 +22,6 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
-    ProcessorMixin,
     Qwen2_5_VLConfig,
     Qwen2_5_VLProcessor,
     Qwen2VLConfig,
@@ -171,7 +169,7 @@ def show_colours(model: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
-def image_processor(config: PreTrainedConfig) -> BaseImageProcessor:
+def image_processor(config: PreTrainedConfig) -> Any:
     """Image processor of the family that needs Pillow only, without normalisation and with padding left black."""
     family = config.model_type.replace("qwen2_5_vl", "qwen2_vl")
     module = importlib.import_module(f"transformers.models.{family}.image_processing_pil_{family}")
@@ -210,7 +208,7 @@ class PillowQwenProcessor(_PillowOnly, Qwen2_5_VLProcessor):
     """Qwen2.5-VL's processor for images and text."""
 
 
-def qwen_video(processor: BaseImageProcessor, frames: Sequence[Image.Image]) -> dict[str, torch.Tensor]:
+def qwen_video(processor: Any, frames: Sequence[Image.Image]) -> dict[str, torch.Tensor]:
     """Frames of an even count as Qwen's video processor lays them out: patches of two frames, channel first."""
     flat = []
     for frame in frames:
@@ -250,7 +248,7 @@ def colour_features(features: torch.Tensor) -> NDArray[np.float64]:
     return features.detach().double().reshape(-1, 3).numpy()
 
 
-def whole_processor(config: PreTrainedConfig, chat_template: str | None = None) -> ProcessorMixin:
+def whole_processor(config: PreTrainedConfig, chat_template: str | None = None) -> Any:
     """Processor of the family with its video half, which needs torchvision."""
     plain = {"image_mean": [0.0] * 3, "image_std": [1.0] * 3}
     if config.model_type == "llava_onevision":

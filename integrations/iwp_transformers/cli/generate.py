@@ -10,6 +10,7 @@ import torch
 import typer
 from PIL import Image
 from rich.console import Console
+from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
 from transformers import BatchFeature
@@ -213,7 +214,7 @@ def _table(columns: dict[str, tuple[TimedAnswer, int, int]], visual: int, proces
     row("tokens in answer", [f"{len(answer.ids)}" for answer in answers])
     rates = [answer.tokens_per_second for answer in answers]
     row("tokens a second", ["-" if rate is None else f"{rate:.1f}" for rate in rates])
-    row("KV cache", [f"{count / 2**20:.2f} MiB after prefill" for count in cached])
+    row("KV cache", [f"{decimal(count)} after prefill" for count in cached])
     if answers[0].peak_bytes is not None:
-        row("peak memory", [f"{answer.peak_bytes / 2**30:.2f} GiB" for answer in answers])
+        row("peak memory", [decimal(answer.peak_bytes) for answer in answers])
     return table

@@ -1,0 +1,415 @@
+"""`iwp generate` as a user meets it: what it prints, what it writes, and how it says no."""
+
+from __future__ import annotations
+
+import importlib.machinery
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import typer
+from PIL import Image
+from transformers import (
+    AutoProcessor,
+    BertConfig,
+    LlavaOnevisionForConditionalGeneration,
+    Qwen2_5_VLForConditionalGeneration,
+)
+from transformers import logging as transformers_logging
+from typer.testing import CliRunner, Result
+
+from iwp_transformers.cli import generate as command
+from iwp_transformers.cli.loading import LoadingError, load_processor
+from iwp_transformers.cli.media import MediaError, read_image, read_video
+from iwp_transformers.cli.requirements import torchvision_trouble
+from iwp_transformers.cli.timing import TimedAnswer, timed_answer
+from tests.integrations.processors import (
+    IDS,
+    PillowQwenProcessor,
+    coordinate_picture,
+    onevision_config,
+    qwen2_5_vl_config,
+    whole_processor,
+)
+
+ROOT = Path(__file__).parents[2]
+QUESTION = "what is this ?"
+needs_torchvision = pytest.mark.skipif(
+    find_spec("torchvision") is None, reason="the processors' video half needs torchvision, which is not installed"
+)
+
+# Both templates put the pictures before the words, as those of the checkpoints do.
+ONEVISION_TEMPLATE = (
+    "{% for message in messages %}<|im_start|> {{ message.role }} {% for part in message.content %}"
+    "{% if part.type == 'text' %}{{ part.text }}{% else %}<{{ part.type }}> {% endif %}{% endfor %}<|im_end|> "
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|> assistant {% endif %}"
+)
+QWEN_TEMPLATE = ONEVISION_TEMPLATE.replace("<{{ part.type }}>", "<|vision_start|><|{{ part.type }}_pad|><|vision_end|>")
+
+CHECKPOINTS: dict[str, tuple[Callable[[], Any], Any, str]] = {
+    "llava_onevision": (onevision_config, LlavaOnevisionForConditionalGeneration, ONEVISION_TEMPLATE),
+    "qwen2_5_vl": (qwen2_5_vl_config, Qwen2_5_VLForConditionalGeneration, QWEN_TEMPLATE),
+}
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    """Image file."""
+    path = tmp_path / "picture.png"
+    coordinate_picture(48, 64).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a tiny Qwen2.5-VL without processor."""
+    folder = tmp_path_factory.mktemp("weights")
+    torch.manual_seed(0)
+    Qwen2_5_VLForConditionalGeneration(qwen2_5_vl_config()).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def without_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the command use a processor that needs Pillow only."""
+    monkeypatch.setattr(command, "load_processor", lambda *_, **__: PillowQwenProcessor(qwen2_5_vl_config()))
+
+
+@pytest.fixture(autouse=True)
+def verbosity() -> Iterator[None]:
+    """Give Transformers back the talkativeness that the command takes from it."""
+    before = transformers_logging.get_verbosity()
+    yield
+    transformers_logging.set_verbosity(before)
+    transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call] # the library's
+
+
+def invoke(*arguments: object) -> Result:
+    """Run the command in this process, on a wide terminal."""
+    app = typer.Typer()
+    app.command()(command.generate)
+    return CliRunner(env={"COLUMNS": "300"}).invoke(app, [str(argument) for argument in arguments])
+
+
+def row(output: str, name: str) -> list[str]:
+    """Cells of one row of the printed table."""
+    (line,) = [line for line in output.splitlines() if line.startswith(f"│ {name} ")]
+    return [cell.strip() for cell in line.strip("│").split("│")[1:]]
+
+
+def spoken(model: Any, processor: Any, text: str, images: Sequence[Image.Image]) -> str:
+    """Answer of the model as it is, by the library's own call."""
+    inputs = processor(text=[text], images=[list(images)], return_tensors="pt")
+    ids = model.generate(**inputs, max_new_tokens=5, do_sample=False)
+    answer: str = processor.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    return answer
+
+
+@needs_torchvision
+@pytest.mark.parametrize("family", CHECKPOINTS)
+def test_command_answers_from_a_local_folder(family: str, tmp_path: Path, picture: Path) -> None:
+    """As a program of its own, offline: both answers, tokens, times, memory, and the picture."""
+    config, model_class, template = CHECKPOINTS[family]
+    torch.manual_seed(0)
+    model = model_class(config()).eval()
+    processor = whole_processor(model.config, template)
+    model.save_pretrained(tmp_path / "model")
+    processor.save_pretrained(tmp_path / "model")
+    content = [{"type": "image"}, {"type": "text", "text": QUESTION}]
+    text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    expected = spoken(model, processor, text, [read_image(picture)])
+    ids = processor(text=[text], images=[[read_image(picture)]], return_tensors="pt")["input_ids"]
+    total = int((ids == model.config.image_token_id).sum())
+    # Importing the tests' package first mends a torchvision that was built for another PyTorch.
+    program = "import tests.integrations; from iwp_transformers.cli import main; main()"
+    options: list[Any] = [
+        "--image",
+        picture,
+        "--prompt",
+        QUESTION,
+        "--picture",
+        tmp_path / "kept.png",
+        "--local-files-only",
+    ]
+    options += ["--budget", "0.3", "--layer", "1", "--compare", "--max-new-tokens", "5"]
+
+    run = subprocess.run(
+        [sys.executable, "-c", program, "generate", "--model", tmp_path / "model", *options],
+        env={**os.environ, "COLUMNS": "300", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert run.returncode == 0, run.stderr
+    assert row(run.stdout, "answer")[0] == (expected.strip() or "(nothing)")
+    assert row(run.stdout, "visual tokens")[0].startswith(f"{total} of {total}")
+    assert row(run.stdout, "visual tokens")[1].startswith(f"{int(0.3 * total + 0.5)} of {total}")
+    with Image.open(tmp_path / "kept.png") as drawn:
+        assert drawn.width > 500
+
+
+@needs_torchvision
+def test_command_looks_at_videos(tmp_path: Path) -> None:
+    """Frames of a folder and of an array reach the model, and its picture."""
+    config, frames = qwen2_5_vl_config(), tmp_path / "frames"
+    Qwen2_5_VLForConditionalGeneration(config).save_pretrained(tmp_path / "model")
+    whole_processor(config).save_pretrained(tmp_path / "model")
+    frames.mkdir()
+    for number in range(8):
+        coordinate_picture(32, 48, number / 8).save(frames / f"{number}.png")
+    np.save(tmp_path / "video.npy", np.zeros((4, 32, 48, 3), dtype=np.uint8))
+
+    result = invoke(
+        *("--model", tmp_path / "model", "--video", frames, "--video", tmp_path / "video.npy", "--frames", 4),
+        *("--prompt", QUESTION, "--budget", 5, "--layer", 1, "--max-new-tokens", 2, "--picture", tmp_path / "kept.svg"),
+    )
+
+    assert result.exit_code == 0, result.output
+    # Two steps a video, of 4 x 6 merged patches each.
+    assert row(result.output, "visual tokens") == ["5 of 96 (5.2%)"]
+    assert (tmp_path / "kept.svg").exists()
+
+
+@pytest.mark.usefixtures("without_torchvision")
+def test_command_compares_with_the_model_as_it_is(weights: Path, picture: Path) -> None:
+    """The left answer is the library's own, the kept tokens are the budget's share, and the cache shrinks by theirs."""
+    config = qwen2_5_vl_config()
+    model: Any = Qwen2_5_VLForConditionalGeneration.from_pretrained(weights)
+    text = f"<|vision_start|><|image_pad|><|vision_end|>\n{QUESTION}"
+    expected = spoken(model, PillowQwenProcessor(config), text, [read_image(picture)])
+
+    result = invoke(
+        *("--model", weights, "--image", picture, "--prompt", QUESTION, "--budget", 0.3, "--layer", 1, "--compare"),
+        *("--max-new-tokens", 5),
+    )
+
+    assert result.exit_code == 0, result.output
+    assert row(result.output, "answer")[0] == (expected.strip() or "(nothing)")
+    assert row(result.output, "visual tokens") == ["48 of 48 (100.0%)", "14 of 48 (29.2%)"]
+    # Keys and values, one head of width 8 in float32: 2 * 8 * 4 bytes a token and
+    # layer, for 54 tokens in three layers (10,368 bytes), of which two hold 34 fewer (6,016).
+    assert row(result.output, "KV cache") == ["10.4 kB after prefill", "6.0 kB after prefill"]
+
+
+@pytest.mark.usefixtures("without_torchvision")
+def test_command_with_the_whole_budget_answers_as_the_model_does(weights: Path, picture: Path) -> None:
+    """A share of 1.0 changes nothing."""
+    result = invoke(
+        *("--model", weights, "--image", picture, "--prompt", QUESTION, "--budget", "1.0", "--layer", 1, "--compare"),
+        *("--max-new-tokens", 5, "--strategy", "top-k"),
+    )
+
+    left, right = row(result.output, "answer")
+    assert left == right
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--image", "{missing}/x.png"], 2, r"x\.png' cannot be read: No such file"),
+        (["--image", "{text}"], 2, r"is not an image that Pillow can read"),
+        (["--video", "{missing}"], 2, r"does not exist: expected a video file, a folder of frames or a \.npy array"),
+        ([], 2, r"give one or more of --image and --video"),
+        (["--image", "{picture}", "--budget", "1.5"], 2, r"`budget` is 1\.5, expected"),
+        (["--image", "{picture}", "--budget", "0"], 2, r"`budget` is 0, expected"),
+        (["--image", "{picture}", "--budget", "some"], 2, r"'some' is no number, expected a share"),
+        (["--image", "{picture}", "--layer", "3"], 2, r"`layer` is 3, expected an int from 0 to 2"),
+        (["--image", "{picture}", "--device", "abacus"], 2, r"'abacus' cannot be used"),
+        (["--image", "{picture}", "--picture", "{missing}/x.png"], 2, r"there is no folder"),
+        (["--image", "{picture}", "--picture", "x.docx"], 2, r"'x\.docx' has no known ending, expected \.png"),
+        (["--image", "{picture}", "--strategy", "guess"], 2, r"'pc-mmr', 'mmr', 'top-k'"),
+        (
+            ["--image", "{picture}", "--model", "{missing}"],
+            1,
+            r"there is no folder '.*': expected a folder with a model",
+        ),
+        (["--image", "{picture}", "--model", "{bert}"], 1, r"is a BertModel, expected one of: .*Qwen2_5_VLFor"),
+        (["--image", "{picture}", "--model", "{empty}"], 1, r"cannot be loaded: "),
+        (["--image", "{picture}", "--attention", "psychic"], 1, r"cannot be loaded: .*psychic"),
+    ],
+    ids=lambda value: " ".join(value[-2:]) if isinstance(value, list) else None,
+)
+@pytest.mark.usefixtures("without_torchvision")
+def test_command_refuses_with_one_clear_sentence(
+    arguments: list[str], code: int, message: str, weights: Path, picture: Path, tmp_path: Path
+) -> None:
+    """Status 2 for an option that cannot be, 1 for a model that cannot be loaded; never a traceback."""
+    (tmp_path / "notes.png").write_text("no picture")
+    (tmp_path / "empty").mkdir()
+    BertConfig(architectures=["BertModel"]).save_pretrained(tmp_path / "bert")
+    places = {"missing": tmp_path / "missing", "text": tmp_path / "notes.png", "picture": picture}
+    places |= {"bert": tmp_path / "bert", "empty": tmp_path / "empty"}
+    model = [] if "--model" in arguments else ["--model", weights]
+
+    result = invoke("--prompt", QUESTION, *model, *(argument.format(**places) for argument in arguments))
+
+    assert result.exit_code == code, result.output
+    assert re.search(message, " ".join(re.sub(r"[│\s]+", " ", result.output).split()))
+    assert isinstance(result.exception, SystemExit)
+
+
+def test_missing_torchvision_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The advice names the library, that it is not installed, and the PyTorch it has to match."""
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+
+    assert re.search(r"not installed: install the build that belongs to your PyTorch \d", torchvision_trouble() or "")
+
+
+class BrokenTorchvision:
+    """Finder of a torchvision that fails as one for another PyTorch does."""
+
+    @classmethod
+    def find_spec(cls, name: str, *_: object) -> importlib.machinery.ModuleSpec | None:
+        """Answer for torchvision alone."""
+        return importlib.machinery.ModuleSpec(name, cls()) if name == "torchvision" else None  # type: ignore[arg-type]
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> None:
+        """Leave it to Python."""
+
+    def exec_module(self, module: ModuleType) -> None:  # noqa: ARG002 the signature is Python's
+        """Fail as torchvision does."""
+        msg = "operator torchvision::nms does not exist"
+        raise RuntimeError(msg)
+
+
+def test_broken_torchvision_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What its import said is passed on, with what to install."""
+    monkeypatch.delitem(sys.modules, "torchvision", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [BrokenTorchvision, *sys.meta_path])
+
+    trouble = torchvision_trouble() or ""
+
+    assert "does not load (operator torchvision::nms does not exist): install the build" in trouble
+
+
+def test_processor_that_fails_for_want_of_torchvision_says_so(monkeypatch: pytest.MonkeyPatch, weights: Path) -> None:
+    """Whatever Transformers says, the reason that the user can mend is what is printed."""
+
+    def fail(*_: object, **__: object) -> None:
+        msg = "Could not import module 'AutoProcessor'"
+        raise ModuleNotFoundError(msg)
+
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    monkeypatch.setattr(AutoProcessor, "from_pretrained", fail)
+
+    with pytest.raises(LoadingError, match="needs torchvision, which is not installed"):
+        load_processor(str(weights), local_files_only=True)
+
+
+def test_video_frames_are_spread_from_first_to_last(tmp_path: Path) -> None:
+    """The frames taken begin with the first, end with the last and are evenly apart."""
+    np.save(tmp_path / "video.npy", np.arange(9, dtype=np.uint8)[:, None, None, None] * np.ones((9, 2, 2, 3), np.uint8))
+
+    video = read_video(tmp_path / "video.npy", 3)
+
+    assert video.indices == [0, 4, 8]
+    np.testing.assert_array_equal(video.frames[:, 0, 0, 0], [0, 4, 8])
+
+
+def test_short_video_gives_all_its_frames(tmp_path: Path) -> None:
+    """Asking for more frames than there are is no error."""
+    for number in range(3):
+        coordinate_picture(8, 8, number / 3).save(tmp_path / f"{number}.png")
+
+    assert read_video(tmp_path, 16).frames.shape == (3, 8, 8, 3)
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((2, 4, 4, 3)), r"holds float64 \(2, 4, 4, 3\), expected uint8"),
+        (np.zeros((4, 4, 3), np.uint8), r"expected uint8 of shape \(frames, height, width, 3\)"),
+        (np.zeros((0, 4, 4, 3), np.uint8), r"holds uint8 \(0, 4, 4, 3\)"),
+        (np.array([{}]), r"cannot be read as an array"),
+    ],
+    ids=["fractions", "one frame", "no frame", "objects"],
+)
+def test_array_that_is_no_video_is_refused(array: np.ndarray, message: str, tmp_path: Path) -> None:
+    """What the array is and what it should be are both told."""
+    np.save(tmp_path / "video.npy", array)
+
+    with pytest.raises(MediaError, match=message):
+        read_video(tmp_path / "video.npy", 4)
+
+
+def test_folder_without_images_is_refused(tmp_path: Path) -> None:
+    """An empty folder is no video."""
+    with pytest.raises(MediaError, match="holds no image files"):
+        read_video(tmp_path, 4)
+
+
+def test_folder_of_different_sizes_is_refused(tmp_path: Path) -> None:
+    """Frames of one video have one size."""
+    for size in (8, 9):
+        coordinate_picture(size, 8).save(tmp_path / f"{size}.png")
+
+    with pytest.raises(MediaError, match="frames of different sizes"):
+        read_video(tmp_path, 4)
+
+
+def test_video_file_without_pyav_says_what_else_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyAV is named, and the two forms that need nothing."""
+    monkeypatch.setitem(sys.modules, "av", None)
+    (tmp_path / "video.mp4").touch()
+
+    with pytest.raises(MediaError, match=r"need PyAV .*a folder of frames or a \.npy array needs nothing"):
+        read_video(tmp_path / "video.mp4", 4)
+
+
+def test_video_file_gives_its_frames_and_rate(tmp_path: Path) -> None:
+    """A file written with PyAV is read back: which frames, how many there are, how fast they follow."""
+    av = pytest.importorskip("av", reason="video files are read with PyAV, which is not installed")
+    with av.open(str(tmp_path / "video.mp4"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=8)
+        stream.width, stream.height = 64, 48
+        for number in range(20):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 12 * number, np.uint8), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+    video = read_video(tmp_path / "video.mp4", 4)
+
+    assert (video.total, video.indices, video.rate) == (20, [0, 6, 13, 19], 8.0)
+    np.testing.assert_allclose(video.frames.mean(axis=(1, 2, 3)), [0, 72, 156, 228], atol=6)
+
+
+def test_file_that_is_no_video_is_refused(tmp_path: Path) -> None:
+    """PyAV's reason is passed on."""
+    pytest.importorskip("av", reason="video files are read with PyAV, which is not installed")
+    (tmp_path / "video.mp4").write_text("no video")
+
+    with pytest.raises(MediaError, match="is not a video that PyAV can read"):
+        read_video(tmp_path / "video.mp4", 4)
+
+
+def test_timed_answer_holds_the_answer_alone(weights: Path) -> None:
+    """The ids are those that follow the prompt, and the time is split at the first of them."""
+    model: Any = Qwen2_5_VLForConditionalGeneration.from_pretrained(weights)
+    inputs = {"input_ids": torch.tensor([[IDS["what"], IDS["is"], IDS["this"]]])}
+    inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+    expected = model.generate(**inputs, max_new_tokens=4, do_sample=False)[0, 3:]
+
+    answer = timed_answer(model, inputs, 4)
+
+    assert answer.ids.tolist() == expected.tolist()
+    assert answer.prefill_seconds > 0
+    assert answer.peak_bytes is None
+
+
+@pytest.mark.parametrize(("count", "rate"), [(5, 2.0), (1, None)])
+def test_rate_counts_the_tokens_after_the_first(count: int, rate: float | None) -> None:
+    """The first token belongs to the prefill, so that five tokens in two seconds of decoding are two a second."""
+    answer = TimedAnswer(ids=torch.zeros(count), prefill_seconds=9.0, decode_seconds=2.0, peak_bytes=None)
+
+    assert answer.tokens_per_second == rate
