@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
@@ -65,6 +66,11 @@ class Library:
     def pools(self, max_tokens: int = 20) -> SearchStrategy[Pool]:
         """Generate pools of every size, or of one where each new shape would be compiled."""
         return pools(min_tokens=6, max_tokens=6) if self.slow_to_compile else pools(max_tokens=max_tokens)
+
+    def skip_if_shapes_are_compiled(self) -> None:
+        """Skip a test of many shapes where each costs a compilation, unless the thorough profile is asked for."""
+        if self.slow_to_compile and os.environ.get("HYPOTHESIS_PROFILE") != "thorough":
+            pytest.skip(f"{self.name} compiles hundreds of shapes here, for a minute: HYPOTHESIS_PROFILE=thorough")
 
     def lookup(self, table: NDArray[Any]) -> Callable[[Array, Array], Array]:
         """Make the duplication callable of the Strategy protocol, answered from a full matrix."""
