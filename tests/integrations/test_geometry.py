@@ -142,6 +142,9 @@ def test_onevision_gives_every_sample_its_own_pictures(onevision: PreTrainedMode
     video = square_video(30, [coordinate_picture(60, 90, mark) for mark in (0.2, 0.4, 0.6)])
     images = image_features(onevision, encoded)
     film = colour_features(onevision.model.get_video_features(video).pooler_output)
+    if film[-1, 0] != NEWLINE:
+        # Transformers 5.17 appends the newline of a video later, in its forward.
+        film = np.vstack([film, np.full(3, NEWLINE)])
     image, frames, lengths = IDS["<image>"], IDS["<video>"], [len(features) for features in images]
     ids = padded([
         sentence((image, lengths[0]), (image, lengths[1])),
