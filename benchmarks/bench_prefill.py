@@ -1,23 +1,19 @@
-"""Does pruning save the prefill time that the operations promise?
+"""Check that pruning saves the prefill time that the operations promise.
 
 Times the prefill of a random 28-layer Qwen2.5-VL, with and without pruning in turns, and compares the ratio of the
 medians with the share of operations that the record predicts. Run: ``python benchmarks/bench_prefill.py``.
 """
 
 import argparse
-import json
-import platform
 import statistics
-import subprocess
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from _harness import header, write
 
 from iwp_transformers import prune_visual_tokens
 
@@ -112,24 +108,6 @@ def measure(model: Any, inputs: dict[str, Any], options: argparse.Namespace) -> 
     }
 
 
-def environment(device: str) -> dict[str, Any]:
-    """Return what a reader needs to judge the numbers: device, versions, commit, date."""
-    here = Path(__file__).parent
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True, check=False
-    )
-    name = torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()} CPU"
-    return {
-        "device": name,
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "commit": commit.stdout.strip(),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
 def main() -> None:
     """Measure, write the result file, and say what came out."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -144,20 +122,17 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
-    parser.add_argument("--output", type=Path, default=None)
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
     dtype = getattr(torch, options.dtype)
     model = build_model(options.layers, options.hidden, options.intermediate, options.device, dtype)
     result = measure(model, build_inputs(options.side, options.text, options.device, dtype), options)
-    settings = {name: value for name, value in vars(options).items() if name != "output"}
-    report = {"question": "prefill time against operations", "settings": settings, "result": result}
-    report["environment"] = environment(options.device)
-    output = options.output or Path(__file__).parent / "results" / f"prefill_{options.device}.json"
-    output.parent.mkdir(exist_ok=True)
-    output.write_text(json.dumps(report, indent=2) + "\n")
-    print(  # noqa: T201 - a command line program answers on standard output
+    conditions = {"settings": vars(options), "torch_threads": torch.get_num_threads()}
+    if options.device == "cuda":
+        conditions["gpu"] = torch.cuda.get_device_name()
+    write(f"prefill_{options.device}", {**header("python benchmarks/bench_prefill.py", **conditions), **result})
+    print(
         f"time {result['time_share']:.1%} of full, operations {result['flops_share']:.1%}:"
         f" ratio {result['time_share_over_flops_share']:.3f}"
     )

@@ -162,7 +162,8 @@ class LayerView:
         query = self.previous.at(positions[-1:]).rotated_queries.float()
         attention: Any = self.previous.layer.self_attn
         keys = tokens.rotated_keys.float().repeat_interleave(query.shape[0] // tokens.rotated_keys.shape[0], dim=0)
-        weights = (query @ keys.transpose(1, 2) * attention.scaling).softmax(-1).mean(0).squeeze(0)
+        scores: Tensor = query @ keys.transpose(1, 2) * attention.scaling
+        weights = scores.softmax(-1).mean(0).squeeze(0)
         row = weights.new_zeros(self.previous.hidden.shape[0])
         row[positions.to(row.device)] = weights
         return row

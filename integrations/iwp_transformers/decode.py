@@ -5,7 +5,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.utils import ModelOutput
+from transformers import Cache
+from transformers.utils.generic import ModelOutput
 
 from iwp_transformers.masks import causal_mask
 from iwp_transformers.plan import CacheMemory, Entrance, PruningPlan
@@ -29,9 +30,9 @@ class Decode:
         The cache.
     """
 
-    def __init__(self, plan: PruningPlan, memory: CacheMemory, real: Tensor, cache: Any) -> None:
+    def __init__(self, plan: PruningPlan, memory: CacheMemory, real: Tensor, cache: Cache) -> None:
         self._plan = plan
-        self._mask: Any = None
+        self._mask: object = None
         self.memory = memory.extended(real)
         self.cache = cache
 

@@ -1,15 +1,17 @@
 """Attention masks: read the padding out of whatever form it came in, and build those of the shortened layers."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
+from transformers import Cache, PreTrainedConfig
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, create_causal_mask
 
 __all__ = ["causal_mask", "unpadded"]
 
+# Dimensions of a mask: (B, K), or (B, 1, Q, K).
+FLAT, SQUARE = 2, 4
 
-def unpadded(attention_mask: Any, *, past: Tensor, length: int) -> Tensor:
+
+def unpadded(attention_mask: object, *, past: Tensor, length: int) -> Tensor:
     """Return which of the newest tokens are no padding.
 
     Parameters
@@ -35,11 +37,11 @@ def unpadded(attention_mask: Any, *, past: Tensor, length: int) -> Tensor:
     mask = attention_mask["full_attention"] if isinstance(attention_mask, dict) else attention_mask
     if mask is None:
         return past.new_ones(past.shape[0], length)
-    if isinstance(mask, Tensor) and mask.ndim == 2:
-        return mask[:, -length:].to(device=past.device, dtype=torch.bool)
-    if not isinstance(mask, Tensor) or mask.ndim != 4:
-        msg = f"`attention_mask` is a {type(mask).__name__}: pruning reads the padding from tensors of 2 or 4 dimensions"
+    if not isinstance(mask, Tensor) or mask.ndim not in (FLAT, SQUARE):
+        msg = f"`attention_mask` is a {type(mask).__name__}, pruning reads padding from tensors of 2 or 4 dimensions"
         raise NotImplementedError(msg)
+    if mask.ndim == FLAT:
+        return mask[:, -length:].to(device=past.device, dtype=torch.bool)
     seen = past.shape[1]
     allowed = mask[..., : seen + length].to(past.device)
     allowed = allowed if allowed.dtype == torch.bool else allowed == 0
@@ -55,7 +57,7 @@ def unpadded(attention_mask: Any, *, past: Tensor, length: int) -> Tensor:
     return real
 
 
-def causal_mask(config: Any, hidden: Tensor, visible: Tensor, cache: Any, layer: int) -> Any:
+def causal_mask(config: PreTrainedConfig, hidden: Tensor, visible: Tensor, cache: Cache | None, layer: int) -> object:
     """Build the causal mask of layers that hold fewer tokens than the first.
 
     Parameters
@@ -73,7 +75,7 @@ def causal_mask(config: Any, hidden: Tensor, visible: Tensor, cache: Any, layer:
 
     Returns
     -------
-    torch.Tensor or None
+    object
         What the attention implementation of `config` takes.
 
     Raises

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedConfig
 
 from iwp_transformers.families import Family
 from iwp_transformers.selection import ImplicitWeightRule, Selector
@@ -21,7 +22,7 @@ class PruningPlan:
     """What a session was asked to do, with the model it does it to."""
 
     family: Family
-    config: Any
+    config: PreTrainedConfig
     layers: Sequence[nn.Module]
     layer: int
     budget: float

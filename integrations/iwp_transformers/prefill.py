@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.utils import ModelOutput
+from transformers import Cache
+from transformers.utils.generic import ModelOutput
 
 from iwp_core.budget import tokens_to_keep
 from iwp_transformers.capture import LayerRows, LayerView
@@ -43,7 +44,7 @@ class Prefill:
         self._rows: KeptRows | None = None
         self._shared: dict[str, Any] = {}
         self.replay = replay
-        self.cache: Any = None
+        self.cache: Cache | None = None
         self.record: PruningRecord | None = None
         self.memory: CacheMemory | None = None
 
@@ -144,7 +145,7 @@ class Prefill:
 
     def _views(self, hidden: Tensor, position_embeddings: Sequence[Tensor]) -> list[LayerView | None]:
         """Return one view for each sample; None where there is nothing to choose."""
-        plan = self._plan
+        plan, before = self._plan, self._previous
         now = (hidden, *position_embeddings)
         views: list[LayerView | None] = []
         for sample, (visual, text) in enumerate(zip(self._visual, self._text, strict=True)):
@@ -158,7 +159,7 @@ class Prefill:
                     visual_positions=visual.to(hidden.device),
                     text_positions=text.nonzero().squeeze(1).to(hidden.device),
                     budget=count,
-                    previous=self._previous and self._layer_rows(plan.layer - 1, self._previous, sample),
+                    previous=None if before is None else self._layer_rows(plan.layer - 1, before, sample),
                 )
             )
         return views
@@ -170,6 +171,6 @@ class Prefill:
 
     def _chosen(self, view: LayerView) -> Tensor:
         indices = self._plan.selector(view)
-        if self._plan.by_default_rule:
+        if isinstance(indices, Tensor) and self._plan.by_default_rule:
             return indices
         return checked_indices(indices, len(view.visual_positions), view.visual_positions.device)

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
+from transformers import PreTrainedConfig
 
 from iwp_transformers.stopwatch import Stopwatch
 
@@ -29,7 +30,7 @@ class LayerCost:
     cache_bytes: int
 
     @classmethod
-    def of(cls, layer: nn.Module, config: Any, itemsize: int) -> "LayerCost":
+    def of(cls, layer: nn.Module, config: PreTrainedConfig, itemsize: int) -> "LayerCost":
         """Read the cost off a layer, its configuration and the bytes of one number."""
         attention: Any = layer.self_attn
         linears = [part for part in layer.modules() if isinstance(part, nn.Linear)]
@@ -87,14 +88,12 @@ class PrefillSummary:
 
     def __str__(self) -> str:
         """Return the numbers in four lines."""
-        return "\n".join(
-            (
-                f"visual tokens  {self.kept_tokens:,} of {self.visual_tokens:,} kept",
-                f"KV cache       {self.kv_bytes_saved / 2**20:,.1f} of {self.kv_bytes_full / 2**20:,.1f} MiB saved",
-                f"prefill        {self.flops_pruned:.3g} of {self.flops_full:.3g} FLOPs ({self.flops_share:.1%})",
-                f"selection      {self.selection_seconds * 1000:.1f} ms",
-            )
-        )
+        return "\n".join((
+            f"visual tokens  {self.kept_tokens:,} of {self.visual_tokens:,} kept",
+            f"KV cache       {self.kv_bytes_saved / 2**20:,.1f} of {self.kv_bytes_full / 2**20:,.1f} MiB saved",
+            f"prefill        {self.flops_pruned:.3g} of {self.flops_full:.3g} FLOPs ({self.flops_share:.1%})",
+            f"selection      {self.selection_seconds * 1000:.1f} ms",
+        ))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

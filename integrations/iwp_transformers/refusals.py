@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
+from transformers import Cache, PreTrainedConfig
 
 if TYPE_CHECKING:
     from iwp_transformers.plan import CacheMemory, PruningPlan
@@ -18,6 +19,9 @@ __all__ = [
     "check_unknown_cache",
     "check_unused",
 ]
+
+# Rows of M-RoPE positions when those of the text are put in front: text, time, height, width.
+TEXT_AND_MULTIMODAL = 4
 
 
 def check_layer(layer: int, layers: Sequence[nn.Module]) -> None:
@@ -46,7 +50,7 @@ def check_history(history: int) -> None:
         raise ValueError(msg)
 
 
-def check_layer_types(config: Any, layer: int) -> None:
+def check_layer_types(config: PreTrainedConfig, layer: int) -> None:
     """Raise if a layer that would be shortened looks at anything but all tokens before.
 
     Raises
@@ -134,9 +138,10 @@ def _packed(arguments: Mapping[str, Any]) -> bool:
     positions = arguments.get("position_ids")
     if positions is None or arguments.get("attention_mask") is not None or arguments.get("past_key_values") is not None:
         return False
-    if positions.ndim == 3:
-        # Multimodal positions jump within one sequence; only the text row in front of four tells.
-        if positions.shape[0] != 4:
+    *rows, _, _ = positions.shape
+    if rows:
+        # Multimodal positions jump within one sequence; only the text row in front of their three tells.
+        if rows != [TEXT_AND_MULTIMODAL]:
             return False
         positions = positions[0]
     return bool((positions.diff(dim=-1) != 1).any())
@@ -164,7 +169,7 @@ def check_continuation(memory: "CacheMemory", seen: int, batch: int) -> None:
         raise NotImplementedError(msg)
 
 
-def check_unknown_cache(cache: Any, layers: int) -> None:
+def check_unknown_cache(cache: Cache, layers: int) -> None:
     """Raise if a cache that this session did not fill was pruned.
 
     Raises

@@ -1,7 +1,7 @@
 """The rule that chooses: by default the paper's, or any callable that takes a `LayerView`."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -14,14 +14,14 @@ __all__ = ["ImplicitWeightRule", "Query", "Selector", "checked_indices"]
 
 Query = Literal["text", "image", "last_text"]
 QUERIES = ("text", "image", "last_text")
-Selector = Callable[[LayerView], Any]
+Selector = Callable[[LayerView], object]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImplicitWeightRule:
     """Choose by information magnitude and duplication; the parameters are those of `prune_visual_tokens`."""
 
-    strategy: Strategy = PCMMR()
+    strategy: Strategy = field(default_factory=PCMMR)
     magnitude: str = "dual"
     similarity: str = "dual"
     heads: str = "mean"
@@ -50,7 +50,7 @@ class ImplicitWeightRule:
         """Return the indices to keep, shape (M,), ascending."""
         visual = view.visual
         asked = self._asked(view)
-        return select_tokens(
+        kept: Tensor = select_tokens(
             visual.rotated_keys if self.rope_in_duplication else visual.keys,
             visual.values,
             asked.rotated_queries if self.rope_in_magnitude else asked.queries,
@@ -61,6 +61,7 @@ class ImplicitWeightRule:
             validate=False,
             **self._metrics(),
         )
+        return kept
 
     def _metrics(self) -> dict[str, Any]:
         names = ("strategy", "magnitude", "similarity", "heads")
@@ -74,7 +75,7 @@ class ImplicitWeightRule:
         return view.question
 
 
-def checked_indices(indices: Any, candidates: int, device: torch.device) -> Tensor:
+def checked_indices(indices: object, candidates: int, device: torch.device) -> Tensor:
     """Return what a selector chose as ascending int64 indices.
 
     Parameters

@@ -2,16 +2,17 @@
 
 import inspect
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ParamSpec, Self, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from transformers.utils import ModelOutput
+from transformers import Cache
+from transformers.utils.generic import ModelOutput
 
 from iwp_core import PCMMR, Strategy
 from iwp_core.budget import check_budget
@@ -37,12 +38,21 @@ from iwp_transformers.selection import ImplicitWeightRule, Query, Selector
 __all__ = ["PruningSession", "prune_visual_tokens"]
 
 
-def prune_visual_tokens(
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _uncompiled(hook: Callable[P, R]) -> Callable[P, R]:
+    """Keep a hook out of compiled graphs: it reads what the last forward left behind."""
+    return cast("Callable[P, R]", torch.compiler.disable(hook))  # type: ignore[no-untyped-call]  # untyped in torch
+
+
+def prune_visual_tokens(  # noqa: PLR0913 - one line with all choices is the point
     model: nn.Module,
     *,
     budget: float,
     layer: int = 4,
-    strategy: Strategy | None = None,
+    strategy: Strategy = PCMMR(),  # noqa: B008 - frozen, so one default instance is safe
     magnitude: str = "dual",
     similarity: str = "dual",
     heads: str = "mean",
@@ -62,8 +72,8 @@ def prune_visual_tokens(
         Visual tokens to keep for each sample: a count >= 1, or a share in (0, 1].
     layer : int, default 4
         First decoder layer, counted from 0, that no longer sees the dropped tokens.
-    strategy : Strategy, optional
-        How magnitude and duplication are weighed, by default `PCMMR()`.
+    strategy : Strategy, default PCMMR()
+        How magnitude and duplication are weighed.
     magnitude, similarity, heads : str
         Metrics of `iwp_core.select_tokens`.
     query : {"text", "image", "last_text"}
@@ -106,7 +116,7 @@ def prune_visual_tokens(
     """
     check_budget(budget)
     rule = ImplicitWeightRule(
-        strategy=PCMMR() if strategy is None else strategy,
+        strategy=strategy,
         magnitude=magnitude,
         similarity=similarity,
         heads=heads,
@@ -145,7 +155,7 @@ class PruningSession:
         self._arguments: Mapping[str, Any] = {}
         self._pass: Prefill | Decode | None = None
         self._replay: Replay | None = None
-        self._memories: WeakKeyDictionary[Any, CacheMemory] = WeakKeyDictionary()
+        self._memories: WeakKeyDictionary[Cache, CacheMemory] = WeakKeyDictionary()
         self._hooks = ExitStack()
         self._attach(inner, text)
         if "_compiled_call" in vars(model):
@@ -183,14 +193,14 @@ class PruningSession:
         for handle in handles:
             self._hooks.callback(handle.remove)
 
-    @torch.compiler.disable
+    @_uncompiled
     def _read_inputs(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Remember what the multimodal model was called with; the language model is called with embeddings only."""
         self._pass = None
         self._arguments = self._signature.bind_partial(module, *args, **kwargs).arguments
 
-    @torch.compiler.disable
-    def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    @_uncompiled
+    def _begin(self, _module: nn.Module, _args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Tell a prefill that prunes from a step on a pruned cache, from anything else."""
         arguments, self._arguments, self._pass = self._arguments, {}, None
         embeddings = kwargs.get("inputs_embeds")
@@ -198,25 +208,17 @@ class PruningSession:
             return
         cache = kwargs.get("past_key_values")
         seen = 0 if cache is None else int(cache.get_seq_length())
-        real = partial(unpadded, kwargs.get("attention_mask"), length=embeddings.shape[1])
         visual = self._visual_tokens(arguments, embeddings)
-        if cache is not None and not seen:
-            self._memories.pop(cache, None)
-        memory = None if cache is None else self._memories.get(cache)
         if visual is not None:
             check_prefill(self._plan, kwargs, seen)
-            replay = self._replayed(arguments, kwargs)
-            self._pass = Prefill(self._plan, visual, real(past=visual[:, :0]), replay)
-        elif seen and memory is not None:
-            check_continuation(memory, seen, embeddings.shape[0])
-            memory = memory.for_batch(embeddings.shape[0])
-            self._pass = Decode(self._plan, memory, real(past=memory.real), cache)
-        elif seen:
-            check_unknown_cache(cache, len(self._plan.layers))
+            real = unpadded(kwargs.get("attention_mask"), past=visual[:, :0], length=visual.shape[1])
+            self._pass = Prefill(self._plan, visual, real, self._replayed(arguments, kwargs))
+        elif cache is not None:
+            self._pass = self._continued(cache, seen, kwargs)
 
-    @torch.compiler.disable
+    @_uncompiled
     def _enter_layer(
-        self, index: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, index: int, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         """Hand the running pass what layer `index` is about to get."""
         if self._pass is None:
@@ -224,9 +226,9 @@ class PruningSession:
         entrance: Entrance = self._pass.enter(index, args[0], kwargs)
         return None if entrance is None else ((entrance[0], *args[1:]), entrance[1])
 
-    @torch.compiler.disable
+    @_uncompiled
     def _finish(
-        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: ModelOutput | None
+        self, _module: nn.Module, _args: tuple[Any, ...], _kwargs: dict[str, Any], output: ModelOutput | None
     ) -> ModelOutput | None:
         """Restore what the language model returns, and remember its cache; after an exception `output` is None."""
         running, self._pass = self._pass, None
@@ -243,10 +245,26 @@ class PruningSession:
                 self.records.append(running.record)
         return running.finish(output)
 
-    @torch.compiler.disable
-    def _forget_inputs(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+    @_uncompiled
+    def _forget_inputs(self, _module: nn.Module, _args: tuple[Any, ...], _output: object) -> None:
         """Drop what the multimodal model was called with, also when it failed before the language model ran."""
         self._arguments = {}
+
+    def _continued(self, cache: Cache, seen: int, kwargs: Mapping[str, Any]) -> Decode | None:
+        """Return the step that goes on with a pruned cache, or None if the cache is none such."""
+        if not seen:
+            # It is new, or was reset.
+            self._memories.pop(cache, None)
+            return None
+        memory = self._memories.get(cache)
+        if memory is None:
+            check_unknown_cache(cache, len(self._plan.layers))
+            return None
+        batch, length, _ = kwargs["inputs_embeds"].shape
+        check_continuation(memory, seen, batch)
+        memory = memory.for_batch(batch)
+        real = unpadded(kwargs.get("attention_mask"), past=memory.real, length=length)
+        return Decode(self._plan, memory, real, cache)
 
     def _replayed(self, arguments: Mapping[str, Any], kwargs: Mapping[str, Any]) -> Replay | None:
         """Return the run that this one continues, or a new one; None where a cache or gradients are in play."""

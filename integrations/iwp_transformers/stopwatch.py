@@ -20,7 +20,10 @@ class Stopwatch:
     def __init__(self, device: torch.device) -> None:
         self._on_cuda = device.type == "cuda"
         if self._on_cuda:
-            self._start, self._stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            self._start, self._stop = (
+                torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+                for _ in range(2)
+            )
             self._stream = torch.cuda.current_stream(device)
         self._seconds = 0.0
 
@@ -44,5 +47,5 @@ class Stopwatch:
         """Seconds that the block took; on CUDA this waits until the device has done it."""
         if self._on_cuda:
             self._stop.synchronize()
-            return self._start.elapsed_time(self._stop) / 1000
+            return float(self._start.elapsed_time(self._stop)) / 1000
         return self._seconds

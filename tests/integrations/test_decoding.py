@@ -100,7 +100,9 @@ def test_a_second_text_turn_continues_on_the_same_cache(family: str, kind: str, 
         longer = with_tokens(inputs, torch.cat((first.sequences[:, inputs["input_ids"].shape[1] :], question), dim=1))
         longer["attention_mask"][:, -3:] = asked
         text_only = {name: part for name, part in longer.items() if "pixel" not in name and name != "image_sizes"}
-        text_only = {name: part for name, part in text_only.items() if name not in ("batch_num_images", "image_grid_thw")}
+        text_only = {
+            name: part for name, part in text_only.items() if name not in ("batch_num_images", "image_grid_thw")
+        }
         second = model.generate(**text_only, past_key_values=cache, **options)
 
     dropped = torch.zeros(longer["input_ids"].shape, dtype=torch.bool)

@@ -72,9 +72,7 @@ def test_the_miniatures_notice_what_was_dropped(family: str) -> None:
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 5e-2), (torch.float16, 1e-2)])
 @pytest.mark.parametrize("family", FACTORIES)
-def test_half_precision_is_as_close_as_its_rounding_allows(
-    family: str, dtype: torch.dtype, tolerance: float
-) -> None:
+def test_half_precision_is_as_close_as_its_rounding_allows(family: str, dtype: torch.dtype, tolerance: float) -> None:
     """In half precision the rows agree within the rounding of the type."""
     model = FACTORIES[family]().to(dtype)
     inputs = make_inputs(model, MEDIA["images"])

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
+from transformers import PreTrainedConfig
 
 from iwp_transformers.geometry import Region
 
@@ -13,7 +14,7 @@ __all__ = ["Family", "Medium", "Projector", "RegionReader", "Rotator", "llama_pr
 
 Projector = Callable[[nn.Module, Tensor, str], Tensor]
 Rotator = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
-RegionReader = Callable[[Any, Mapping[str, Any], int], tuple[Region, ...]]
+RegionReader = Callable[[PreTrainedConfig, Mapping[str, Any], int], tuple[Region, ...]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +57,9 @@ def llama_projection(layer: nn.Module, hidden: Tensor, name: str) -> Tensor:
     torch.Tensor
         Shape (heads, n, D), before rotary embedding.
     """
-    attention: Any = layer.self_attn
-    normed = layer.input_layernorm(hidden)
+    block: Any = layer
+    attention = block.self_attn
+    normed = block.input_layernorm(hidden)
     heads: Tensor = getattr(attention, f"{name}_proj")(normed).unflatten(-1, (-1, attention.head_dim))
     norm = getattr(attention, f"{name}_norm", None)
     if norm is not None:
@@ -116,7 +118,7 @@ class Family:
     project: Projector = llama_projection
     rotate: Rotator = llama_rotation
 
-    def token_ids(self, config: Any, features: Mapping[str, Any]) -> list[int]:
+    def token_ids(self, config: PreTrainedConfig, features: Mapping[str, Any]) -> list[int]:
         """Return the placeholder ids that stand for features in this call.
 
         A placeholder id without features is text: a model may sample one while it decodes.
@@ -131,6 +133,4 @@ class Family:
     def features(self, arguments: Mapping[str, Any]) -> tuple[Any, ...]:
         """Return the objects that bring visual features, to tell by identity whether two calls see the same."""
         encoded = arguments.get("mm_encoder_outputs") or {}
-        return tuple(
-            item for medium in self.media for item in (arguments.get(medium.pixels), encoded.get(medium.name))
-        )
+        return tuple(item for medium in self.media for item in (arguments.get(medium.pixels), encoded.get(medium.name)))
