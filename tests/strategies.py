@@ -45,13 +45,15 @@ def sample(  # noqa: PLR0913 - every size of the glossary is a choice of its own
     value_width: int = 3,
     clusters: int | None = None,
     key_bias: float = 0.0,
+    query_bias: float = 0.0,
     noise: float = 0.3,
     spread: float = 1.0,
 ) -> Tokens:
     """Draw one sample from a seed: independent tokens, or noisy copies of a few cluster centres.
 
-    `key_bias` is the length of a constant vector in every key of a head, as trained models have it; `spread` scales
-    keys and queries. No two tokens tie except with probability zero.
+    `key_bias` is the length of a constant vector in every key of a head, as trained models have it, `query_bias` the
+    part of the queries along it, which lifts all logits; `spread` scales keys and queries. No two tokens tie
+    except with probability zero.
     """
     rng = np.random.default_rng(seed)
     centres = tokens if clusters is None else clusters
@@ -63,12 +65,13 @@ def sample(  # noqa: PLR0913 - every size of the glossary is a choice of its own
 
     keys = spread * cloud(heads, width)
     bias = rng.normal(size=(heads, 1, width))
-    keys = keys + key_bias * bias / np.linalg.norm(bias, axis=-1, keepdims=True)
+    direction = bias / np.linalg.norm(bias, axis=-1, keepdims=True)
+    queries = spread * rng.normal(size=(heads, group, width)) + query_bias * direction
     lengths = np.exp(0.5 * rng.normal(size=(1, tokens, 1)))
     return Tokens(
-        keys=keys,
+        keys=keys + key_bias * direction,
         values=lengths * cloud(heads, value_width),
-        queries=spread * rng.normal(size=(heads * group, width)),
+        queries=queries.reshape(heads * group, width),
         hidden=cloud(width + value_width),
     )
 

@@ -61,8 +61,8 @@ from iwp_core import Kernel
 name = "contrary"
 
 
-def last(log_magnitude, duplication, count, *args, **kwargs):
-    return np.arange(log_magnitude.shape[0])[-count:]
+def last(log_magnitude, *args, **kwargs):
+    return np.arange(log_magnitude.shape[0])[-5:]
 
 
 kernels = {"progressive_chunked_mmr": Kernel(run=last)}

@@ -22,7 +22,7 @@ class Blocker:
             raise ImportError(f"{fullname} must not be imported here")
         return None
 
-sys.meta_path.insert(0, Blocker({names!r}))
+sys.meta_path.insert(0, Blocker(NAMES))
 """
 SELECTION = """
 from {library} import asarray, linspace, reshape
@@ -35,7 +35,7 @@ assert kept.shape == (2,)
 
 def run(*, blocked: tuple[str, ...], code: str) -> subprocess.CompletedProcess[str]:
     """Run code in a fresh interpreter in which some libraries cannot be imported."""
-    source = BLOCKER.format(names=set(blocked)) + textwrap.dedent(code)
+    source = f"NAMES = {set(blocked)!r}\n" + BLOCKER + textwrap.dedent(code)
     return subprocess.run([sys.executable, "-W", "error", "-c", source], capture_output=True, text=True, check=False)
 
 

@@ -22,7 +22,7 @@ REALISTIC = [
 
 def realistic(index: int, seed: int) -> Tokens:
     """Draw clustered tokens at a model's size; with a key bias their logits reach the hundreds."""
-    return sample(seed, **REALISTIC[index], noise=0.5)
+    return sample(seed, **REALISTIC[index], query_bias=10.0, noise=0.5)
 
 
 @cache
