@@ -14,11 +14,16 @@ from iwp_core.duplication import PairwiseDuplication
 __all__ = ["largest", "progressive_chunked_mmr"]
 
 BLOCK = 512
-"""Rows and columns of duplication computed at a time."""
+"""Columns of duplication computed at a time, and rows too where there are that many columns."""
+
+MOST_ROWS = 2048
+"""Rows computed at a time where there are few columns."""
 
 PATIENCE = 128
 """Least number of leading candidates whose missed penalties are caught up on together."""
 
+WORTHWHILE = 16384
+"""Pairs that cost about what a round of bookkeeping costs: where a chunk is small, more candidates catch up at once."""
 
 ROUND = 64
 """Candidates catch up in multiples of this many: few shapes, for libraries that compile each one anew."""
@@ -81,9 +86,11 @@ class _Candidates:
     def catch_up(self, size: int) -> None:
         """Apply missed penalties until the `size` best scores miss none."""
         xp, latest = self.xp, len(self.chunks)
-        count = self.scores.shape[0]
+        if latest == 0:
+            return
+        together = max(size, PATIENCE, WORTHWHILE // self.chunks[-1].shape[0])
         while True:
-            best = largest(self.scores, min(max(size, PATIENCE), count))
+            best = largest(self.scores, min(together, self.scores.shape[0]))
             behind = self.applied < latest
             if not xp.any(behind & (self.scores >= best[size - 1])):
                 return
@@ -119,7 +126,7 @@ class _Candidates:
         ends = list(accumulate(chunk.shape[0] for chunk in chunks))
         members = xp.concat(chunks)
         parts: list[list[Array]] = [[] for _ in chunks]
-        for rows in tiles(tokens.shape[0], BLOCK):
+        for rows in tiles(tokens.shape[0], min(MOST_ROWS, max(BLOCK, BLOCK**2 // members.shape[0]))):
             running: list[Array | None] = [None for _ in chunks]
             for cols in tiles(members.shape[0], BLOCK):
                 block = self.duplication(tokens[rows], members[cols])

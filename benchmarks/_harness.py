@@ -1,0 +1,84 @@
+"""What every benchmark shares: the header of a result file, timing, peak memory."""
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+PACKAGES = ("iwp", "torch", "numpy", "transformers", "triton", "cupy-cuda12x", "array-api-compat")
+
+
+def header(command: str, **conditions: Any) -> dict[str, Any]:
+    """Describe a run: command, device, versions, commit, date, and the conditions of the benchmark."""
+    commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=False)
+    edited = subprocess.run(["git", "status", "--porcelain"], capture_output=True, text=True, check=False)
+    return {
+        "command": command,
+        "device": _device(),
+        "python": platform.python_version(),
+        "versions": _versions(),
+        "commit": commit.stdout.strip() + (" with uncommitted changes" if edited.stdout.strip() else ""),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        **conditions,
+    }
+
+
+def _device() -> str:
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        if line.startswith("model name"):
+            return f"{line.partition(':')[2].strip()}, {os.cpu_count()} cores"
+    return platform.processor() or platform.machine()
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def seconds(call: Callable[[], object], repeats: int) -> dict[str, Any]:
+    """Run a call once to warm up (if repeated) and `repeats` times on the clock; median and spread in seconds."""
+    if repeats > 1:
+        call()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return {"median": statistics.median(times), "least": min(times), "most": max(times), "repeats": repeats}
+
+
+def peak_extra_bytes(call: Callable[[], object]) -> int:
+    """Return how far a call lifts the resident memory of this process above where it was (Linux only)."""
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # resets the high-water mark
+    before = _status_bytes("VmRSS")
+    call()
+    return max(0, _status_bytes("VmHWM") - before)
+
+
+def _status_bytes(field: str) -> int:
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) * 1024
+    msg = f"/proc/self/status has no field {field}"
+    raise RuntimeError(msg)
+
+
+def write(name: str, result: dict[str, Any]) -> Path:
+    """Write one JSON file of results and return its path."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    return path

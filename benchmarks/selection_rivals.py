@@ -1,0 +1,85 @@
+"""Plain torch versions of the selections that `select_tokens` is timed against.
+
+Each is written as its paper states it, with the cheap improvements that leave its answer alone (a running extremum
+instead of one over all chosen tokens), so that ratios flatter nobody.
+"""
+
+import torch
+from torch import Tensor
+
+CHUNK, GROWTH, PENALTY, FLOOR = 2, 2, 5.0, 0.01
+
+
+def magnitude(keys: Tensor, values: Tensor, queries: Tensor) -> Tensor:
+    """Return the log of equation 10's head mean, up to min-max scaling, shape (N,)."""
+    heads, _, width = keys.shape
+    logits = torch.matmul(queries.unflatten(0, (heads, -1)), keys.mT) / width**0.5
+    return torch.logsumexp((logits + values.norm(dim=-1).log()[:, None]).flatten(0, 1), dim=0)
+
+
+def _features(keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    scaled = (keys - keys.mean(dim=1, keepdim=True)) * keys.shape[-1] ** -0.25
+    return scaled, scaled.square().sum(-1) / 2, values / values.norm(dim=-1, keepdim=True)
+
+
+def _duplication(features: tuple[Tensor, Tensor, Tensor], rows: Tensor, cols: Tensor) -> Tensor:
+    scaled, half_squares, units = features
+    exponent = scaled[:, rows] @ scaled[:, cols].mT - half_squares[:, rows, None] - half_squares[:, None, cols]
+    return (exponent.clamp(max=0).exp() * (units[:, rows] @ units[:, cols].mT)).square().mean(0)
+
+
+def _log_scores(keys: Tensor, values: Tensor, queries: Tensor) -> Tensor:
+    scores = magnitude(keys, values, queries)
+    low, high = scores.min(), scores.max()
+    return scores + torch.log(-torch.expm1(low - scores)) - high - torch.log(-torch.expm1(low - high))
+
+
+def dense_pc_mmr(keys: Tensor, values: Tensor, queries: Tensor, count: int) -> Tensor:
+    """Run algorithm 1 as printed: every remaining token meets every chunk."""
+    scores = _log_scores(keys, values, queries)
+    features = _features(keys, values)
+    remaining = torch.arange(keys.shape[1])
+    chosen: list[Tensor] = []
+    size, left = CHUNK, count
+    while left:
+        take = min(size, left)
+        order = torch.argsort(scores[remaining], descending=True, stable=True)
+        chosen.append(remaining[order[:take]])
+        remaining = remaining[order[take:]].sort().values
+        left -= take
+        if left:
+            shared = _duplication(features, remaining, chosen[-1]).amax(dim=1)
+            scores[remaining] += torch.log((1 - PENALTY * shared).clamp(min=FLOOR))
+        size *= GROWTH
+    return torch.cat(chosen).sort().values
+
+
+def greedy_mmr(keys: Tensor, values: Tensor, queries: Tensor, count: int) -> Tensor:
+    """Run greedy MMR (trade-off 0.5), one token a step with a running maximum."""
+    relevance = _log_scores(keys, values, queries).exp()
+    features = _features(keys, values)
+    everyone = torch.arange(keys.shape[1])
+    shared = torch.zeros_like(relevance)
+    best = relevance.argmax()
+    chosen = [best]
+    relevance[best] = -torch.inf
+    for _ in range(count - 1):
+        shared = torch.maximum(shared, _duplication(features, everyone, best[None])[:, 0])
+        best = (0.5 * relevance - 0.5 * shared).argmax()
+        chosen.append(best)
+        relevance[best] = -torch.inf
+    return torch.stack(chosen).sort().values
+
+
+def max_min_greedy(keys: Tensor, values: Tensor, queries: Tensor, count: int) -> Tensor:  # noqa: ARG001 - one signature for all
+    """Run DivPrune's farthest-point greedy on cosine distances, heads side by side as one feature vector."""
+    features = torch.nn.functional.normalize(keys.transpose(0, 1).flatten(1), dim=-1)
+    distances = 1 - features @ features.T
+    chosen = [distances.kthvalue(2, dim=0).values.argmax()]
+    nearest = distances[chosen[0]].clone()
+    nearest[chosen[0]] = -torch.inf
+    for _ in range(count - 1):
+        chosen.append(nearest.argmax())
+        nearest = torch.minimum(nearest, distances[chosen[-1]])
+        nearest[chosen[-1]] = -torch.inf
+    return torch.stack(chosen).sort().values
