@@ -27,6 +27,8 @@ from transformers import (
 from transformers import logging as transformers_logging
 from typer.testing import CliRunner, Result
 
+from iwp_core import MMR, PCMMR, Strategy, TopK
+from iwp_transformers import PruningSession, prune_visual_tokens
 from iwp_transformers.cli import generate as command
 from iwp_transformers.cli.loading import LoadingError, load_processor
 from iwp_transformers.cli.media import MediaError, read_image, read_video
@@ -212,6 +214,29 @@ def test_command_with_the_whole_budget_answers_as_the_model_does(weights: Path, 
 
     left, right = row(result.output, "answer")
     assert left == right
+
+
+@pytest.mark.parametrize(("name", "strategy"), [("pc-mmr", PCMMR()), ("mmr", MMR()), ("top-k", TopK())])
+@pytest.mark.usefixtures("without_torchvision")
+def test_command_hands_its_options_on(
+    name: str, strategy: Strategy, weights: Path, picture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Strategy, budget, layer, number format and attention are those of the command line."""
+    seen: dict[str, Any] = {}
+
+    def prune(model: Any, **options: object) -> PruningSession:
+        seen.update(options, dtype=model.dtype, attention=model.config._attn_implementation)
+        return prune_visual_tokens(model, budget=1.0, layer=1)
+
+    monkeypatch.setattr(command, "prune_visual_tokens", prune)
+
+    invoke(
+        *("--model", weights, "--image", picture, "--prompt", QUESTION, "--budget", "7", "--layer", "2"),
+        *("--strategy", name, "--dtype", "bfloat16", "--attention", "eager", "--max-new-tokens", "1"),
+    )
+
+    expected = {"budget": 7, "layer": 2, "strategy": strategy, "dtype": torch.bfloat16, "attention": "eager"}
+    assert seen == expected
 
 
 @pytest.mark.parametrize(
