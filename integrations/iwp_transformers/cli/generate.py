@@ -71,8 +71,9 @@ def generate(
 ) -> None:
     """Answer a question about images and videos while dropping most of their tokens.
 
-    Prints the answer, how many visual tokens were kept, how long prefill and decoding took, and the memory; with
-    --compare, the same for the model as it is. Each answer is timed after an unmeasured warm-up of one token.
+    Prints the answer, the visual tokens kept, the time of prefill and decoding,
+    and the memory; with --compare, also those of the model as it is. Times are
+    taken after an unmeasured warm-up of one token.
     """
     console = Console()
     tokens = _budget(budget)
