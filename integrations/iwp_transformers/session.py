@@ -200,21 +200,22 @@ class PruningSession:
         self._arguments = self._signature.bind_partial(module, *args, **kwargs).arguments
 
     @_uncompiled
-    def _begin(self, _module: nn.Module, _args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _begin(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Tell a prefill that prunes from a step on a pruned cache, from anything else."""
         arguments, self._arguments, self._pass = self._arguments, {}, None
+        # The multimodal model hands embeddings over; called by itself, the language model may be given ids.
         embeddings = kwargs.get("inputs_embeds")
-        if embeddings is None:
-            return
+        tokens: Tensor = kwargs.get("input_ids", *args[:1]) if embeddings is None else embeddings
         cache = kwargs.get("past_key_values")
         seen = 0 if cache is None else int(cache.get_seq_length())
-        visual = self._visual_tokens(arguments, embeddings)
+        visual = self._visual_tokens(arguments)
         if visual is not None:
             check_prefill(self._plan, kwargs, seen)
+            visual = visual.to(tokens.device)
             real = unpadded(kwargs.get("attention_mask"), past=visual[:, :0], length=visual.shape[1])
             self._pass = Prefill(self._plan, visual, real, self._replayed(arguments, kwargs))
         elif cache is not None:
-            self._pass = self._continued(cache, seen, kwargs)
+            self._pass = self._continued(cache, seen, tokens, kwargs.get("attention_mask"))
 
     @_uncompiled
     def _enter_layer(
@@ -250,7 +251,7 @@ class PruningSession:
         """Drop what the multimodal model was called with, also when it failed before the language model ran."""
         self._arguments = {}
 
-    def _continued(self, cache: Cache, seen: int, kwargs: Mapping[str, Any]) -> Decode | None:
+    def _continued(self, cache: Cache, seen: int, tokens: Tensor, attention_mask: object) -> Decode | None:
         """Return the step that goes on with a pruned cache, or None if the cache is none such."""
         if not seen:
             # It is new, or was reset.
@@ -260,10 +261,10 @@ class PruningSession:
         if memory is None:
             check_unknown_cache(cache, len(self._plan.layers))
             return None
-        batch, length, _ = kwargs["inputs_embeds"].shape
+        batch, length = tokens.shape[:2]
         check_continuation(memory, seen, batch)
         memory = memory.for_batch(batch)
-        real = unpadded(kwargs.get("attention_mask"), past=memory.real, length=length)
+        real = unpadded(attention_mask, past=memory.real, length=length)
         return Decode(self._plan, memory, real, cache)
 
     def _replayed(self, arguments: Mapping[str, Any], kwargs: Mapping[str, Any]) -> Replay | None:
@@ -274,7 +275,7 @@ class PruningSession:
         continued = self._replay and self._replay.continued(tokens, features)
         return continued or Replay(tokens, features, None, tokens.shape[1])
 
-    def _visual_tokens(self, arguments: Mapping[str, Any], embeddings: Tensor) -> Tensor | None:
+    def _visual_tokens(self, arguments: Mapping[str, Any]) -> Tensor | None:
         """Return which tokens of the call stand for visual features, shape (B, T), or None where none does."""
         if not arguments:
             # The language model was called by itself, with text.
@@ -282,4 +283,4 @@ class PruningSession:
         tokens = check_ids(arguments.get("input_ids"))
         ids = self._plan.family.token_ids(self._model_config, arguments)
         visual = torch.isin(tokens, torch.tensor(ids, dtype=tokens.dtype, device=tokens.device))
-        return visual.to(embeddings.device) if ids and bool(visual.any()) else None
+        return visual if ids and bool(visual.any()) else None

@@ -38,6 +38,7 @@ def unpadded_attention(
     key, value = (part.repeat_interleave(groups, dim=1) for part in (key, value))
     batch, _, new, _ = query.shape
     if attention_mask is None and batch == 1 and new > 1 and position_ids is not None:
+        assert position_ids.shape[-1] == new
         assert bool((position_ids.diff() == 1).all()), "positions with gaps would be taken for packed sequences"
     mask = key.new_ones(batch, key.shape[2], dtype=torch.bool) if attention_mask is None else attention_mask.bool()
     key, value = key[:, :, : mask.shape[1]], value[:, :, : mask.shape[1]]

@@ -167,6 +167,24 @@ def test_one_pruned_prompt_can_be_repeated_for_several_continuations(layer: int)
         assert_close(row, expected[0, -1:])
 
 
+def test_the_language_model_may_be_called_by_itself_on_a_pruned_cache() -> None:
+    """Ids given to the inner text stack continue the sequence as exactly as through the whole model."""
+    model = FACTORIES["llava-onevision"]()
+    inputs = make_inputs(model, PROMPTS)
+    tokens = torch.tensor([[33], [34]])
+
+    with prune_visual_tokens(model, budget=0.3, layer=1, selector=scattered) as session, torch.no_grad():
+        cache = model(**positioned(model, inputs), use_cache=True).past_key_values
+        positions = inputs["attention_mask"].sum(1, keepdim=True)
+        text = model.model.language_model
+        mask = with_tokens(inputs, tokens)["attention_mask"]
+        states = text(tokens, attention_mask=mask, position_ids=positions, past_key_values=cache).last_hidden_state
+
+    dropped = dropped_tokens(session.records[-1], inputs["input_ids"].shape)
+    expected = true_logits(model, with_tokens(inputs, tokens), 1, dropped)
+    assert_close(model.lm_head(states), expected[:, -1:])
+
+
 def test_a_placeholder_that_the_model_samples_is_text() -> None:
     """An image id among decoded tokens brings no features: it is decoded on, and kept."""
     model = FACTORIES["llava-onevision"]()
