@@ -155,7 +155,8 @@ def kept_tokens_figure(
     An image that the model saw at two resolutions gets two panels. A video shows at most eight steps of its token grid,
     evenly spread, each over its middle frame.
     """
-    regions = family_of(model).regions(model.config, inputs, sample)
+    config: Any = model.config
+    regions = family_of(model).regions(config, inputs, sample)
     visual, kept = record.visual[sample].cpu(), record.kept[sample].cpu()
     if len(regions) != len(visual):
         msg = f"`inputs` has {len(regions)} visual tokens in sample {sample}, `record` {len(visual)}: expected the same"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.machinery
 import os
 import re
 import subprocess
@@ -10,7 +9,6 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -19,7 +17,6 @@ import torch
 import typer
 from PIL import Image
 from transformers import (
-    AutoProcessor,
     BertConfig,
     LlavaOnevisionForConditionalGeneration,
     Qwen2_5_VLForConditionalGeneration,
@@ -30,12 +27,8 @@ from typer.testing import CliRunner, Result
 from iwp_core import MMR, PCMMR, Strategy, TopK
 from iwp_transformers import PruningSession, prune_visual_tokens
 from iwp_transformers.cli import generate as command
-from iwp_transformers.cli.loading import LoadingError, load_processor
-from iwp_transformers.cli.media import MediaError, read_image, read_video
-from iwp_transformers.cli.requirements import torchvision_trouble
-from iwp_transformers.cli.timing import TimedAnswer, timed_answer
+from iwp_transformers.cli.media import read_image
 from tests.integrations.processors import (
-    IDS,
     PillowQwenProcessor,
     coordinate_picture,
     onevision_config,
@@ -282,159 +275,3 @@ def test_command_refuses_with_one_clear_sentence(
     assert result.exit_code == code, result.output
     assert re.search(message, " ".join(re.sub(r"[│\s]+", " ", result.output).split()))
     assert isinstance(result.exception, SystemExit)
-
-
-def test_missing_torchvision_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The advice names the library, that it is not installed, and the PyTorch it has to match."""
-    monkeypatch.setitem(sys.modules, "torchvision", None)
-
-    assert re.search(r"not installed: install the build that belongs to your PyTorch \d", torchvision_trouble() or "")
-
-
-class BrokenTorchvision:
-    """Finder of a torchvision that fails as one for another PyTorch does."""
-
-    @classmethod
-    def find_spec(cls, name: str, *_: object) -> importlib.machinery.ModuleSpec | None:
-        """Answer for torchvision alone."""
-        return importlib.machinery.ModuleSpec(name, cls()) if name == "torchvision" else None  # type: ignore[arg-type]
-
-    def create_module(self, spec: importlib.machinery.ModuleSpec) -> None:
-        """Leave it to Python."""
-
-    def exec_module(self, module: ModuleType) -> None:  # noqa: ARG002 the signature is Python's
-        """Fail as torchvision does."""
-        msg = "operator torchvision::nms does not exist"
-        raise RuntimeError(msg)
-
-
-def test_broken_torchvision_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What its import said is passed on, with what to install."""
-    monkeypatch.delitem(sys.modules, "torchvision", raising=False)
-    monkeypatch.setattr(sys, "meta_path", [BrokenTorchvision, *sys.meta_path])
-
-    trouble = torchvision_trouble() or ""
-
-    assert "does not load (operator torchvision::nms does not exist): install the build" in trouble
-
-
-def test_processor_that_fails_for_want_of_torchvision_says_so(monkeypatch: pytest.MonkeyPatch, weights: Path) -> None:
-    """Whatever Transformers says, the reason that the user can mend is what is printed."""
-
-    def fail(*_: object, **__: object) -> None:
-        msg = "Could not import module 'AutoProcessor'"
-        raise ModuleNotFoundError(msg)
-
-    monkeypatch.setitem(sys.modules, "torchvision", None)
-    monkeypatch.setattr(AutoProcessor, "from_pretrained", fail)
-
-    with pytest.raises(LoadingError, match="needs torchvision, which is not installed"):
-        load_processor(str(weights), local_files_only=True)
-
-
-def test_video_frames_are_spread_from_first_to_last(tmp_path: Path) -> None:
-    """The frames taken begin with the first, end with the last and are evenly apart."""
-    np.save(tmp_path / "video.npy", np.arange(9, dtype=np.uint8)[:, None, None, None] * np.ones((9, 2, 2, 3), np.uint8))
-
-    video = read_video(tmp_path / "video.npy", 3)
-
-    assert video.indices == [0, 4, 8]
-    np.testing.assert_array_equal(video.frames[:, 0, 0, 0], [0, 4, 8])
-
-
-def test_short_video_gives_all_its_frames(tmp_path: Path) -> None:
-    """Asking for more frames than there are is no error."""
-    for number in range(3):
-        coordinate_picture(8, 8, number / 3).save(tmp_path / f"{number}.png")
-
-    assert read_video(tmp_path, 16).frames.shape == (3, 8, 8, 3)
-
-
-@pytest.mark.parametrize(
-    ("array", "message"),
-    [
-        (np.zeros((2, 4, 4, 3)), r"holds float64 \(2, 4, 4, 3\), expected uint8"),
-        (np.zeros((4, 4, 3), np.uint8), r"expected uint8 of shape \(frames, height, width, 3\)"),
-        (np.zeros((0, 4, 4, 3), np.uint8), r"holds uint8 \(0, 4, 4, 3\)"),
-        (np.array([{}]), r"cannot be read as an array"),
-    ],
-    ids=["fractions", "one frame", "no frame", "objects"],
-)
-def test_array_that_is_no_video_is_refused(array: np.ndarray, message: str, tmp_path: Path) -> None:
-    """What the array is and what it should be are both told."""
-    np.save(tmp_path / "video.npy", array)
-
-    with pytest.raises(MediaError, match=message):
-        read_video(tmp_path / "video.npy", 4)
-
-
-def test_folder_without_images_is_refused(tmp_path: Path) -> None:
-    """An empty folder is no video."""
-    with pytest.raises(MediaError, match="holds no image files"):
-        read_video(tmp_path, 4)
-
-
-def test_folder_of_different_sizes_is_refused(tmp_path: Path) -> None:
-    """Frames of one video have one size."""
-    for size in (8, 9):
-        coordinate_picture(size, 8).save(tmp_path / f"{size}.png")
-
-    with pytest.raises(MediaError, match="frames of different sizes"):
-        read_video(tmp_path, 4)
-
-
-def test_video_file_without_pyav_says_what_else_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """PyAV is named, and the two forms that need nothing."""
-    monkeypatch.setitem(sys.modules, "av", None)
-    (tmp_path / "video.mp4").touch()
-
-    with pytest.raises(MediaError, match=r"need PyAV .*a folder of frames or a \.npy array needs nothing"):
-        read_video(tmp_path / "video.mp4", 4)
-
-
-def test_video_file_gives_its_frames_and_rate(tmp_path: Path) -> None:
-    """A file written with PyAV is read back: which frames, how many there are, how fast they follow."""
-    av = pytest.importorskip("av", reason="video files are read with PyAV, which is not installed")
-    with av.open(str(tmp_path / "video.mp4"), "w") as container:
-        stream = container.add_stream("mpeg4", rate=8)
-        stream.width, stream.height = 64, 48
-        for number in range(20):
-            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 12 * number, np.uint8), format="rgb24")
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-
-    video = read_video(tmp_path / "video.mp4", 4)
-
-    assert (video.total, video.indices, video.rate) == (20, [0, 6, 13, 19], 8.0)
-    np.testing.assert_allclose(video.frames.mean(axis=(1, 2, 3)), [0, 72, 156, 228], atol=6)
-
-
-def test_file_that_is_no_video_is_refused(tmp_path: Path) -> None:
-    """PyAV's reason is passed on."""
-    pytest.importorskip("av", reason="video files are read with PyAV, which is not installed")
-    (tmp_path / "video.mp4").write_text("no video")
-
-    with pytest.raises(MediaError, match="is not a video that PyAV can read"):
-        read_video(tmp_path / "video.mp4", 4)
-
-
-def test_timed_answer_holds_the_answer_alone(weights: Path) -> None:
-    """The ids are those that follow the prompt, and the time is split at the first of them."""
-    model: Any = Qwen2_5_VLForConditionalGeneration.from_pretrained(weights)
-    inputs = {"input_ids": torch.tensor([[IDS["what"], IDS["is"], IDS["this"]]])}
-    inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
-    expected = model.generate(**inputs, max_new_tokens=4, do_sample=False)[0, 3:]
-
-    answer = timed_answer(model, inputs, 4)
-
-    assert answer.ids.tolist() == expected.tolist()
-    assert answer.prefill_seconds > 0
-    assert answer.peak_bytes is None
-
-
-@pytest.mark.parametrize(("count", "rate"), [(5, 2.0), (1, None)])
-def test_rate_counts_the_tokens_after_the_first(count: int, rate: float | None) -> None:
-    """The first token belongs to the prefill, so that five tokens in two seconds of decoding are two a second."""
-    answer = TimedAnswer(ids=torch.zeros(count), prefill_seconds=9.0, decode_seconds=2.0, peak_bytes=None)
-
-    assert answer.tokens_per_second == rate
