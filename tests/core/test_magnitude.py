@@ -61,12 +61,12 @@ def test_a_metric_that_reads_no_query_takes_none(xp: Library, metric: str) -> No
 @metrics
 def test_equal_candidates_all_have_magnitude_one(xp: Library, metric: str) -> None:
     """Min-max scaling of equal scores would divide zero by zero; the contract says ones."""
-    tokens = sample(2).at(np.zeros(9, dtype=np.intp))
+    tokens = sample(2).at(np.zeros(12, dtype=np.intp))
     keys, values, queries = xp.arrays(tokens)
 
     magnitude = iwp_core.information_magnitude(queries, keys, values, metric=metric)
 
-    np.testing.assert_array_equal(xp.numpy(magnitude), np.ones(9))
+    np.testing.assert_array_equal(xp.numpy(magnitude), np.ones(12))
 
 
 @reductions
@@ -86,16 +86,16 @@ def test_a_token_without_value_has_magnitude_zero(xp: Library, heads: str) -> No
 @metrics
 def test_candidates_that_are_all_zero_give_no_nan(xp: Library, metric: str, heads: str) -> None:
     """Where no token carries anything, all are equal, so all have one."""
-    zeros = xp.array(np.zeros((2, 5, 4)))
+    zeros = xp.array(np.zeros((2, 12, 4)))
 
     magnitude = iwp_core.information_magnitude(xp.array(np.zeros((4, 4))), zeros, zeros, metric=metric, heads=heads)
 
-    np.testing.assert_array_equal(xp.numpy(magnitude), np.ones(5))
+    np.testing.assert_array_equal(xp.numpy(magnitude), np.ones(12))
 
 
 def test_softmax_mean_lets_no_head_decide_alone(xp: Library) -> None:
     """A head with large logits outshouts the raw mean; divided by its sum it has one vote like the others."""
-    tokens = sample(4, tokens=6, heads=2, group=1, width=2)
+    tokens = sample(4)
     tokens.values[...] = 1.0
     tokens.keys[...] = 0.0
     tokens.keys[0, 1], tokens.keys[1, 5] = 30.0, 60.0

@@ -91,6 +91,8 @@ def test_half_precision_keeps_at_least_97_of_100_of_the_oracles_tokens(xp: Libra
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_few_tokens_with_a_key_bias_are_the_oracles(xp: Library, dtype: str) -> None:
     """The same bar at a size that every library runs: 80 tokens, keys of norm 300."""
+    if dtype == "float64":
+        xp.skip_if_shapes_are_compiled()
     tokens = sample(3, tokens=80, width=64, value_width=16, clusters=8, key_bias=300.0)
     arrays = xp.arrays(tokens, dtype)
     keys, values, queries = (xp.numpy(x).astype(np.float64) for x in arrays)
@@ -115,7 +117,9 @@ def test_nothing_overflows_or_turns_into_nan(xp: Library, extreme: str, kernel: 
     """Magnitudes and duplications stay within [0, 1] at any scale that the dtype can hold."""
     if dtype in {"float16", "bfloat16"} and dtype not in xp.halves:
         pytest.skip(f"{xp.name} has no {dtype}")
-    keys, values, queries = xp.arrays(sample(0, tokens=30, **EXTREMES[extreme]), dtype)
+    if dtype != "float32":
+        xp.skip_if_shapes_are_compiled()
+    keys, values, queries = xp.arrays(sample(0, **EXTREMES[extreme]), dtype)
 
     results = [iwp_core.information_duplication(keys, values, metric=m, kernel=kernel) for m in ("dual", "key")]
     results += [
@@ -126,14 +130,14 @@ def test_nothing_overflows_or_turns_into_nan(xp: Library, extreme: str, kernel: 
     for result in results:
         read = xp.numpy(result)
         assert ((read >= 0.0) & (read <= 1.0)).all()
-    assert iwp_core.select_tokens(keys, values, queries, 10, kernel=kernel).shape == (10,)
+    assert iwp_core.select_tokens(keys, values, queries, 5, kernel=kernel).shape == (5,)
 
 
 @pytest.mark.parametrize("factor", [1e-30, 1e-18, 1e18, 1e30])
 @pytest.mark.parametrize("kernel", oracles.KERNELS)
 def test_lengths_whose_squares_leave_float32_are_handled(xp: Library, factor: float, kernel: str) -> None:
     """A common factor on all values cancels from magnitude and duplication, though its square is 0 or infinite."""
-    tokens = sample(1, tokens=30)
+    tokens = sample(1)
     keys, _, queries = xp.arrays(tokens, "float32")
     scaled = xp.array(tokens.values * factor, "float32")
 
@@ -147,11 +151,11 @@ def test_lengths_whose_squares_leave_float32_are_handled(xp: Library, factor: fl
 
 def test_no_warning_reaches_the_caller(xp: Library) -> None:
     """Logarithms of zero and empty products are expected, so they are made in silence."""
-    tokens = sample(2, tokens=30, key_bias=300.0)
+    tokens = sample(2, key_bias=300.0)
     tokens.values[:, ::3] = 0.0
     keys, values, queries = xp.arrays(tokens, "float32")
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for strategy in (iwp_core.PCMMR(), iwp_core.PCMMR(exponent=1), iwp_core.MMR(), iwp_core.TopK()):
-            iwp_core.select_tokens(keys, values, queries, 25, strategy=strategy)
+            iwp_core.select_tokens(keys, values, queries, 5, strategy=strategy)
