@@ -104,9 +104,15 @@ def prune_visual_tokens(  # noqa: PLR0913 - one line with all choices is the poi
     -----
     Text rows equal those of the full-length model whose layers from `layer` on may not attend to the dropped tokens.
     What the model returns keeps its shapes: rows of dropped tokens are zero in `last_hidden_state`, in the
-    `hidden_states` behind `layer`, and in `attentions`. A forward raises NotImplementedError where it could not be
-    exact: new images on a cache that holds tokens, a cache that was cropped or pruned elsewhere, `inputs_embeds`
-    without `input_ids`, packed sequences, a four-dimensional mask of the caller's, gradient checkpointing.
+    `hidden_states` behind `layer`, and in `attentions`. With ``layer=0`` the first layer hides the dropped tokens
+    instead of removing them, since its cache tells `generate` how many tokens were seen.
+
+    A forward raises NotImplementedError where it could not be exact: new images on a cache that holds tokens, a
+    prefill in chunks, a cache that was cropped, copied or pruned by another session, `inputs_embeds` without
+    `input_ids`, packed sequences, a four-dimensional mask that forbids more than padding, gradient checkpointing.
+
+    A cache that was pruned can be used while its session is open, and not after. Steps that `generate` has compiled
+    for static caches are compiled again when a session begins; what you compile yourself, compile within it.
 
     Examples
     --------
@@ -282,5 +288,7 @@ class PruningSession:
             return None
         tokens = check_ids(arguments.get("input_ids"))
         ids = self._plan.family.token_ids(self._model_config, arguments)
+        if not ids:
+            return None
         visual = torch.isin(tokens, torch.tensor(ids, dtype=tokens.dtype, device=tokens.device))
-        return visual if ids and bool(visual.any()) else None
+        return visual if bool(visual.any()) else None
