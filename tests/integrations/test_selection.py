@@ -79,11 +79,22 @@ def expected_positions(model: nn.Module, inputs: dict[str, Any], query: str, bud
     return visual[kept]
 
 
-def assert_keeps_what_the_core_says(family: str, prompts: list, *, padding: str = "left", **options: Any) -> None:
-    """Fail unless each sample of a batch keeps what the core keeps of it alone."""
+def gentle(family: str) -> nn.Module:
+    """Return a miniature whose keys in the layer that prunes are so close that duplication decides."""
     model = FACTORIES[family]()
+    keys = model.model.language_model.layers[LAYER].self_attn.k_proj
+    for parameter in keys.parameters():
+        parameter.data *= 0.1
+    return model
+
+
+def assert_keeps_what_the_core_says(
+    family: str, prompts: list, *, padding: str = "left", **options: Any
+) -> list[list[int]]:
+    """Fail unless each sample of a batch keeps what the core keeps of it alone; return that."""
+    model = gentle(family)
     inputs = make_inputs(model, prompts, padding)
-    options = {"query": "text", "budget": 0.4, **options}
+    options = {"query": "text", "budget": 0.4, "strategy": MMR(tradeoff=0.3), **options}
 
     with prune_visual_tokens(model, layer=LAYER, **options) as session, torch.no_grad():
         model(**positioned(model, inputs))
@@ -92,13 +103,14 @@ def assert_keeps_what_the_core_says(family: str, prompts: list, *, padding: str 
         single = sample_of(inputs, prompts, sample)
         offset = int(inputs["attention_mask"][sample].argmax())
         assert kept.tolist() == (expected_positions(model, single, **options) + offset).tolist()
+    return [kept.tolist() for kept in session.records[-1].kept]
 
 
 @pytest.mark.parametrize("padding", ["left", "right"])
 @pytest.mark.parametrize("family", FACTORIES)
 def test_each_sample_of_a_ragged_batch_keeps_what_the_core_keeps_of_it_alone(family: str, padding: str) -> None:
-    """The default rule on two images and one, in every family."""
-    assert_keeps_what_the_core_says(family, PROMPTS, padding=padding)
+    """The default strategy on two images and one, in every family."""
+    assert_keeps_what_the_core_says(family, PROMPTS, padding=padding, strategy=PCMMR())
 
 
 @pytest.mark.parametrize("family", ["llava-onevision", "qwen2.5-vl", "qwen2-vl"])
@@ -107,16 +119,18 @@ def test_videos_and_images_of_a_sample_are_one_pool(family: str) -> None:
     assert_keeps_what_the_core_says(family, [(3, Video(), 4, Image(), 2), (2, Video(), 3)])
 
 
-@pytest.mark.parametrize("rope_in_duplication", [True, False])
-@pytest.mark.parametrize("rope_in_magnitude", [True, False])
 @pytest.mark.parametrize("family", FACTORIES)
-def test_rotary_embedding_is_where_it_was_asked_for(
-    family: str, rope_in_magnitude: bool, rope_in_duplication: bool
-) -> None:
-    """All four settings of table E.2."""
-    rope = {"rope_in_magnitude": rope_in_magnitude, "rope_in_duplication": rope_in_duplication}
+def test_rotary_embedding_is_where_it_was_asked_for(family: str) -> None:
+    """All four settings of table E.2 keep what the core keeps, and no two of them the same."""
+    answers = [
+        assert_keeps_what_the_core_says(
+            family, PROMPTS, rope_in_magnitude=in_magnitude, rope_in_duplication=in_duplication, similarity="key"
+        )
+        for in_magnitude in (True, False)
+        for in_duplication in (True, False)
+    ]
 
-    assert_keeps_what_the_core_says(family, PROMPTS, **rope)
+    assert all(answers.count(answer) == 1 for answer in answers)
 
 
 @pytest.mark.parametrize("query", ["text", "image", "last_text"])
@@ -137,16 +151,18 @@ def test_the_query_falls_back_where_there_is_no_text_behind_the_images(query: st
         {"similarity": "kernel_key"},
         {"heads": "softmax_mean"},
         {"strategy": TopK()},
-        {"strategy": MMR(tradeoff=0.3)},
-        {"strategy": PCMMR(chunk=1, growth=1.0)},
+        {"strategy": PCMMR()},
+        {"strategy": PCMMR(chunk=1, growth=1.0, penalty=1.0)},
         {"budget": 5},
         {"budget": 1},
     ],
     ids=str,
 )
 def test_every_option_reaches_the_core(options: dict[str, Any]) -> None:
-    """Metrics, strategies and counts are those that were asked for."""
-    assert_keeps_what_the_core_says("qwen2.5-vl", PROMPTS, **options)
+    """Metrics, strategies and counts are those that were asked for, and change what is kept."""
+    answer = assert_keeps_what_the_core_says("llava-onevision", PROMPTS, **options)
+
+    assert answer != assert_keeps_what_the_core_says("llava-onevision", PROMPTS)
 
 
 @pytest.mark.parametrize("family", FACTORIES)
