@@ -82,7 +82,7 @@ def _probe(arrays: tuple[Array, ...]) -> Array:
         heads, _, width = array.shape
         for probe in range(PROBES):
             column = array[probe % heads, :, (probe * width) // PROBES]
-            mixed = mixed * GOLDEN + xp.astype(column, dtype)
+            mixed = mixed * GOLDEN + _unit_range(xp.astype(column, dtype))
     return mixed
 
 
@@ -94,11 +94,18 @@ def _fingerprint(arrays: tuple[Array, ...]) -> Array:
     for array in arrays:
         weights = xp.astype(1 + arange_indices(array.shape[-1], array), dtype) * GOLDEN
         weights = weights - xp.floor(weights) + 0.5
-        weighted = xp.astype(array, dtype) * weights
+        weighted = _unit_range(xp.astype(array, dtype)) * weights
         for head in range(array.shape[0]):
             mixed = mixed * GOLDEN + xp.max(weighted[head, :, :], axis=-1)
             mixed = mixed * GOLDEN + xp.min(weighted[head, :, :], axis=-1)
     return mixed
+
+
+def _unit_range(x: Array) -> Array:
+    """Return an array divided by its largest absolute entry, so that mixing cannot overflow."""
+    xp = namespace(x)
+    extent = xp.max(xp.abs(x))
+    return x / xp.where(extent > 0, extent, xp.ones_like(extent))
 
 
 def _repeated(values: Array) -> Array:

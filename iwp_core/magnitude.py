@@ -138,7 +138,8 @@ def log_magnitude(keys: Array, values: Array, queries: Array | None, *, metric: 
     xp = namespace(keys)
     scores = _log_scores(keys, values, queries, metric=metric, kernel=kernel)
     if heads == "softmax_mean":
-        scores = scores - _log_sum(scores, axis=1)
+        total = _log_sum(scores, axis=1)
+        scores = scores - xp.where(total > -xp.inf, total, xp.zeros_like(total))  # a head of zeros stays one
     pooled = _log_sum(scores, axis=0)[0, :]
     twins = first_identical(*_read(keys, values, metric))
     if twins is not None:

@@ -101,18 +101,17 @@ class MMR:
         xp = namespace(log_magnitude)
         everyone = arange_indices(log_magnitude.shape[0], log_magnitude)
         twins = getattr(duplication, "identical", None)
+        chosen = [order_descending(log_magnitude)[:1]]
         relevance = self.tradeoff * xp.exp(log_magnitude)
         shared = xp.zeros_like(relevance)
-        chosen: list[Array] = []
-        is_chosen = everyone < 0
-        for _ in range(count):
-            if chosen:
-                latest = xp.concat([duplication(everyone[rows], chosen[-1]) for rows in tiles(everyone.shape[0])])[:, 0]
-                shared = xp.maximum(shared, latest if twins is None else xp.take(latest, twins))
+        is_chosen = everyone == chosen[0]
+        while len(chosen) < count:
+            latest = xp.concat([duplication(everyone[rows], chosen[-1]) for rows in tiles(everyone.shape[0])])[:, 0]
+            shared = xp.maximum(shared, latest if twins is None else xp.take(latest, twins))
             score = xp.where(is_chosen, xp.full_like(relevance, -xp.inf), relevance - (1.0 - self.tradeoff) * shared)
-            best = xp.min(everyone[score == xp.max(score)])
-            chosen.append(xp.reshape(best, (1,)))
-            is_chosen = is_chosen | (everyone == best)
+            is_best = score == xp.max(score)
+            chosen.append(xp.min(xp.where(is_best, everyone, everyone[-1:]), keepdims=True))
+            is_chosen = is_chosen | (everyone == chosen[-1])
         return xp.concat(chosen)
 
 

@@ -1,0 +1,58 @@
+# `make demo` and `make test` do all the set-up themselves: Python >= 3.11 and make are enough.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+# Tests and benchmarks run many small operations, which threads only slow down.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: help demo test lint format core-only test-oldest bench clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+$(VENV)/ready: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cli,dev]'
+	touch $@
+
+$(VENV)-core/ready: pyproject.toml constraints.txt
+	test -x $(VENV)-core/bin/python || $(PYTHON) -m venv $(VENV)-core
+	$(VENV)-core/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	touch $@
+
+$(VENV)-oldest/ready: pyproject.toml constraints.txt
+	test -x $(VENV)-oldest/bin/python || $(PYTHON) -m venv $(VENV)-oldest
+	grep -v '^transformers==' constraints.txt > $(VENV)-oldest/constraints.txt
+	$(VENV)-oldest/bin/python -m pip install --quiet --constraint $(VENV)-oldest/constraints.txt --editable '.[cli,test]' transformers==5.17.0
+	touch $@
+
+demo: $(VENV)/ready  ## prune a photograph's tokens and draw which ones stay (outputs/demo.png)
+	mkdir -p outputs
+	OMP_NUM_THREADS= $(BIN)/iwp demo --output outputs/demo.png
+
+test: $(VENV)/ready  ## run all tests
+	$(BIN)/python -m pytest --numprocesses auto
+
+lint: $(VENV)/ready  ## style, types and import boundaries
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/ready  ## rewrite the code in the project's style
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+core-only: $(VENV)-core/ready  ## the core's tests where no torch, JAX or transformers is installed
+	$(VENV)-core/bin/python -c 'import importlib.util as u; assert not any(map(u.find_spec, ("torch", "jax", "transformers")))'
+	$(VENV)-core/bin/python -m pytest --numprocesses auto tests/core tests/backends tests/contracts iwp_core
+
+test-oldest: $(VENV)-oldest/ready  ## the integration's tests on the oldest Transformers that is supported
+	$(VENV)-oldest/bin/python -m pytest --numprocesses auto tests/integrations
+
+bench: $(VENV)/ready  ## measure selection and prefill on this machine (about half an hour)
+	$(BIN)/python benchmarks/bench_selection.py
+	$(BIN)/python benchmarks/bench_prefill.py
+
+clean:  ## remove environments and outputs
+	rm -rf $(VENV) $(VENV)-core $(VENV)-oldest outputs
