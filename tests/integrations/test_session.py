@@ -94,10 +94,11 @@ def test_a_layer_that_fails_does_not_disturb_the_next_forward(model: nn.Module) 
         with pytest.raises(RuntimeError, match="stop here"):
             model(**inputs)
         handle.remove()
-        text = model.model.language_model(inputs_embeds=torch.ones(1, 3, 32)).last_hidden_state
+        angles = (torch.ones(1, 3, 8), torch.zeros(1, 3, 8))
+        alone = last(torch.ones(1, 3, 32), position_embeddings=angles)
         again = model(**inputs).logits
 
-    assert text.shape == (1, 3, 32)
+    assert alone.shape == (1, 3, 32)
     assert torch.equal(again, expected)
     assert len(session.records) == 2
 
@@ -157,23 +158,25 @@ def test_records_are_one_a_prefill_and_bounded() -> None:
         assert (record.kept[0].diff() > 0).all()
 
 
-def test_a_run_without_a_cache_that_is_no_continuation_chooses_anew() -> None:
-    """Another picture under the same words, or a longer step, is a prefill of its own."""
+@pytest.mark.parametrize("change", ["picture", "words", "two tokens", "cache", "gradients", None])
+def test_a_run_without_a_cache_that_is_no_continuation_chooses_anew(change: str | None) -> None:
+    """Only the same picture under the same words and one more is decoding; all else is a prefill of its own."""
     model = FACTORIES["llava-onevision"]()
     inputs = make_inputs(model, [PROMPTS[1]])
-    longer = {**inputs, "input_ids": torch.cat((inputs["input_ids"], torch.tensor([[5]])), dim=1)}
+    more = torch.tensor([[5, 6] if change == "two tokens" else [5]])
+    longer = {**inputs, "input_ids": torch.cat((inputs["input_ids"], more), dim=1)}
     longer["attention_mask"] = torch.ones_like(longer["input_ids"])
-    other = {**longer, "pixel_values": inputs["pixel_values"].flip(-1)}
+    if change == "picture":
+        longer["pixel_values"] = inputs["pixel_values"].flip(-1)
+    if change == "words":
+        longer["input_ids"][0, 0] += 1
 
     with prune_visual_tokens(model, budget=0.3, layer=1) as session, torch.no_grad():
         model(**inputs, use_cache=False)
-        model(**longer, use_cache=False)
-        continued = len(session.records)
-        model(**other, use_cache=False)
-        model(**longer)
+        with torch.set_grad_enabled(change == "gradients"):
+            model(**longer, use_cache=change == "cache")
 
-    assert continued == 1
-    assert len(session.records) == 3
+    assert len(session.records) == (1 if change is None else 2)
 
 
 def test_closing_lets_go_of_inputs() -> None:
