@@ -35,13 +35,15 @@ def build_model(layers: int, hidden: int, intermediate: int, device: str, dtype:
         "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [8, 12, 12]},
     }
     vision = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 1, "out_hidden_size": hidden}
-    vision |= {"fullatt_block_indexes": []}
     config = transformers.Qwen2_5_VLConfig(
-        text_config=text, vision_config={**vision, "patch_size": 4}, image_token_id=IMAGE_ID, video_token_id=501
+        text_config=text,
+        vision_config={**vision, "patch_size": 4, "fullatt_block_indexes": []},
+        image_token_id=IMAGE_ID,
+        video_token_id=501,
     )
     torch.manual_seed(0)
     model = transformers.Qwen2_5_VLForConditionalGeneration(config)
-    return model.eval().to(device, dtype)
+    return model.train(False).to(device, dtype)
 
 
 def build_inputs(side: int, text: int, device: str, dtype: torch.dtype) -> dict[str, Any]:
