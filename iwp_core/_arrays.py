@@ -12,6 +12,7 @@ __all__ = [
     "Array",
     "accumulation_dtype",
     "arange_indices",
+    "as_dtype",
     "device",
     "index_dtype",
     "is_array",
@@ -27,8 +28,8 @@ __all__ = [
 Array = Any
 """An array of any library that follows the Array API standard; the standard names no base class."""
 
-TILE = 4096
-"""Tokens converted and centred at a time, so that no pass over the inputs holds a second copy of them."""
+TILE = 1024
+"""Tokens converted and centred at a time: no pass holds a second copy of its input, and a tile stays in the cache."""
 
 is_array = is_array_api_obj
 
@@ -43,6 +44,11 @@ def accumulation_dtype(*arrays: Array) -> Any:
     """Return the dtype to compute in: float64 if any array has it, else float32."""
     xp = namespace(*arrays)
     return xp.float64 if any(array.dtype == xp.float64 for array in arrays) else xp.float32
+
+
+def as_dtype(x: Array, dtype: Any) -> Array:
+    """Return an array in a dtype; the array itself where it has it."""
+    return namespace(x).astype(x, dtype, copy=False)
 
 
 def index_dtype(xp: ModuleType, like: Array) -> Any:
@@ -95,7 +101,7 @@ def locate(positions: Array, total: int) -> tuple[Array, Array]:
         Index into `positions`, meaningful where `found`.
     """
     xp = namespace(positions)
-    everyone = xp.astype(arange_indices(total, positions), positions.dtype)
+    everyone = as_dtype(arange_indices(total, positions), positions.dtype)
     if positions.shape[0] == 0:
         return everyone < 0, everyone
     slots = xp.clip(xp.searchsorted(positions, everyone), max=positions.shape[0] - 1)

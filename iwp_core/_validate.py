@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from types import ModuleType
 
 from iwp_core._arrays import Array, device, is_array, namespace
+from iwp_core._plugins import overridable
 
-__all__ = ["Samples", "check_name", "check_tokens", "expand_indices"]
+__all__ = ["Samples", "all_finite", "check_name", "check_tokens", "expand_indices"]
 
 KERNELS = ("exponential", "linear")
 HEADS = ("mean", "softmax_mean")
@@ -230,10 +231,17 @@ def _check_devices(arrays: dict[str, Array]) -> None:
 
 def _check_finite(name: str, array: Array) -> None:
     xp = namespace(array)
-    if not xp.all(xp.isfinite(array)):
+    if not all_finite(array):
         bad = "NaN" if xp.any(xp.isnan(array)) else "infinity"
         msg = f"`{name}` has {bad} among its {array.shape} entries, expected finite numbers"
         raise ValueError(msg)
+
+
+@overridable
+def all_finite(array: Array) -> bool:
+    """Return whether an array holds neither NaN nor infinity."""
+    xp = namespace(array)
+    return bool(xp.all(xp.isfinite(array)))
 
 
 def _flatten(arrays: dict[str, Array]) -> Samples:

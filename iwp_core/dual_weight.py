@@ -6,7 +6,17 @@ All from kernel values, never from feature vectors (lemmas 1 and 3), in tiles, s
 import math
 from collections.abc import Callable, Iterator
 
-from iwp_core._arrays import Array, accumulation_dtype, arange_indices, locate, namespace, safe_log, take_tokens, tiles
+from iwp_core._arrays import (
+    Array,
+    accumulation_dtype,
+    arange_indices,
+    as_dtype,
+    locate,
+    namespace,
+    safe_log,
+    take_tokens,
+    tiles,
+)
 from iwp_core._plugins import backend_context
 from iwp_core._validate import KERNELS, Sample, check_name, check_tokens, expand_indices
 from iwp_core.magnitude import log_feature_norm, log_norm
@@ -205,7 +215,7 @@ class _LinearWeight:
         xp = namespace(self.keys)
         matrix = xp.zeros_like(self.keys[:, :1, :, None] * self.values[:, :1, None, :], dtype=self.dtype)[:, 0, :, :]
         for tile in tiles(tokens.shape[0]):
-            keys, values = (xp.astype(take_tokens(x, tokens[tile]), self.dtype) for x in (self.keys, self.values))
+            keys, values = (as_dtype(take_tokens(x, tokens[tile]), self.dtype) for x in (self.keys, self.values))
             matrix = matrix + xp.matmul(xp.matrix_transpose(keys), values)
         return matrix
 
@@ -243,7 +253,7 @@ class _ExponentialWeight:
 
         def gather(some: Array) -> Array:
             factors = xp.exp(xp.take(self.log_norms, some, axis=-1) - log_scale)
-            return xp.astype(take_tokens(self.values, some), self.dtype) * xp.astype(factors, self.dtype)[..., None]
+            return as_dtype(take_tokens(self.values, some), self.dtype) * as_dtype(factors, self.dtype)[..., None]
 
         return gather, log_scale
 

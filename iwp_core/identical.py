@@ -9,6 +9,7 @@ from iwp_core._arrays import (
     Array,
     accumulation_dtype,
     arange_indices,
+    as_dtype,
     namespace,
     order_descending,
     scatter,
@@ -17,7 +18,7 @@ from iwp_core._arrays import (
 
 __all__ = ["first_identical"]
 
-PROBES = 4
+PROBES = 2
 """Coordinates of each array that the first look reads; tokens that differ there are told apart at once."""
 
 GOLDEN = 0.6180339887498949
@@ -49,14 +50,15 @@ def first_identical(*arrays: Array) -> Array | None:
     """
     xp = namespace(*arrays)
     probe = _probe(arrays)
-    first = arange_indices(probe.shape[0], probe)
+    everyone = arange_indices(probe.shape[0], probe)
+    first = everyone
     left = _repeated(probe)
     if left.shape[0] == 0:
         return None
     first, left = _join(first, arrays, left, xp.take(probe, left))
     while left.shape[0] > 1:
         first, left = _join(first, arrays, left, _fingerprint(tuple(take_tokens(array, left) for array in arrays)))
-    return first
+    return None if xp.all(first == everyone) else first
 
 
 def _join(first: Array, arrays: tuple[Array, ...], positions: Array, keys: Array) -> tuple[Array, Array]:
@@ -82,7 +84,7 @@ def _probe(arrays: tuple[Array, ...]) -> Array:
         heads, _, width = array.shape
         for probe in range(PROBES):
             column = array[probe % heads, :, (probe * width) // PROBES]
-            mixed = mixed * GOLDEN + _unit_range(xp.astype(column, dtype))
+            mixed = mixed * GOLDEN + _unit_range(as_dtype(column, dtype))
     return mixed
 
 
@@ -92,9 +94,9 @@ def _fingerprint(arrays: tuple[Array, ...]) -> Array:
     dtype = accumulation_dtype(*arrays)
     mixed = xp.zeros_like(arrays[0][0, :, 0], dtype=dtype)
     for array in arrays:
-        weights = xp.astype(1 + arange_indices(array.shape[-1], array), dtype) * GOLDEN
+        weights = as_dtype(1 + arange_indices(array.shape[-1], array), dtype) * GOLDEN
         weights = weights - xp.floor(weights) + 0.5
-        weighted = _unit_range(xp.astype(array, dtype)) * weights
+        weighted = _unit_range(as_dtype(array, dtype)) * weights
         for head in range(array.shape[0]):
             mixed = mixed * GOLDEN + xp.max(weighted[head, :, :], axis=-1)
             mixed = mixed * GOLDEN + xp.min(weighted[head, :, :], axis=-1)
@@ -125,7 +127,7 @@ def _run_starts(ranked: Array) -> Array:
     """Return for each entry of a sorted vector the position where its run of equal values starts."""
     xp = namespace(ranked)
     opens = xp.concat([xp.ones_like(ranked[:1], dtype=xp.bool), ranked[1:] != ranked[:-1]])
-    run = xp.cumulative_sum(xp.astype(opens, arange_indices(0, ranked).dtype)) - 1
+    run = xp.cumulative_sum(as_dtype(opens, arange_indices(0, ranked).dtype)) - 1
     return xp.take(xp.nonzero(opens)[0], run)
 
 

@@ -6,7 +6,7 @@ the range of float32 and norms of feature vectors that of float64, while their l
 
 import math
 
-from iwp_core._arrays import Array, accumulation_dtype, namespace, safe_log, tiles
+from iwp_core._arrays import Array, accumulation_dtype, as_dtype, namespace, safe_log, tiles
 from iwp_core._plugins import backend_context, overridable
 from iwp_core._validate import HEADS, KERNELS, Sample, check_name, check_tokens
 from iwp_core.identical import first_identical
@@ -109,7 +109,7 @@ def log_sample_magnitude(sample: Sample, *, metric: str, kernel: str, heads: str
     queries = sample.queries
     if queries is not None:
         xp = namespace(queries)
-        queries = xp.mean(xp.astype(queries, accumulation_dtype(queries)), axis=-2)
+        queries = xp.mean(as_dtype(queries, accumulation_dtype(queries)), axis=-2)
     return log_magnitude(sample.magnitude_keys, sample.values, queries, metric=metric, kernel=kernel, heads=heads)
 
 
@@ -179,11 +179,11 @@ def _log_query_kernel(queries: Array, keys: Array, *, kernel: str) -> Array:
     xp = namespace(keys)
     count, _, width = keys.shape
     dtype = accumulation_dtype(keys, queries)
-    grouped = xp.reshape(xp.astype(queries, dtype), (count, queries.shape[0] // count, width))
+    grouped = xp.reshape(as_dtype(queries, dtype), (count, queries.shape[0] // count, width))
     center = key_center(keys, dtype)
     at_center = xp.matmul(grouped, xp.matrix_transpose(center))
     parts = [
-        xp.matmul(grouped, xp.matrix_transpose(xp.astype(keys[:, tile, :], dtype) - center)) + at_center
+        xp.matmul(grouped, xp.matrix_transpose(as_dtype(keys[:, tile, :], dtype) - center)) + at_center
         for tile in tiles(keys.shape[1])
     ]
     products = xp.reshape(xp.concat(parts, axis=-1), (queries.shape[0], keys.shape[1]))
@@ -197,7 +197,7 @@ def key_center(keys: Array, dtype: object) -> Array:
     spares the products the large common part that biased key projections give (their rounding would drown the rest).
     """
     xp = namespace(keys)
-    total = sum(xp.sum(xp.astype(keys[:, tile, :], dtype), axis=-2, keepdims=True) for tile in tiles(keys.shape[-2]))
+    total = sum(xp.sum(as_dtype(keys[:, tile, :], dtype), axis=-2, keepdims=True) for tile in tiles(keys.shape[-2]))
     return total / keys.shape[-2]
 
 
@@ -207,7 +207,7 @@ def log_norm(rows: Array) -> Array:
     dtype = accumulation_dtype(rows)
     parts = []
     for tile in tiles(rows.shape[-2]):
-        part = xp.astype(rows[:, tile, :], dtype)
+        part = as_dtype(rows[:, tile, :], dtype)
         largest = xp.max(xp.abs(part), axis=-1, keepdims=True)
         scaled = part / xp.where(largest > 0, largest, xp.ones_like(largest))  # squares neither overflow nor vanish
         parts.append(safe_log(largest[..., 0]) + 0.5 * safe_log(xp.sum(scaled * scaled, axis=-1)))
@@ -224,7 +224,7 @@ def log_feature_norm(keys: Array, *, kernel: str) -> Array:
     at_center = xp.sum(center * center, axis=-1)
     parts = []
     for tile in tiles(keys.shape[-2]):
-        offset = xp.astype(keys[:, tile, :], dtype) - center
+        offset = as_dtype(keys[:, tile, :], dtype) - center
         parts.append(xp.sum(offset * (offset + 2 * center), axis=-1) + at_center)
     return xp.concat(parts, axis=-1) / (2 * math.sqrt(keys.shape[-1]))
 

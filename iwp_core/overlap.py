@@ -1,6 +1,6 @@
 """How far two selections agree."""
 
-from iwp_core._arrays import Array, is_array, namespace
+from iwp_core._arrays import Array, as_dtype, is_array, namespace
 
 __all__ = ["selection_overlap"]
 
@@ -52,5 +52,5 @@ def selection_overlap(a: Array, b: Array) -> Array:
     real = xp.__array_namespace_info__().default_dtypes()["real floating"]
     if a.shape[-1] == b.shape[-1] == 0:
         return xp.ones(a.shape[:-1], dtype=real)
-    shared = xp.astype(xp.sum(xp.astype(a[..., :, None] == b[..., None, :], real), axis=(-2, -1)), real)
+    shared = as_dtype(xp.sum(as_dtype(a[..., :, None] == b[..., None, :], real), axis=(-2, -1)), real)
     return shared / (a.shape[-1] + b.shape[-1] - shared)

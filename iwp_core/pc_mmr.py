@@ -13,11 +13,11 @@ from iwp_core.duplication import PairwiseDuplication
 
 __all__ = ["largest", "progressive_chunked_mmr"]
 
-BLOCK = 512
-"""Columns of duplication computed at a time, and rows too where there are that many columns."""
+COLUMNS = 128
+"""Chosen tokens that candidates are compared with at a time."""
 
-MOST_ROWS = 2048
-"""Rows computed at a time where there are few columns."""
+ROWS = 1024
+"""Candidates compared at a time."""
 
 PATIENCE = 128
 """Least number of leading candidates whose missed penalties are caught up on together."""
@@ -100,45 +100,57 @@ class _Candidates:
             self._penalise(_padded(rows), start)
 
     def _penalise(self, rows: Array, start: int) -> None:
-        """Apply to the candidates `rows`, ascending, the penalties of the chunks from `start` on that fill a block."""
+        """Apply to the candidates `rows`, ascending, the penalties of as many chunks from `start` on as fit a block."""
         xp = self.xp
         stop, width = start + 1, self.chunks[start].shape[0]
-        while stop < len(self.chunks) and width + self.chunks[stop].shape[0] <= BLOCK:
+        while stop < len(self.chunks) and width + self.chunks[stop].shape[0] <= COLUMNS:
             width += self.chunks[stop].shape[0]
             stop += 1
         scores = xp.take(self.scores, rows)
-        for shared in self._largest_duplication(xp.take(self.positions, rows), self.chunks[start:stop]):
-            duplicated = shared if self.exponent == 2 else xp.sqrt(shared)  # noqa: PLR2004 - the exponent of S
-            scores = scores + safe_log(xp.clip(1.0 - self.penalty * duplicated, min=self.floor))
+        for factor in self._factors(xp.take(self.positions, rows), self.chunks[start:stop]):
+            scores = scores + safe_log(factor)
         self.scores = scatter(self.scores, rows, scores)
         self.applied = scatter(self.applied, rows, xp.full_like(rows, stop))
 
-    def _largest_duplication(self, tokens: Array, chunks: list[Array]) -> list[Array]:
-        """Return for each chunk the largest duplication of each token with it, equal for identical tokens."""
+    def _factors(self, tokens: Array, chunks: list[Array]) -> list[Array]:
+        """Return for each chunk the factor on each token's magnitude, equal for identical tokens."""
         xp, twins = self.xp, getattr(self.duplication, "identical", None)
-        if twins is None:
-            return self._blockwise_largest(tokens, chunks)
-        distinct, inverse = xp.unique_inverse(xp.take(twins, tokens))
-        return [xp.take(largest, inverse) for largest in self._blockwise_largest(distinct, chunks)]
+        distinct, inverse = (tokens, None) if twins is None else xp.unique_inverse(xp.take(twins, tokens))
+        by_chunk = self._factors_of_one if len(chunks) == 1 else self._factors_of_several
+        parts = [by_chunk(distinct[tile], chunks) for tile in tiles(distinct.shape[0], ROWS)]
+        factors = [xp.concat(part) for part in zip(*parts, strict=True)]
+        return factors if inverse is None else [xp.take(factor, inverse) for factor in factors]
 
-    def _blockwise_largest(self, tokens: Array, chunks: list[Array]) -> list[Array]:
+    def _factors_of_several(self, tokens: Array, chunks: list[Array]) -> list[Array]:
+        """Compare with small chunks in one block."""
+        block = self.duplication(tokens, self.xp.concat(chunks))
+        ends = accumulate(chunk.shape[0] for chunk in chunks)
+        return [self._factor(block[:, end - chunk.shape[0] : end]) for chunk, end in zip(chunks, ends, strict=True)]
+
+    def _factors_of_one(self, tokens: Array, chunks: list[Array]) -> list[Array]:
+        """Compare with a large chunk block by block, leaving out tokens whose factor can fall no further."""
         xp = self.xp
-        ends = list(accumulate(chunk.shape[0] for chunk in chunks))
-        members = xp.concat(chunks)
-        parts: list[list[Array]] = [[] for _ in chunks]
-        for rows in tiles(tokens.shape[0], min(MOST_ROWS, max(BLOCK, BLOCK**2 // members.shape[0]))):
-            running: list[Array | None] = [None for _ in chunks]
-            for cols in tiles(members.shape[0], BLOCK):
-                block = self.duplication(tokens[rows], members[cols])
-                for index, (chunk, end) in enumerate(zip(chunks, ends, strict=True)):
-                    low, high = max(end - chunk.shape[0], cols.start), min(end, cols.stop)
-                    if low < high:
-                        largest = xp.max(block[:, low - cols.start : high - cols.start], axis=1)
-                        previous = running[index]
-                        running[index] = largest if previous is None else xp.maximum(previous, largest)
-            for part, largest in zip(parts, running, strict=True):
-                part.append(largest)
-        return [xp.concat(part) for part in parts]
+        (chunk,) = chunks
+        factors: Array | None = None
+        open_rows = arange_indices(tokens.shape[0], tokens)
+        for cols in tiles(chunk.shape[0], COLUMNS):
+            latest = self._factor(self.duplication(xp.take(tokens, open_rows), chunk[cols]))
+            if factors is None:
+                factors = latest
+            else:
+                factors = scatter(factors, open_rows, xp.minimum(xp.take(factors, open_rows), latest))
+            still_open = xp.nonzero(factors > self.floor)[0]
+            if still_open.shape[0] == 0:
+                break
+            open_rows = _padded(still_open)
+        return [factors]
+
+    def _factor(self, block: Array) -> Array:
+        """Return max(floor, 1 - penalty * s), s the largest duplication of each row of a block."""
+        xp = self.xp
+        shared = xp.max(block, axis=1)
+        duplicated = shared if self.exponent == 2 else xp.sqrt(shared)  # noqa: PLR2004 - the exponent of S
+        return xp.clip(1.0 - self.penalty * duplicated, min=self.floor)
 
     def move_best(self, size: int) -> None:
         """Choose the `size` best candidates as the next chunk; their scores must miss no penalty."""
@@ -160,7 +172,7 @@ def largest(scores: Array, count: int) -> Array:
 
 
 def _padded(positions: Array) -> Array:
-    """Repeat the last position up to a multiple of `ROUND`."""
-    xp = namespace(positions)
-    missing = -positions.shape[0] % ROUND
-    return xp.concat([positions, xp.broadcast_to(positions[-1:], (missing,))])
+    """Repeat the last position up to a multiple of `ROUND`, or below that to a power of two."""
+    xp, count = namespace(positions), positions.shape[0]
+    wanted = -(-count // ROUND) * ROUND if count > ROUND else 1 << (count - 1).bit_length()
+    return xp.concat([positions, xp.broadcast_to(positions[-1:], (wanted - count,))])

@@ -1,9 +1,9 @@
 """`select_tokens`: check, score, choose."""
 
-from iwp_core._arrays import Array, arange_indices, is_array, namespace
+from iwp_core._arrays import Array, arange_indices, as_dtype, is_array, namespace
 from iwp_core._plugins import backend_context
 from iwp_core._validate import HEADS, KERNELS, check_name, check_tokens
-from iwp_core.budget import tokens_to_keep
+from iwp_core.budget import check_budget, tokens_to_keep
 from iwp_core.duplication import SIMILARITIES, Duplication, check_hidden_given
 from iwp_core.magnitude import MAGNITUDES, check_query_given, log_sample_magnitude
 from iwp_core.strategies import PCMMR, Strategy
@@ -94,6 +94,7 @@ def select_tokens(
     >>> select_tokens(keys, values, np.asarray([1.0, 0.5]), 3, strategy=PCMMR(chunk=1))
     array([0, 2, 3])
     """
+    check_budget(budget)
     check_name("magnitude", magnitude, MAGNITUDES)
     check_name("similarity", similarity, SIMILARITIES)
     check_name("kernel", kernel, KERNELS)
@@ -136,7 +137,7 @@ def _ascending(chosen: Array, like: Array, count: int, *, check: bool) -> Array:
     if tuple(chosen.shape) != (count,):
         msg = f"`strategy` returned shape {tuple(chosen.shape)}, expected ({count},)"
         raise ValueError(msg)
-    kept = xp.astype(xp.sort(chosen), arange_indices(0, like).dtype)
+    kept = as_dtype(xp.sort(chosen), arange_indices(0, like).dtype)
     if check and (kept[0] < 0 or kept[-1] >= total or xp.any(kept[1:] == kept[:-1])):
         msg = f"`strategy` returned repeated or foreign positions, expected {count} distinct ones from 0 to {total - 1}"
         raise ValueError(msg)

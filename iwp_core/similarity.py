@@ -1,6 +1,6 @@
 """Similarities of updates as products of factors: cosines, and the Gaussian of the exponential kernel (table 3)."""
 
-from iwp_core._arrays import Array, accumulation_dtype, namespace, take_tokens
+from iwp_core._arrays import Array, accumulation_dtype, as_dtype, namespace, take_tokens
 from iwp_core.magnitude import key_center, log_norm
 
 __all__ = ["Cosine", "Gaussian", "factors_of", "similarity_block"]
@@ -19,8 +19,7 @@ class Cosine:
 
     def gather(self, indices: Array) -> Array:
         """Return the unit vectors of some tokens, shape (H, R, D)."""
-        xp = namespace(self.tokens)
-        taken = xp.astype(take_tokens(self.tokens, indices), self.inverse_norms.dtype)
+        taken = as_dtype(take_tokens(self.tokens, indices), self.inverse_norms.dtype)
         return taken * take_tokens(self.inverse_norms, indices)
 
 
@@ -34,8 +33,7 @@ class Gaussian:
 
     def gather(self, indices: Array) -> Array:
         """Return some keys, moved and scaled so that the factor is exp(-||x_i - x_j||^2 / 2), shape (H, R, D)."""
-        xp = namespace(self.tokens)
-        taken = xp.astype(take_tokens(self.tokens, indices), self.center.dtype)
+        taken = as_dtype(take_tokens(self.tokens, indices), self.center.dtype)
         return (taken - self.center) * self.scale
 
 

@@ -7,7 +7,7 @@ Answers are those of the reference, bit for bit.
 from collections.abc import Mapping
 
 from iwp_core import Kernel
-from iwp_torch.kernels import duplication_block, largest, take_tokens
+from iwp_torch.kernels import all_finite, duplication_block, largest, take_tokens
 from iwp_torch.precision import full_precision
 
 __all__ = ["context", "kernels", "name"]
@@ -15,6 +15,7 @@ __all__ = ["context", "kernels", "name"]
 name = "torch"
 
 kernels: Mapping[str, Kernel] = {
+    "all_finite": Kernel(run=all_finite),
     "duplication_block": Kernel(run=duplication_block),
     "largest": Kernel(run=largest),
     "take_tokens": Kernel(run=take_tokens),

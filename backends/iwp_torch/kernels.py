@@ -3,7 +3,13 @@
 import torch
 from torch import Tensor
 
-__all__ = ["duplication_block", "largest", "take_tokens"]
+__all__ = ["all_finite", "duplication_block", "largest", "take_tokens"]
+
+
+def all_finite(array: Tensor) -> bool:
+    """Sum first: one pass, and a finite sum has finite terms. An infinite one may be overflow, so then look closely."""
+    total = array.sum(dtype=torch.float64 if array.dtype == torch.float64 else torch.float32)
+    return bool(torch.isfinite(total)) or bool(torch.isfinite(array).all())
 
 
 def duplication_block(

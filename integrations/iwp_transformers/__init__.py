@@ -4,10 +4,15 @@ Shape letters: `B` batch, `T` tokens of the padded input, `Q` new tokens, `E` wi
 heads, `H` key/value heads, `D` head width, `N` visual tokens of a sample, `M` rows kept.
 """
 
-from iwp_transformers.capture import LayerView, TokenView
-from iwp_transformers.families import family_of, supported_models
-from iwp_transformers.record import PrefillSummary, PruningRecord
-from iwp_transformers.session import PruningSession, prune_visual_tokens
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from iwp_transformers.capture import LayerView, TokenView
+    from iwp_transformers.families import family_of, supported_models
+    from iwp_transformers.picture import kept_tokens_figure
+    from iwp_transformers.record import PrefillSummary, PruningRecord
+    from iwp_transformers.session import PruningSession, prune_visual_tokens
 
 __all__ = [
     "LayerView",
@@ -16,6 +21,27 @@ __all__ = [
     "PruningSession",
     "TokenView",
     "family_of",
+    "kept_tokens_figure",
     "prune_visual_tokens",
     "supported_models",
 ]
+
+# Imported when first asked for, so that the command line can say which package is missing instead of failing on it.
+_HOMES = {
+    "LayerView": "capture",
+    "TokenView": "capture",
+    "family_of": "families",
+    "kept_tokens_figure": "picture",
+    "supported_models": "families",
+    "PrefillSummary": "record",
+    "PruningRecord": "record",
+    "PruningSession": "session",
+    "prune_visual_tokens": "session",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

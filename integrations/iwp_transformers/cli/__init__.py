@@ -3,6 +3,8 @@
 import sys
 from importlib.util import find_spec
 
+from iwp_transformers.cli.requirements import torchvision_trouble
+
 __all__ = ["main"]
 
 NEEDED = ("typer", "rich", "torch", "transformers", "PIL", "matplotlib")
@@ -13,6 +15,11 @@ def main() -> None:
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
         sys.exit(f"iwp: the command line needs {', '.join(missing)}: pip install 'iwp[cli]'")
-    from iwp_transformers.cli.app import app  # noqa: PLC0415 - imports what may be missing
-
+    try:
+        from iwp_transformers.cli.app import app  # noqa: PLC0415 - imports what may be missing or broken
+    except Exception as error:
+        # Transformers itself fails to import beside a torchvision that was built for another torch.
+        if find_spec("torchvision") is None or (trouble := torchvision_trouble()) is None:
+            raise
+        sys.exit(f"iwp: {trouble} ({error})")
     app()

@@ -105,7 +105,8 @@ def _random_model() -> Any:
     config = LlavaOnevisionConfig(
         vision_config=vision, text_config=text, image_token_index=IMAGE_TOKEN, video_token_index=0
     )
-    model = LlavaOnevisionForConditionalGeneration(config).eval()
+    model: Any = LlavaOnevisionForConditionalGeneration(config)
+    model.eval()
     model.generation_config.pad_token_id = 0
     return model
 
@@ -136,7 +137,7 @@ def _figure(
     regions = family_of(model).regions(model.config, inputs, 0)
     in_crops = torch.tensor([region.level == "crop" for region in regions])
     crops = [region for region in regions if region.level == "crop"]
-    figure = Figure(figsize=(15, 4.6), layout="constrained")
+    figure = Figure(figsize=(15, 4.2), layout="constrained")
     axes = figure.subplots(1, 1 + len(pruned))
     axes[0].imshow(photograph)
     axes[0].set_title(f"all {len(regions)} visual tokens\nprefill {full.prefill_seconds:.2f} s")
