@@ -31,6 +31,8 @@ TOKENS_PER_CLUSTER = 24
 MOST_PRODUCTS = 2e12
 """Multiply-adds of a rule beyond which it is skipped: minutes on one thread."""
 MOST_BYTES = 12e9
+SLOW_FROM = 7290
+"""Tokens from which on the rivals run once: they take seconds to minutes."""
 
 
 def tokens(total: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -103,8 +105,8 @@ def run_case(total: int, share: float, repeats: int) -> dict[str, Any]:
         def call(name: str = name, rule: Callable[..., Any] = rule, inputs: list[Any] = inputs) -> None:
             answers[name] = rule(*inputs, kept)
 
-        slow = name not in SAME_ANSWER
-        case["rules"][name] = seconds(call, 1 if slow and total > 10_000 else repeats)  # noqa: PLR2004 - where they take long
+        slow = name not in SAME_ANSWER and total >= SLOW_FROM
+        case["rules"][name] = seconds(call, 1 if slow else repeats)
     plain = answers.get("plain dense PC-MMR, torch")
     if plain is not None:
         for name in SAME_ANSWER:
@@ -152,7 +154,7 @@ def main(
     work = [(total, share) for total in SIZES if total <= largest for share in SHARES.get(total, (0.111,))]
     cases = []
     for total, share in track(work, description="timing"):
-        case = run_case(total, share, repeats if total <= 20_000 else 1)  # noqa: PLR2004 - seconds each from there on
+        case = run_case(total, share, repeats)
         for rule in MEASURED_MEMORY:
             if "skipped" not in case["rules"][rule]:
                 with multiprocessing.get_context("spawn").Pool(1) as pool:

@@ -13,17 +13,14 @@ from iwp_core.duplication import PairwiseDuplication
 
 __all__ = ["largest", "progressive_chunked_mmr"]
 
-COLUMNS = 128
+COLUMNS = 256
 """Chosen tokens that candidates are compared with at a time."""
 
 ROWS = 1024
 """Candidates compared at a time."""
 
-PATIENCE = 128
-"""Least number of leading candidates whose missed penalties are caught up on together."""
-
-WORTHWHILE = 16384
-"""Pairs that cost about what a round of bookkeeping costs: where a chunk is small, more candidates catch up at once."""
+PATIENCE = 256
+"""Least number of leading candidates that catch up together: a round of bookkeeping costs as much as some of them."""
 
 ROUND = 64
 """Candidates catch up in multiples of this many: few shapes, for libraries that compile each one anew."""
@@ -88,7 +85,7 @@ class _Candidates:
         xp, latest = self.xp, len(self.chunks)
         if latest == 0:
             return
-        together = max(size, PATIENCE, WORTHWHILE // self.chunks[-1].shape[0])
+        together = max(2 * size, PATIENCE)  # the next chunk will want as many again
         while True:
             best = largest(self.scores, min(together, self.scores.shape[0]))
             behind = self.applied < latest
@@ -96,19 +93,21 @@ class _Candidates:
                 return
             behind = behind & (self.scores >= best[-1])
             start = int(xp.min(xp.where(behind, self.applied, latest)))
-            rows = xp.nonzero(behind & (self.applied == start))[0]
-            self._penalise(_padded(rows), start)
+            stop = self._end_of_block(start)
+            self._penalise(_padded(xp.nonzero(behind & (self.applied < stop))[0]), start, stop)
 
-    def _penalise(self, rows: Array, start: int) -> None:
-        """Apply to the candidates `rows`, ascending, the penalties of as many chunks from `start` on as fit a block."""
+    def _end_of_block(self, start: int) -> int:
+        """Return the end of the run of chunks from `start` on that candidates are compared with in one block."""
+        ends = accumulate(chunk.shape[0] for chunk in self.chunks[start:])
+        return start + max(1, sum(1 for end in ends if end <= COLUMNS))
+
+    def _penalise(self, rows: Array, start: int, stop: int) -> None:
+        """Apply to the candidates `rows`, ascending, those penalties of the chunks start..stop-1 that they miss."""
         xp = self.xp
-        stop, width = start + 1, self.chunks[start].shape[0]
-        while stop < len(self.chunks) and width + self.chunks[stop].shape[0] <= COLUMNS:
-            width += self.chunks[stop].shape[0]
-            stop += 1
-        scores = xp.take(self.scores, rows)
-        for factor in self._factors(xp.take(self.positions, rows), self.chunks[start:stop]):
-            scores = scores + safe_log(factor)
+        scores, applied = xp.take(self.scores, rows), xp.take(self.applied, rows)
+        factors = self._factors(xp.take(self.positions, rows), self.chunks[start:stop])
+        for index, factor in enumerate(factors, start):
+            scores = xp.where(applied <= index, scores + safe_log(factor), scores)
         self.scores = scatter(self.scores, rows, scores)
         self.applied = scatter(self.applied, rows, xp.full_like(rows, stop))
 
