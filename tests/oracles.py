@@ -145,7 +145,7 @@ def pair_lookup(table: Floats) -> Table:
     return lambda rows, cols: table[np.asarray(rows)[:, None], np.asarray(cols)[None, :]]
 
 
-def pc_mmr(  # noqa: PLR0913 - the algorithm has that many options
+def pc_mmr(
     log_scores: Floats,
     pairs: Table,
     count: int,

@@ -30,12 +30,12 @@ class Tokens:
         """Return the same sample with its tokens in another order."""
         return replace(self, keys=self.keys[:, order], values=self.values[:, order], hidden=self.hidden[order])
 
-    def rounded(self, dtype: str, read: Any) -> Tokens:  # noqa: ANN401 - a conversion there and back
+    def rounded(self, dtype: str, read: Any) -> Tokens:
         """Return the sample as a narrower dtype holds it, back in float64."""
         return Tokens(**{name: read(x, dtype).astype(np.float64) for name, x in vars(self).items()})
 
 
-def sample(  # noqa: PLR0913 - every size of the glossary is a choice of its own
+def sample(
     seed: int,
     *,
     tokens: int = 12,

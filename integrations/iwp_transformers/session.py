@@ -47,7 +47,7 @@ def _uncompiled(hook: Callable[P, R]) -> Callable[P, R]:
     return cast("Callable[P, R]", torch.compiler.disable(hook))  # type: ignore[no-untyped-call]  # untyped in torch
 
 
-def prune_visual_tokens(  # noqa: PLR0913 - one line with all choices is the point
+def prune_visual_tokens(
     model: nn.Module,
     *,
     budget: float,

@@ -94,7 +94,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
     _plugins.forget()
 
 
-def select(**options: Any) -> list[int]:  # noqa: ANN401 - any option
+def select(**options: Any) -> list[int]:
     """Select from NumPy arrays, the library that the plugins here are for."""
     tokens = sample(0)
     return list(iwp_core.select_tokens(tokens.keys, tokens.values, tokens.queries, 5, **options))
@@ -278,7 +278,7 @@ PUBLIC_CALLS: dict[str, Callable[..., Any]] = {
 
 
 @pytest.mark.parametrize("call", PUBLIC_CALLS.values(), ids=PUBLIC_CALLS)
-def test_a_plugins_context_surrounds_each_public_call(install: Install, call: Any) -> None:  # noqa: ANN401 - any call
+def test_a_plugins_context_surrounds_each_public_call(install: Install, call: Any) -> None:
     """The context is entered around the work and left again."""
     plugin = install("iwp_context", LOOPBACK)
     tokens = sample(0)

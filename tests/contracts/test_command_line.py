@@ -26,7 +26,9 @@ main()
 
 def run_without(name: str) -> subprocess.CompletedProcess[str]:
     """Run the console script where one package cannot be found."""
-    return subprocess.run([sys.executable, "-c", BLOCKED.format(name=name)], capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, "-c", BLOCKED.format(name=name)], capture_output=True, text=True, check=False
+    )
 
 
 def test_a_missing_package_is_named_with_what_installs_it() -> None:

@@ -91,7 +91,7 @@ def test_new_images_on_a_filled_cache_are_refused(family: str) -> None:
             cache = model(**first, use_cache=True).past_key_values
             mask = torch.ones(1, cache.get_seq_length() + inputs["input_ids"].shape[1], dtype=torch.int64)
             records = len(session.records)
-            with pytest.raises(NotImplementedError, match="holds .* tokens already"):
+            with pytest.raises(NotImplementedError, match=r"holds .* tokens already"):
                 model(**{**inputs, "attention_mask": mask}, past_key_values=cache)
             assert len(session.records) == records
 

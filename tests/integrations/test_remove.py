@@ -81,7 +81,7 @@ def test_attention_comes_back_to_full_positions(keep: list, room: int) -> None:
 def test_padding_is_read_from_any_form_of_mask(real: list, square: bool, boolean: bool, room: int) -> None:
     """From two dimensions, or from the square of a static cache with room behind, as booleans or as floats."""
     padding = torch.tensor(real)
-    batch, length = padding.shape
+    length = padding.shape[1]
     past, new = padding[:, : length // 2], padding[:, length // 2 :]
     mask: Tensor = padding.long()
     if square:

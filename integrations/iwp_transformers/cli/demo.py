@@ -50,7 +50,7 @@ def demo(
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         progress.add_task("making a model of random weights")
-        model = _random_model()
+        model = random_model()
         inputs = _encode(model, photograph)
         progress.add_task("all tokens")
         full = timed_answer(model, inputs, NEW_TOKENS)
@@ -95,13 +95,17 @@ def _check_output(path: Path) -> None:
         raise typer.BadParameter(msg, param_hint="--output")
 
 
-def _random_model() -> Any:
-    """Make a LLaVA-OneVision with the published geometry of views and crops, and a narrow tower and decoder."""
+def random_model(**text: Any) -> Any:
+    """Make a LLaVA-OneVision with the published geometry of views and crops, and a narrow tower and decoder.
+
+    The range of the weights is wide enough for attention to be far from uniform.
+    """
     torch.manual_seed(SEED)
     vision = {"model_type": "siglip_vision_model", "image_size": 384, "patch_size": 14, "vision_use_head": False}
     vision |= {"hidden_size": 192, "intermediate_size": 384, "num_hidden_layers": 2, "num_attention_heads": 3}
-    text = {"model_type": "qwen2", "vocab_size": VOCABULARY, "hidden_size": 512, "intermediate_size": 1408}
-    text |= {"num_hidden_layers": 24, "num_attention_heads": 8, "num_key_value_heads": 2, "initializer_range": 0.05}
+    sizes = {"hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 24}
+    sizes |= {"num_attention_heads": 8, "num_key_value_heads": 2, "initializer_range": 0.05}
+    text = {"model_type": "qwen2", "vocab_size": VOCABULARY, **sizes, **text}
     config = LlavaOnevisionConfig(
         vision_config=vision, text_config=text, image_token_index=IMAGE_TOKEN, video_token_index=0
     )
