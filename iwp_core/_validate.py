@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
-from iwp_core._arrays import Array, device, is_array, namespace
+from iwp_core._arrays import Array, accumulation_dtype, as_dtype, device, is_array, namespace
 from iwp_core._plugins import overridable
 
 __all__ = ["Samples", "all_finite", "check_name", "check_tokens", "expand_indices"]
@@ -249,6 +249,9 @@ def _flatten(arrays: dict[str, Array]) -> Samples:
     xp = namespace(keys)
     headless = keys.ndim == 2  # noqa: PLR2004 - keys (N, D)
     leading = tuple(keys.shape[:-3])
+    if accumulation_dtype(*arrays.values()) == xp.float64:  # one precision for all, so that no step falls behind
+        arrays = {name: as_dtype(array, xp.float64) for name, array in arrays.items()}
+        keys = arrays["keys"]
 
     def flat(name: str, core: int) -> Array | None:
         """Return the array with one leading axis and `core` axes behind it."""

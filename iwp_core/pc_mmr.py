@@ -57,7 +57,8 @@ def progressive_chunked_mmr(
 
     Notes
     -----
-    The same answer as algorithm 1 run plainly, to the last bit of every score. Memory O(N).
+    The same answer as algorithm 1 run plainly, if `duplication` gives a pair the same number whenever it is asked.
+    Memory O(N).
     """
     candidates = _Candidates(scores, duplication, penalty=penalty, floor=floor, exponent=exponent)
     for size in sizes:

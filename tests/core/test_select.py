@@ -290,3 +290,19 @@ def test_all_tokens_are_kept_by_a_full_budget(xp: Library) -> None:
     """A share of one is the identity, and so is a count beyond the tokens there are."""
     for budget in (1.0, 12, 10**6):
         assert choose(xp, sample(13), budget) == list(range(12))
+
+
+@pytest.mark.parametrize("narrow", ["keys", "values", "queries"])
+def test_inputs_of_two_precisions_are_computed_in_the_wider(xp: Library, narrow: str) -> None:
+    """One array in float32 among float64 ones changes nothing but its own roundings."""
+    tokens = sample(3)
+    rounded = {name: getattr(tokens, name) for name in ("keys", "values", "queries")}
+    rounded[narrow] = rounded[narrow].astype("float32")
+    arrays = {name: xp.array(array, str(array.dtype)) for name, array in rounded.items()}
+    widened = {name: xp.array(array.astype("float64")) for name, array in rounded.items()}
+
+    assert (
+        xp.numpy(select_tokens(**arrays, budget=0.4)).tolist()
+        == xp.numpy(select_tokens(**widened, budget=0.4)).tolist()
+    )
+    assert information_magnitude(**arrays).dtype == xp.namespace.float64

@@ -103,7 +103,7 @@ def random_model(**text: Any) -> Any:
     torch.manual_seed(SEED)
     vision = {"model_type": "siglip_vision_model", "image_size": 384, "patch_size": 14, "vision_use_head": False}
     vision |= {"hidden_size": 192, "intermediate_size": 384, "num_hidden_layers": 2, "num_attention_heads": 3}
-    sizes = {"hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 24}
+    sizes: dict[str, Any] = {"hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 24}
     sizes |= {"num_attention_heads": 8, "num_key_value_heads": 2, "initializer_range": 0.05}
     text = {"model_type": "qwen2", "vocab_size": VOCABULARY, **sizes, **text}
     config = LlavaOnevisionConfig(
