@@ -23,7 +23,8 @@ $(VENV)-core/ready: pyproject.toml constraints.txt
 $(VENV)-oldest/ready: pyproject.toml constraints.txt
 	test -x $(VENV)-oldest/bin/python || $(PYTHON) -m venv $(VENV)-oldest
 	grep -v '^transformers==' constraints.txt > $(VENV)-oldest/constraints.txt
-	$(VENV)-oldest/bin/python -m pip install --quiet --constraint $(VENV)-oldest/constraints.txt --editable '.[cli,test]' transformers==5.17.0
+	$(VENV)-oldest/bin/python -m pip install --quiet --constraint $(VENV)-oldest/constraints.txt \
+		--editable '.[cli,test,video]' accelerate torchvision transformers==5.17.0
 	touch $@
 
 demo: $(VENV)/ready  ## prune a photograph's tokens and draw which ones stay (outputs/demo.png)
@@ -47,7 +48,7 @@ core-only: $(VENV)-core/ready  ## the core's tests where no torch, JAX or transf
 	$(VENV)-core/bin/python -c 'import importlib.util as u; assert not any(map(u.find_spec, ("torch", "jax", "transformers")))'
 	$(VENV)-core/bin/python -m pytest --numprocesses auto tests/core tests/backends tests/contracts iwp_core
 
-test-oldest: $(VENV)-oldest/ready  ## the integration's tests on the oldest Transformers that is supported
+test-oldest: $(VENV)-oldest/ready  ## the integration's tests on the oldest supported Transformers, with torchvision and PyAV
 	$(VENV)-oldest/bin/python -m pytest --numprocesses auto tests/integrations
 
 bench: $(VENV)/ready  ## measure selection and prefill on this machine (about half an hour)

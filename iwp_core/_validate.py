@@ -100,7 +100,8 @@ def check_tokens(
     """
     arrays = {"keys": keys, "values": values, "queries": queries, "magnitude_keys": magnitude_keys, "hidden": hidden}
     given = {name: array for name, array in arrays.items() if array is not None or name in ("keys", "values")}
-    _check_kind(given)
+    for name, array in given.items():
+        _check_kind(name, array, keys, "real floating")
     _check_shapes(given)
     _check_devices(given)
     if finite:
@@ -120,15 +121,7 @@ def expand_indices(argument: str, indices: Array, samples: Samples) -> Array:
         If its shape is neither, or an index is outside 0..N-1.
     """
     xp = samples.xp
-    if not is_array(indices):
-        msg = f"`{argument}` is of type {type(indices).__name__}, expected an integer array"
-        raise TypeError(msg)
-    if namespace(indices) is not xp:
-        msg = f"`{argument}` is an array of {_library(indices)}, expected one of {_library(samples.keys)} like `keys`"
-        raise TypeError(msg)
-    if not xp.isdtype(indices.dtype, "integral"):
-        msg = f"`{argument}` has dtype {indices.dtype}, expected an integer dtype"
-        raise TypeError(msg)
+    _check_kind(argument, indices, samples.keys, "integral")
     if indices.ndim == 0 or (indices.ndim != 1 and tuple(indices.shape[:-1]) != samples.leading):
         msg = f"`{argument}` has shape {tuple(indices.shape)}, expected (R,) or {_with_leading(samples.leading, 'R')}"
         raise ValueError(msg)
@@ -152,21 +145,25 @@ def _library(array: Array) -> str:
     return type(array).__module__.partition(".")[0]
 
 
-def _check_kind(arrays: dict[str, Array]) -> None:
-    for name, array in arrays.items():
-        if not is_array(array):
-            msg = (
-                f"`{name}` is of type {type(array).__name__}, expected an array of a library that follows the Array API"
-            )
-            raise TypeError(msg)
-    xp = namespace(arrays["keys"])
-    for name, array in arrays.items():
-        if namespace(array) is not xp:
-            msg = f"`{name}` is an array of {_library(array)}, expected one of {_library(arrays['keys'])} like `keys`"
-            raise TypeError(msg)
-        if not xp.isdtype(array.dtype, "real floating"):
-            msg = f"`{name}` has dtype {array.dtype}, expected a real floating dtype"
-            raise TypeError(msg)
+def _check_kind(name: str, array: Array, keys: Array, kind: str) -> None:
+    """Check that an argument is an array of the library of `keys`, and of a kind of dtype.
+
+    Raises
+    ------
+    TypeError
+        If it is not.
+    """
+    wanted = {"integral": "an integer", "real floating": "a real floating"}[kind]
+    if not is_array(array):
+        msg = f"`{name}` is of type {type(array).__name__}, expected {wanted} array of a library with the Array API"
+        raise TypeError(msg)
+    xp = namespace(array)
+    if is_array(keys) and namespace(keys) is not xp:
+        msg = f"`{name}` is an array of {_library(array)}, expected one of {_library(keys)} like `keys`"
+        raise TypeError(msg)
+    if not xp.isdtype(array.dtype, kind):
+        msg = f"`{name}` has dtype {array.dtype}, expected {wanted} dtype"
+        raise TypeError(msg)
 
 
 def _check_shapes(arrays: dict[str, Array]) -> None:

@@ -57,8 +57,8 @@ def test_another_photograph_can_be_given(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--image", "missing.jpg"], "there is no file 'missing.jpg'"),
-        (["--image", __file__], "cannot be read as a picture"),
+        (["--image", "missing.jpg"], "'missing.jpg' cannot be read: No such file"),
+        (["--image", __file__], "is not an image that Pillow can read"),
         (["--output", "missing/kept.png"], "there is no folder 'missing'"),
         (["--output", "kept.txt"], "has no known ending"),
     ],

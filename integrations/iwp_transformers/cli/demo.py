@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import torch
 import typer
 from matplotlib.figure import Figure
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -17,6 +17,7 @@ from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGener
 from transformers.models.llava_onevision.image_processing_pil_llava_onevision import LlavaOnevisionImageProcessorPil
 
 from iwp_core import PCMMR, Strategy, TopK, selection_overlap
+from iwp_transformers.cli.media import MediaError, check_writable, read_image
 from iwp_transformers.cli.timing import TimedAnswer, timed_answer
 from iwp_transformers.families import family_of
 from iwp_transformers.picture import dim_dropped
@@ -73,26 +74,20 @@ class Pruned:
 
 
 def _open(path: Path | None) -> Image.Image:
-    try:
-        if path is not None:
-            return Image.open(path).convert("RGB")
+    if path is None:
         with as_file(files("iwp_transformers") / "photograph" / "coffee.jpg") as shipped:
-            return Image.open(shipped).convert("RGB")
-    except FileNotFoundError as error:
-        msg = f"there is no file '{path}'"
-        raise typer.BadParameter(msg, param_hint="--image") from error
-    except (UnidentifiedImageError, OSError) as error:
-        msg = f"'{path}' cannot be read as a picture"
-        raise typer.BadParameter(msg, param_hint="--image") from error
+            return read_image(shipped)
+    try:
+        return read_image(path)
+    except MediaError as error:
+        raise typer.BadParameter(str(error), param_hint="--image") from error
 
 
 def _check_output(path: Path) -> None:
-    if not path.parent.is_dir():
-        msg = f"there is no folder '{path.parent}'"
-        raise typer.BadParameter(msg, param_hint="--output")
-    if path.suffix not in {".png", ".jpg", ".pdf", ".svg"}:
-        msg = f"'{path.name}' has no known ending, expected .png, .jpg, .pdf or .svg"
-        raise typer.BadParameter(msg, param_hint="--output")
+    try:
+        check_writable(path)
+    except MediaError as error:
+        raise typer.BadParameter(str(error), param_hint="--output") from error
 
 
 def random_model(**text: Any) -> Any:

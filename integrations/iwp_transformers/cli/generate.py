@@ -19,7 +19,7 @@ from transformers import logging as transformers_logging
 from iwp_core import MMR, PCMMR, Strategy, TopK
 from iwp_core.budget import check_budget
 from iwp_transformers.cli.loading import LoadingError, check_model, load_model, load_processor
-from iwp_transformers.cli.media import MediaError, Video, read_image, read_video
+from iwp_transformers.cli.media import MediaError, Video, check_writable, read_image, read_video
 from iwp_transformers.cli.timing import TimedAnswer, timed_answer
 from iwp_transformers.picture import kept_tokens_figure
 from iwp_transformers.session import PruningSession, prune_visual_tokens
@@ -144,18 +144,15 @@ def _device(name: str | None) -> torch.device:
 
 
 def _check_picture(path: Path | None) -> None:
-    # Found out before the long work, not after it.
     if path is None:
         return
     if find_spec("matplotlib") is None:
         msg = "drawing needs matplotlib: pip install 'iwp[plot]'"
         raise typer.BadParameter(msg, param_hint="--picture")
-    if not path.parent.is_dir():
-        msg = f"there is no folder '{path.parent}'"
-        raise typer.BadParameter(msg, param_hint="--picture")
-    if path.suffix not in {".png", ".pdf", ".svg", ".jpg"}:
-        msg = f"'{path.name}' has no known ending, expected .png, .jpg, .pdf or .svg"
-        raise typer.BadParameter(msg, param_hint="--picture")
+    try:
+        check_writable(path)
+    except MediaError as error:
+        raise typer.BadParameter(str(error), param_hint="--picture") from error
 
 
 def _read(images: Sequence[Path], videos: Sequence[Path], frames: int) -> tuple[list[Image.Image], list[Video]]:

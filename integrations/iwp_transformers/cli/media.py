@@ -11,6 +11,7 @@ from PIL import Image, UnidentifiedImageError
 
 # A video as numbers: frames, height, width, and red, green and blue.
 FRAME_AXES, CHANNELS = 4, 3
+PICTURE_ENDINGS = (".png", ".jpg", ".pdf", ".svg")
 
 
 class MediaError(ValueError):
@@ -36,6 +37,26 @@ class Video:
     total: int
     indices: list[int]
     rate: float | None = None
+
+
+def check_writable(path: Path) -> None:
+    """Check, before the long work and not after it, that a picture can be written to a path.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+
+    Raises
+    ------
+    MediaError
+        If its folder does not exist or its ending is none that matplotlib draws to.
+    """
+    if not path.parent.is_dir():
+        msg = f"there is no folder '{path.parent}'"
+        raise MediaError(msg)
+    if path.suffix not in PICTURE_ENDINGS:
+        msg = f"'{path.name}' has no known ending, expected {', '.join(PICTURE_ENDINGS)}"
+        raise MediaError(msg)
 
 
 def read_image(path: Path) -> Image.Image:
