@@ -53,6 +53,7 @@ test-oldest: $(VENV)-oldest/ready  ## the integration's tests on the oldest supp
 
 bench: $(VENV)/ready  ## measure selection and prefill on this machine (about half an hour)
 	$(BIN)/python benchmarks/bench_selection.py
+	$(BIN)/python benchmarks/bench_dispatch.py
 	$(BIN)/python benchmarks/bench_prefill.py
 
 clean:  ## remove environments and outputs

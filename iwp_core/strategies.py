@@ -146,6 +146,9 @@ class PCMMR:
     candidates that such a bound puts among the best have to catch up. Scores are logarithms. Ties: lower position
     first. Memory O(N).
 
+    Magnitudes are scaled to [0, 1] first, so the least one is 0 and nothing brings it back: the paper's
+    construction of proposition 3 has to hold a still weaker token for PC-MMR to keep its second direction.
+
     Examples
     --------
     >>> import numpy as np
