@@ -30,7 +30,7 @@ SIZES = (576, 1024, 2880, 7290, 20_000, 50_000, 100_000)
 SHARES = {7290: (0.111, 0.222, 0.353)}
 TOKENS_PER_CLUSTER = 24
 MOST_PRODUCTS = {"plain": 2e12, "greedy": 1e10, "max-min": 2e12}
-"""Multiply-adds of a rule beyond which it is left out; the greedy rule's are matrix-vector products, which are slower."""
+"""Multiply-adds of a rule beyond which it is left out; greedy MMR's are matrix-vector products, which are slower."""
 MOST_BYTES = 12e9
 SLOW_FROM = 7290
 """Tokens from which on the rivals run once: they take seconds to minutes."""

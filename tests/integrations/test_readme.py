@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.integrations import tiny_models
-from tests.integrations.tiny_models import Image, make_inputs
+from tests.integrations.tiny_models import Image, Video, make_inputs
 
 README = Path(__file__).parents[2] / "README.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
@@ -20,10 +20,11 @@ def test_examples_run_in_their_order(family: str) -> None:
     model: Any = getattr(tiny_models, family)(num_hidden_layers=6)
     batch = make_inputs(model, [(5, Image(), 4), (3, Image(), 2, Image(), 6)])
     names: dict[str, Any] = {"model": model, "inputs": make_inputs(model, [(5, Image(), 4)]), "batch": batch}
+    names["video_inputs"] = make_inputs(model, [(2, Video(), 5)])
 
     for example in EXAMPLES:
         exec(compile(example, README.name, "exec"), names)  # the examples are the thing tested
 
-    visual = names["session"].records[-1].visual
-    assert len(EXAMPLES) == 2
-    assert [len(kept) for kept in names["kept"]] == [min(64, len(positions)) for positions in visual]
+    assert len(EXAMPLES) == 3
+    pictures = [(row == tiny_models.IMAGE_ID).sum() for row in batch["input_ids"]]
+    assert [len(kept) for kept in names["kept"]] == [min(64, int(count)) for count in pictures]
