@@ -29,7 +29,7 @@ $(VENV)-oldest/ready: pyproject.toml constraints.txt
 
 demo: $(VENV)/ready  ## prune a photograph's tokens and draw which ones stay (outputs/demo.png)
 	mkdir -p outputs
-	OMP_NUM_THREADS= $(BIN)/iwp demo --output outputs/demo.png
+	env -u OMP_NUM_THREADS $(BIN)/iwp demo --output outputs/demo.png
 
 test: $(VENV)/ready  ## run all tests
 	$(BIN)/python -m pytest --numprocesses auto
