@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import torch
 import typer
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from PIL import Image
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -100,7 +101,8 @@ def random_model(**text: Any) -> Any:
     vision |= {"hidden_size": 192, "intermediate_size": 384, "num_hidden_layers": 2, "num_attention_heads": 3}
     sizes: dict[str, Any] = {"hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 24}
     sizes |= {"num_attention_heads": 8, "num_key_value_heads": 2, "initializer_range": 0.05}
-    text = {"model_type": "qwen2", "vocab_size": VOCABULARY, **sizes, **text}
+    words = {"vocab_size": VOCABULARY, "bos_token_id": None, "eos_token_id": None}
+    text = {"model_type": "qwen2", **words, **sizes, **text}
     config = LlavaOnevisionConfig(
         vision_config=vision, text_config=text, image_token_index=IMAGE_TOKEN, video_token_index=0
     )
@@ -136,7 +138,7 @@ def _figure(
     regions = family_of(model).regions(model.config, inputs, 0)
     in_crops = torch.tensor([region.level == "crop" for region in regions])
     crops = [region for region in regions if region.level == "crop"]
-    figure = Figure(figsize=(15, 4.2), layout="constrained")
+    figure = Figure(figsize=(15, 4.4), layout=ConstrainedLayoutEngine(h_pad=0.12))
     axes = figure.subplots(1, 1 + len(pruned))
     axes[0].imshow(photograph)
     axes[0].set_title(f"all {len(regions)} visual tokens\nprefill {full.prefill_seconds:.2f} s")
@@ -150,7 +152,7 @@ def _figure(
         )
     for panel in axes:
         panel.set_axis_off()
-    figure.suptitle(f"Visual tokens kept from layer {LAYER} on, budget {BUDGET:.1%}, untrained model")
+    figure.suptitle(f"Visual tokens kept from layer {LAYER} on, budget {BUDGET:.1%}, untrained model", weight="bold")
     return figure
 
 
