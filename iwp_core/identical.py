@@ -5,6 +5,8 @@ not promise that equal rows give equal results: its rounding depends on where in
 computed once for the first of a set of identical tokens and shared by the others.
 """
 
+from itertools import product
+
 from iwp_core._arrays import (
     Array,
     accumulation_dtype,
@@ -89,17 +91,16 @@ def _probe(arrays: tuple[Array, ...]) -> Array:
 
 
 def _fingerprint(arrays: tuple[Array, ...]) -> Array:
-    """Mix all coordinates of each token by maxima, which no order of evaluation can change."""
+    """Weigh and add up all coordinates of each token one after the other: in an order that no library changes."""
     xp = namespace(*arrays)
     dtype = accumulation_dtype(*arrays)
     mixed = xp.zeros_like(arrays[0][0, :, 0], dtype=dtype)
+    step = 0
     for array in arrays:
-        weights = as_dtype(1 + arange_indices(array.shape[-1], array), dtype) * GOLDEN
-        weights = weights - xp.floor(weights) + 0.5
-        weighted = _unit_range(as_dtype(array, dtype)) * weights
-        for head in range(array.shape[0]):
-            mixed = mixed * GOLDEN + xp.max(weighted[head, :, :], axis=-1)
-            mixed = mixed * GOLDEN + xp.min(weighted[head, :, :], axis=-1)
+        scaled = _unit_range(as_dtype(array, dtype))
+        for head, column in product(range(array.shape[0]), range(array.shape[-1])):
+            step += 1
+            mixed = mixed + scaled[head, :, column] * (0.5 + step * GOLDEN % 1.0)
     return mixed
 
 
