@@ -20,11 +20,10 @@ $(VENV)-core/ready: pyproject.toml constraints.txt
 	$(VENV)-core/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
 	touch $@
 
-$(VENV)-oldest/ready: pyproject.toml constraints.txt
+$(VENV)-oldest/ready: pyproject.toml constraints-oldest.txt
 	test -x $(VENV)-oldest/bin/python || $(PYTHON) -m venv $(VENV)-oldest
-	grep -v '^transformers==' constraints.txt > $(VENV)-oldest/constraints.txt
-	$(VENV)-oldest/bin/python -m pip install --quiet --constraint $(VENV)-oldest/constraints.txt \
-		--editable '.[cli,test,video]' accelerate torchvision transformers==5.17.0
+	$(VENV)-oldest/bin/python -m pip install --quiet --constraint constraints-oldest.txt \
+		--editable '.[cli,test,video]' accelerate torchvision
 	touch $@
 
 demo: $(VENV)/ready  ## prune a photograph's tokens and draw which ones stay (outputs/demo.png)
