@@ -11,12 +11,7 @@ __all__ = ["Samples", "all_finite", "check_name", "check_tokens", "expand_indice
 
 KERNELS = ("exponential", "linear")
 HEADS = ("mean", "softmax_mean")
-SHAPES = {
-    "keys": "(..., H, N, D) or (N, D)",
-    "values": "(..., H, N, Dv) or (N, Dv)",
-    "queries": "(..., Hq, D) or (..., Hq, T, D); (D,) or (T, D) for keys (N, D)",
-    "hidden": "(..., N, E)",
-}
+SHAPES = {"keys": "(..., H, N, D) or (N, D)", "values": "(..., H, N, Dv) or (N, Dv)"}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -228,7 +228,8 @@ class Duplication:
 
     def signed(self, rows: Array, cols: Array) -> Array:
         """Return the signed similarity of each head, shape (H, R, C), in [-1, 1]."""
-        return similarity_block(*self._gather(rows, cols), gaussian=isinstance(self.factors[0], Gaussian))
+        similarity = similarity_block(*self._gather(rows, cols), gaussian=isinstance(self.factors[0], Gaussian))
+        return namespace(similarity).clip(similarity, -1.0, 1.0)
 
     def _gather(self, rows: Array, cols: Array) -> list[Array]:
         return [factor.gather(tokens) for factor in self.factors for tokens in (rows, cols)]
