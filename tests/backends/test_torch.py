@@ -101,16 +101,17 @@ def reduced_precision() -> Iterator[None]:
     torch.set_float32_matmul_precision("highest")
 
 
+def allowed() -> tuple[str, str]:
+    """Return which float32 products the backends may compute."""
+    return torch.backends.cuda.matmul.fp32_precision, torch.backends.mkldnn.matmul.fp32_precision
+
+
 class Spy(TopK):
     """A strategy that notes under which settings it runs."""
 
     def select(self, log_magnitude: Any, duplication: Any, count: int) -> Any:
         """Note the settings, then choose by magnitude."""
-        seen.append((
-            torch.backends.cuda.matmul.fp32_precision,
-            torch.backends.mkldnn.matmul.fp32_precision,
-            torch.is_grad_enabled(),
-        ))
+        seen.append((*allowed(), torch.is_grad_enabled()))
         if count == FAILING:
             msg = "a strategy that fails"
             raise ZeroDivisionError(msg)
@@ -126,6 +127,7 @@ seen: list[tuple[str, str, bool]] = []
 def test_reduced_precision_is_off_within_a_call_and_as_before_after_it(count: int) -> None:
     """Also where the call ends by an exception."""
     seen.clear()
+    before = allowed()
 
     try:
         select_tokens(*tokens(1), count, strategy=Spy())
@@ -133,6 +135,8 @@ def test_reduced_precision_is_off_within_a_call_and_as_before_after_it(count: in
         assert count == FAILING
 
     assert seen == [("ieee", "ieee", False)]
+    assert before != ("ieee", "ieee")
+    assert allowed() == before
     assert torch.get_float32_matmul_precision() == "medium"
     assert torch.is_grad_enabled()
 
