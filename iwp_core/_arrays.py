@@ -91,21 +91,20 @@ def take_tokens(x: Array, indices: Array) -> Array:
     return xp.stack([xp.take(x[head, :, :], indices, axis=0) for head in range(x.shape[0])])
 
 
-def locate(positions: Array, total: int) -> tuple[Array, Array]:
-    """Say for each of range(total) whether it is among ascending `positions`, and where.
+def locate(positions: Array, sought: Array) -> tuple[Array, Array]:
+    """Say for each sought index whether it is among ascending `positions`, and where.
 
     Returns
     -------
-    found : array of bool, shape (total,)
-    slots : array of int, shape (total,)
+    found : array of bool, shape of `sought`
+    slots : array of int, shape of `sought`
         Index into `positions`, meaningful where `found`.
     """
     xp = namespace(positions)
-    everyone = as_dtype(arange_indices(total, positions), positions.dtype)
     if positions.shape[0] == 0:
-        return everyone < 0, everyone
-    slots = xp.clip(xp.searchsorted(positions, everyone), max=positions.shape[0] - 1)
-    return xp.take(positions, slots) == everyone, slots
+        return xp.zeros_like(sought, dtype=xp.bool), sought
+    slots = xp.clip(xp.searchsorted(positions, sought), max=positions.shape[0] - 1)
+    return xp.take(positions, slots) == sought, slots
 
 
 def scatter(target: Array, positions: Array, values: Array) -> Array:
@@ -113,5 +112,5 @@ def scatter(target: Array, positions: Array, values: Array) -> Array:
     xp = namespace(target)
     if positions.shape[0] == 0:
         return target
-    found, slots = locate(positions, target.shape[0])
+    found, slots = locate(positions, arange_indices(target.shape[0], positions))
     return xp.where(found, xp.take(values, slots), target)

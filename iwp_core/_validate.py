@@ -7,7 +7,7 @@ from types import ModuleType
 from iwp_core._arrays import Array, accumulation_dtype, as_dtype, device, is_array, namespace
 from iwp_core._plugins import overridable
 
-__all__ = ["Samples", "all_finite", "check_name", "check_tokens", "expand_indices"]
+__all__ = ["Samples", "all_finite", "check_kind", "check_name", "check_tokens", "expand_indices"]
 
 KERNELS = ("exponential", "linear")
 HEADS = ("mean", "softmax_mean")
@@ -96,7 +96,7 @@ def check_tokens(
     arrays = {"keys": keys, "values": values, "queries": queries, "magnitude_keys": magnitude_keys, "hidden": hidden}
     given = {name: array for name, array in arrays.items() if array is not None or name in ("keys", "values")}
     for name, array in given.items():
-        _check_kind(name, array, keys, "real floating")
+        check_kind(name, array, "real floating", ("keys", keys))
     _check_shapes(given)
     _check_devices(given)
     if finite:
@@ -116,7 +116,7 @@ def expand_indices(argument: str, indices: Array, samples: Samples) -> Array:
         If its shape is neither, or an index is outside 0..N-1.
     """
     xp = samples.xp
-    _check_kind(argument, indices, samples.keys, "integral")
+    check_kind(argument, indices, "integral", ("keys", samples.keys))
     if indices.ndim == 0 or (indices.ndim != 1 and tuple(indices.shape[:-1]) != samples.leading):
         msg = f"`{argument}` has shape {tuple(indices.shape)}, expected (R,) or {_with_leading(samples.leading, 'R')}"
         raise ValueError(msg)
@@ -140,8 +140,8 @@ def _library(array: Array) -> str:
     return type(array).__module__.partition(".")[0]
 
 
-def _check_kind(name: str, array: Array, keys: Array, kind: str) -> None:
-    """Check that an argument is an array of the library of `keys`, and of a kind of dtype.
+def check_kind(name: str, array: Array, kind: str, like: tuple[str, Array]) -> None:
+    """Check that an argument is an array of a kind of dtype, and of the library of another, named, argument.
 
     Raises
     ------
@@ -153,8 +153,9 @@ def _check_kind(name: str, array: Array, keys: Array, kind: str) -> None:
         msg = f"`{name}` is of type {type(array).__name__}, expected {wanted} array of a library with the Array API"
         raise TypeError(msg)
     xp = namespace(array)
-    if is_array(keys) and namespace(keys) is not xp:
-        msg = f"`{name}` is an array of {_library(array)}, expected one of {_library(keys)} like `keys`"
+    other_name, other = like
+    if is_array(other) and namespace(other) is not xp:
+        msg = f"`{name}` is an array of {_library(array)}, expected one of {_library(other)} like `{other_name}`"
         raise TypeError(msg)
     if not xp.isdtype(array.dtype, kind):
         msg = f"`{name}` has dtype {array.dtype}, expected {wanted} dtype"

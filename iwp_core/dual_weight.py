@@ -11,6 +11,7 @@ from iwp_core._arrays import (
     accumulation_dtype,
     arange_indices,
     as_dtype,
+    device,
     locate,
     namespace,
     safe_log,
@@ -180,8 +181,9 @@ def _deletion_error(sample: Sample, kept: Array, kernel: str) -> Array:
     """Return the deletion error of each head of one sample, shape (H,)."""
     xp = namespace(sample.keys)
     weight = _weight_of(sample, kernel)
-    is_kept, _ = locate(xp.sort(kept), sample.keys.shape[-2])
-    whole = weight.log_norm(arange_indices(sample.keys.shape[-2], sample.keys))
+    everyone = arange_indices(sample.keys.shape[-2], sample.keys)
+    is_kept, _ = locate(as_dtype(xp.sort(kept), everyone.dtype), everyone)
+    whole = weight.log_norm(everyone)
     lost = weight.log_norm(xp.nonzero(~is_kept)[0])
     nonzero = whole > -xp.inf
     return xp.where(nonzero, xp.exp(lost - xp.where(nonzero, whole, xp.zeros_like(whole))), xp.zeros_like(whole))
@@ -213,7 +215,8 @@ class _LinearWeight:
 
     def _matrix(self, tokens: Array) -> Array:
         xp = namespace(self.keys)
-        matrix = xp.zeros_like(self.keys[:, :1, :, None] * self.values[:, :1, None, :], dtype=self.dtype)[:, 0, :, :]
+        shape = (self.keys.shape[0], self.keys.shape[-1], self.values.shape[-1])
+        matrix = xp.zeros(shape, dtype=self.dtype, device=device(self.keys))
         for tile in tiles(tokens.shape[0]):
             keys, values = (as_dtype(take_tokens(x, tokens[tile]), self.dtype) for x in (self.keys, self.values))
             matrix = matrix + xp.matmul(xp.matrix_transpose(keys), values)
@@ -229,9 +232,8 @@ class _LinearWeight:
         matrix = self._matrix(tokens)
         xp = namespace(matrix)
         singular = xp.linalg.svdvals(matrix)
-        heads, missing = singular.shape[0], matrix.shape[-1] - singular.shape[-1]
-        padding = xp.zeros_like(matrix[:, 0, :missing])
-        return xp.concat([singular, padding], axis=-1), xp.zeros_like(xp.reshape(singular[:, 0], (heads,)))
+        padding = xp.zeros_like(matrix[:, 0, : matrix.shape[-1] - singular.shape[-1]])
+        return xp.concat([singular, padding], axis=-1), xp.zeros_like(singular[:, 0])
 
 
 class _ExponentialWeight:

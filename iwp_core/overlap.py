@@ -1,6 +1,9 @@
 """How far two selections agree."""
 
-from iwp_core._arrays import Array, as_dtype, is_array, namespace
+import math
+
+from iwp_core._arrays import Array, arange_indices, as_dtype, device, locate, namespace
+from iwp_core._validate import check_kind
 
 __all__ = ["selection_overlap"]
 
@@ -27,7 +30,7 @@ def selection_overlap(a: Array, b: Array) -> Array:
 
     Notes
     -----
-    Memory O(M L) a sample.
+    Memory O(M + L).
 
     Examples
     --------
@@ -36,21 +39,19 @@ def selection_overlap(a: Array, b: Array) -> Array:
     0.5
     """
     for name, indices in (("a", a), ("b", b)):
-        if not is_array(indices):
-            msg = f"`{name}` is of type {type(indices).__name__}, expected an integer array"
-            raise TypeError(msg)
-        if not namespace(indices).isdtype(indices.dtype, "integral"):
-            msg = f"`{name}` has dtype {indices.dtype}, expected an integer dtype"
-            raise TypeError(msg)
-    if namespace(a) is not namespace(b):
-        msg = f"`b` is an array of {namespace(b).__name__}, expected one of {namespace(a).__name__} like `a`"
-        raise TypeError(msg)
+        check_kind(name, indices, "integral", ("a", a))
     if a.ndim == 0 or b.ndim == 0 or a.shape[:-1] != b.shape[:-1]:
         msg = f"`b` has shape {tuple(b.shape)}, expected the leading axes of `a`, which has shape {tuple(a.shape)}"
         raise ValueError(msg)
     xp = namespace(a)
     real = xp.__array_namespace_info__().default_dtypes()["real floating"]
-    if a.shape[-1] == b.shape[-1] == 0:
-        return xp.ones(a.shape[:-1], dtype=real)
-    shared = as_dtype(xp.sum(as_dtype(a[..., :, None] == b[..., None, :], real), axis=(-2, -1)), real)
-    return shared / (a.shape[-1] + b.shape[-1] - shared)
+    leading, sizes = tuple(a.shape[:-1]), (a.shape[-1], b.shape[-1])
+    if sum(sizes) == 0 or math.prod(leading) == 0:
+        return xp.ones(leading, dtype=real, device=device(a))
+    dtype = arange_indices(0, a).dtype
+    flat_a, flat_b = (xp.reshape(as_dtype(x, dtype), (math.prod(leading), x.shape[-1])) for x in (a, b))
+    shared = [
+        xp.sum(as_dtype(locate(xp.sort(flat_b[row, :]), flat_a[row, :])[0], real)) for row in range(math.prod(leading))
+    ]
+    common = xp.reshape(xp.stack(shared), leading)
+    return common / (sum(sizes) - common)

@@ -157,7 +157,7 @@ class _Candidates:
         xp = self.xp
         reach = xp.nonzero(self.scores >= largest(self.scores, size)[-1])[0]
         chosen = xp.take(reach, order_descending(xp.take(self.scores, reach))[:size])
-        is_chosen, _ = locate(xp.sort(chosen), self.scores.shape[0])
+        is_chosen, _ = locate(xp.sort(chosen), arange_indices(self.scores.shape[0], chosen))
         rest = xp.nonzero(~is_chosen)[0]
         self.chunks.append(xp.take(self.positions, chosen))
         self.positions, self.scores, self.applied = (

@@ -217,3 +217,17 @@ def test_overlap_is_taken_a_batch_at_a_time(xp: Library) -> None:
     result = xp.numpy(iwp_core.selection_overlap(a, b))
 
     np.testing.assert_allclose(result, [2 / 3, 1 / 4])
+
+
+def test_the_overlap_of_long_selections_needs_no_table_of_pairs() -> None:
+    """Memory grows with the number of positions, not with their product."""
+    generator = np.random.default_rng(0)
+    a, b = (generator.permutation(40_000)[:5000] for _ in range(2))
+
+    tracemalloc.start()
+    overlap = float(iwp_core.selection_overlap(a, b))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert overlap == pytest.approx(np.intersect1d(a, b).size / np.union1d(a, b).size)
+    assert peak < 20 * (a.nbytes + b.nbytes)
