@@ -1,7 +1,8 @@
-"""Progressive chunked MMR (algorithm 1), run lazily and exactly.
+"""Progressive chunked MMR (algorithm 1): as it is written for few tokens, lazily for many, with the same answer.
 
 Penalties only lower a score, so a score that misses some of them is an upper bound. A chunk needs exact scores only
-for the candidates that such bounds put among its best; most tokens never meet most chunks.
+for the candidates that such bounds put among its best; most tokens never meet most chunks. With few tokens that
+bookkeeping costs more than it saves.
 """
 
 from collections.abc import Sequence
@@ -12,6 +13,9 @@ from iwp_core._plugins import overridable
 from iwp_core.duplication import PairwiseDuplication
 
 __all__ = ["largest", "progressive_chunked_mmr"]
+
+FEW = 512
+"""Up to so many tokens every candidate is compared with every chunk."""
 
 COLUMNS = 256
 """Chosen tokens that candidates are compared with at a time."""
@@ -58,13 +62,48 @@ def progressive_chunked_mmr(
     Notes
     -----
     The same answer as algorithm 1 run plainly, if `duplication` gives a pair the same number whenever it is asked.
-    Memory O(N).
+    Memory O(N); up to `FEW` tokens, one block of all of them and a chunk.
     """
+    if scores.shape[0] <= FEW:
+        return _plainly(scores, duplication, sizes, penalty=penalty, floor=floor, exponent=exponent)
     candidates = _Candidates(scores, duplication, penalty=penalty, floor=floor, exponent=exponent)
     for size in sizes:
         candidates.catch_up(size)
         candidates.move_best(size)
     return namespace(scores).concat(candidates.chunks)
+
+
+def _plainly(
+    scores: Array,
+    duplication: PairwiseDuplication,
+    sizes: Sequence[int],
+    *,
+    penalty: float,
+    floor: float,
+    exponent: int,
+) -> Array:
+    """Run algorithm 1 as it is written."""
+    xp = namespace(scores)
+    candidates = arange_indices(scores.shape[0], scores)
+    twins = getattr(duplication, "identical", None)
+    everyone, chunks = candidates, []
+    for size in sizes:
+        if chunks:
+            shared = xp.max(duplication(everyone, chunks[-1]), axis=1)
+            shared = xp.take(shared, candidates if twins is None else xp.take(twins, candidates))
+            scores = scores + safe_log(_factor(shared, penalty=penalty, floor=floor, exponent=exponent))
+        order = order_descending(scores)
+        rest = xp.sort(order[size:])
+        chunks.append(xp.take(candidates, order[:size]))
+        candidates, scores = xp.take(candidates, rest), xp.take(scores, rest)
+    return xp.concat(chunks)
+
+
+def _factor(duplication: Array, *, penalty: float, floor: float, exponent: int) -> Array:
+    """Return the factors max(floor, 1 - penalty * s) for duplications s, or for their roots."""
+    xp = namespace(duplication)
+    s = duplication if exponent == 2 else xp.sqrt(duplication)  # noqa: PLR2004 - the exponent of S
+    return xp.clip(1.0 - penalty * s, min=floor)
 
 
 class _Candidates:
@@ -146,11 +185,9 @@ class _Candidates:
         return [factors]
 
     def _factor(self, block: Array) -> Array:
-        """Return max(floor, 1 - penalty * s), s the largest duplication of each row of a block."""
-        xp = self.xp
-        shared = xp.max(block, axis=1)
-        duplicated = shared if self.exponent == 2 else xp.sqrt(shared)  # noqa: PLR2004 - the exponent of S
-        return xp.clip(1.0 - self.penalty * duplicated, min=self.floor)
+        """Return the factor of each row of a block, by its largest duplication."""
+        largest_in_row = self.xp.max(block, axis=1)
+        return _factor(largest_in_row, penalty=self.penalty, floor=self.floor, exponent=self.exponent)
 
     def move_best(self, size: int) -> None:
         """Choose the `size` best candidates as the next chunk; their scores must miss no penalty."""

@@ -1,0 +1,223 @@
+"""The two miniatures: genuine Transformers classes at a size that a CPU trains, and how pictures become their input."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    LlavaOnevisionConfig,
+    LlavaOnevisionForConditionalGeneration,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+)
+from transformers.models.llava_onevision.image_processing_pil_llava_onevision import LlavaOnevisionImageProcessorPil
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+from iwp_miniature.scenes import CELL
+from iwp_miniature.vocabulary import BEGIN, END, IMAGE, PAD, VIDEO, VISION_END, VISION_START, WORDS
+
+__all__ = ["ARCHITECTURES", "Architecture", "architecture"]
+
+HEAD_WIDTH = 32
+DECODER = {
+    "vocab_size": len(WORDS),
+    "hidden_size": 128,
+    "intermediate_size": 256,
+    "num_hidden_layers": 8,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 1024,
+    "initializer_range": 0.05,
+    "tie_word_embeddings": True,
+    "pad_token_id": WORDS.index(PAD),
+    "bos_token_id": WORDS.index(BEGIN),
+    "eos_token_id": WORDS.index(END),
+}
+"""The text stack of both: 8 layers, grouped-query attention."""
+
+MEAN_AND_STD = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
+
+
+class Architecture(ABC):
+    """One family of models.
+
+    Attributes
+    ----------
+    name : str
+        As on the command line, and the folder of the shipped weights.
+    grids : tuple of (int, int)
+        Rows and columns of the pictures that it is trained on.
+    tower_knows_places : bool
+        Whether the tower has absolute positions; where it has none, the decoder's positions tell rows and columns.
+    model_class : type
+        A class of Transformers.
+    """
+
+    name: str
+    grids: tuple[tuple[int, int], ...]
+    tower_knows_places: bool
+    model_class: Any
+
+    @abstractmethod
+    def random_model(self) -> Any:
+        """Make a model with weights from torch's random generator."""
+
+    @cached_property
+    @abstractmethod
+    def image_processor(self) -> Any:
+        """Its image processor, the one that needs no torchvision."""
+
+    @abstractmethod
+    def prompt(self, visual: str) -> list[str]:
+        """Return the words before a question, given the placeholders of the picture as one word each."""
+
+    @abstractmethod
+    def visual_count(self, pixels: Mapping[str, Tensor]) -> int:
+        """Return how many visual tokens the first of some encoded pictures has."""
+
+
+class LlavaOnevision(Architecture):
+    """LLaVA-OneVision: a SigLIP tower that sees a shrunken view and four crops, and a Qwen2 decoder."""
+
+    name = "llava-onevision"
+    model_class = LlavaOnevisionForConditionalGeneration
+    grids = ((4, 4),)
+    tower_knows_places = True
+
+    VIEW = 2 * CELL
+    PATCH = 8
+
+    def random_model(self) -> Any:
+        vision = {
+            "model_type": "siglip_vision_model",
+            "hidden_size": 96,
+            "intermediate_size": 256,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 3,
+            "image_size": self.VIEW,
+            "patch_size": self.PATCH,
+            "vision_use_head": False,
+        }
+        text = {"model_type": "qwen2", **DECODER, "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0}}
+        config = LlavaOnevisionConfig(
+            vision_config=vision,
+            text_config=text,
+            image_token_index=WORDS.index(IMAGE),
+            video_token_index=WORDS.index(VIDEO),
+            image_grid_pinpoints=[[2 * self.VIEW, 2 * self.VIEW]],
+            tie_word_embeddings=True,
+        )
+        model = self.model_class(config)
+        _spread_positions(model.model.vision_tower.embeddings.position_embedding.weight, self.VIEW // self.PATCH)
+        for layer in model.model.vision_tower.encoder.layers:
+            layer.self_attn.k_proj.weight.data.copy_(layer.self_attn.q_proj.weight.data)
+        return model
+
+    @cached_property
+    def image_processor(self) -> Any:
+        return LlavaOnevisionImageProcessorPil(
+            size={"height": self.VIEW, "width": self.VIEW},
+            image_grid_pinpoints=[[2 * self.VIEW, 2 * self.VIEW]],
+            **MEAN_AND_STD,
+        )
+
+    def prompt(self, visual: str) -> list[str]:
+        return [BEGIN, visual]
+
+    def visual_count(self, pixels: Mapping[str, Tensor]) -> int:  # noqa: ARG002 - the same for every picture
+        side = self.VIEW // self.PATCH
+        return side**2 + 2 * side * (2 * side + 1)
+
+
+class Qwen25VL(Architecture):
+    """Qwen2.5-VL: a tower at native resolution whose windows are the cells of the grid, and multimodal positions."""
+
+    name = "qwen2.5-vl"
+    model_class = Qwen2_5_VLForConditionalGeneration
+    grids = ((4, 4), (3, 4), (4, 3), (3, 5), (5, 3), (4, 5), (5, 4))
+    tower_knows_places = False
+
+    PATCH, MERGE = 4, 2
+
+    def random_model(self) -> Any:
+        vision = {
+            "depth": 3,
+            "hidden_size": 96,
+            "intermediate_size": 192,
+            "num_heads": 3,
+            "out_hidden_size": DECODER["hidden_size"],
+            "patch_size": self.PATCH,
+            "spatial_merge_size": self.MERGE,
+            "window_size": CELL,
+            "fullatt_block_indexes": [2],
+            "initializer_range": 0.05,
+        }
+        # A small base, so that the low frequencies, which carry the columns, still tell neighbours apart.
+        rope = {"rope_type": "default", "rope_theta": 10.0, "mrope_section": [2, 7, 7]}
+        config = Qwen2_5_VLConfig(
+            text_config={**DECODER, "rope_parameters": rope},
+            vision_config=vision,
+            image_token_id=WORDS.index(IMAGE),
+            video_token_id=WORDS.index(VIDEO),
+            vision_start_token_id=WORDS.index(VISION_START),
+            vision_end_token_id=WORDS.index(VISION_END),
+            tie_word_embeddings=True,
+        )
+        model = self.model_class(config)
+        for block in model.model.visual.blocks:
+            width = block.attn.proj.weight.shape[0]
+            block.attn.qkv.weight.data[width : 2 * width] = block.attn.qkv.weight.data[:width]
+        return model
+
+    @cached_property
+    def image_processor(self) -> Any:
+        return Qwen2VLImageProcessorPil(
+            size={"shortest_edge": (2 * CELL) ** 2, "longest_edge": (6 * CELL) ** 2},
+            patch_size=self.PATCH,
+            merge_size=self.MERGE,
+            temporal_patch_size=2,
+            **MEAN_AND_STD,
+        )
+
+    def prompt(self, visual: str) -> list[str]:
+        return [BEGIN, VISION_START, visual, VISION_END]
+
+    def visual_count(self, pixels: Mapping[str, Tensor]) -> int:
+        return int(pixels["image_grid_thw"][0].prod()) // self.MERGE**2
+
+
+ARCHITECTURES: dict[str, Architecture] = {item.name: item for item in (LlavaOnevision(), Qwen25VL())}
+
+
+def architecture(name: str) -> Architecture:
+    """Return the architecture of a name.
+
+    Parameters
+    ----------
+    name : {"llava-onevision", "qwen2.5-vl"}
+
+    Returns
+    -------
+    Architecture
+
+    Raises
+    ------
+    ValueError
+        If there is none.
+    """
+    if name not in ARCHITECTURES:
+        msg = f"`name` is {name!r}, expected one of {', '.join(map(repr, ARCHITECTURES))}"
+        raise ValueError(msg)
+    return ARCHITECTURES[name]
+
+
+def _spread_positions(table: nn.Parameter, side: int) -> None:
+    """Fill a table of positions, shape (side * side, E), with sines and cosines of row and column."""
+    quarter = table.shape[1] // 4
+    phases = torch.arange(side)[:, None] * 1.2 * 30.0 ** (-torch.arange(quarter) / quarter)
+    waves = torch.cat([phases.sin(), phases.cos()], dim=1)
+    rows, columns = waves[:, None].expand(-1, side, -1), waves[None].expand(side, -1, -1)
+    table.data.copy_(torch.cat([rows, columns], dim=-1).reshape(side * side, -1))

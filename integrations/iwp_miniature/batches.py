@@ -1,0 +1,189 @@
+"""Batches of pictures with many questions each, as tensors."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from iwp_miniature.architectures import Architecture
+from iwp_miniature.digits import SIZE, DigitBank
+from iwp_miniature.packing import Packing
+from iwp_miniature.questions import KINDS, Question, ask
+from iwp_miniature.scenes import CELL, STYLES, Layout, Scene, Style, draw_layout, render
+from iwp_miniature.vocabulary import END, IMAGE, PAD, WORDS
+from iwp_transformers import family_of
+
+__all__ = ["IGNORED", "SLOT", "Batch", "BatchSource", "Drawing"]
+
+SLOT = 8
+"""Tokens of a question and its answer, at most."""
+
+IGNORED = -100
+"""Label of a token that is not trained."""
+
+_IDS = {word: index for index, word in enumerate(WORDS)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """What batches are drawn from.
+
+    Parameters
+    ----------
+    bank : DigitBank
+    questions : int
+        Questions a picture.
+    weights : mapping of str to float
+        How often each kind of question comes, relatively.
+    """
+
+    bank: DigitBank
+    questions: int
+    weights: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Pictures and their questions.
+
+    Parameters
+    ----------
+    pixels : mapping of str to Tensor
+        Output of the image processor.
+    prefix : Tensor, shape (P,)
+        Ids before the questions, the same for all pictures of a batch.
+    positions : Tensor, shape (P + slots,) or (3, P + slots)
+        Positions of the packed sequence.
+    slots : Tensor, shape (B, Q, SLOT)
+        Ids of the questions, each followed by its answer.
+    labels : Tensor, shape (B, Q, SLOT)
+        The next id where it is trained: the answer and the end after it.
+    kinds : ndarray of int, shape (B, Q)
+        Index into `KINDS`.
+    patches : Tensor, shape (B, V, 4)
+        For each visual token the ids of the words for its digit, colour, row and column, or `IGNORED`.
+    packing : Packing
+    """
+
+    pixels: Mapping[str, Tensor]
+    prefix: Tensor
+    positions: Tensor
+    slots: Tensor
+    labels: Tensor
+    kinds: NDArray[np.int64]
+    patches: Tensor
+    packing: Packing
+
+
+class BatchSource:
+    """Draws batches for one model.
+
+    Parameters
+    ----------
+    architecture : Architecture
+    model : PreTrainedModel
+        For its configuration and its rules of positions.
+    drawing : Drawing
+    rng : numpy.random.Generator
+    """
+
+    def __init__(self, architecture: Architecture, model: Any, drawing: Drawing, rng: np.random.Generator) -> None:
+        self.architecture, self.model, self.drawing, self.rng = architecture, model, drawing, rng
+
+    def draw(self, pictures: int) -> Batch:
+        """Draw some pictures, all of one size, and their questions."""
+        rows, columns = self.architecture.grids[self.rng.integers(len(self.architecture.grids))]
+        styles: list[Style] = list(STYLES)
+        scenes = []
+        for index in range(pictures):
+            layout = draw_layout(self.rng, style=styles[index % len(styles)], rows=rows, columns=columns)
+            scenes.append(render(layout, self.drawing.bank, self.rng))
+        asked = [self._questions(scene.layout) for scene in scenes]
+        pixels = self.architecture.image_processor([scene.image for scene in scenes], return_tensors="pt")
+        count = self.architecture.visual_count(pixels)
+        prefix, visual = self._prefix(count)
+        slots, labels = _slots(asked)
+        packing = Packing(prefix=len(prefix), visual=visual, slots=slots.shape[1], length=SLOT)
+        return Batch(
+            pixels=pixels,
+            prefix=prefix,
+            positions=self._positions(prefix, pixels, packing),
+            slots=slots,
+            labels=labels,
+            kinds=np.array([[KINDS.index(question.kind) for question in row] for row in asked]),
+            patches=self._patches(prefix, pixels, scenes),
+            packing=packing,
+        )
+
+    def _questions(self, layout: Layout) -> list[Question]:
+        shares = np.array([self.drawing.weights[kind] for kind in KINDS])
+        questions: list[Question] = []
+        while len(questions) < self.drawing.questions:
+            question = ask(layout, KINDS[self.rng.choice(len(KINDS), p=shares / shares.sum())], self.rng)
+            if question is not None:
+                questions.append(question)
+        return questions
+
+    def _prefix(self, count: int) -> tuple[Tensor, slice]:
+        words = self.architecture.prompt(IMAGE)
+        start = words.index(IMAGE)
+        words[start : start + 1] = [IMAGE] * count
+        return torch.tensor([_IDS[word] for word in words]), slice(start, start + count)
+
+    def _positions(self, prefix: Tensor, pixels: Mapping[str, Tensor], packing: Packing) -> Tensor:
+        """Return the positions that the model gives the prefix and one question, the latter repeated for each slot."""
+        ids = torch.cat([prefix, prefix.new_zeros(packing.length)])[None]
+        if hasattr(self.model.model, "get_rope_index"):
+            kinds = (ids == _IDS[IMAGE]).int()
+            grid = pixels["image_grid_thw"][:1]
+            alone = self.model.model.get_rope_index(ids, mm_token_type_ids=kinds, image_grid_thw=grid)[0][:, 0]
+        else:
+            alone = torch.arange(ids.shape[1])
+        shared, slot = alone[..., : packing.prefix], alone[..., packing.prefix :]
+        return torch.cat([shared, *[slot] * packing.slots], dim=-1)
+
+    def _patches(self, prefix: Tensor, pixels: Mapping[str, Tensor], scenes: Sequence[Scene]) -> Tensor:
+        """Say what stands where each visual token looks; tokens of the shrunken view and newlines are left out."""
+        inputs = {
+            **{name: value[:1] for name, value in pixels.items() if name != "pixel_values"},
+            "input_ids": prefix[None],
+        }
+        regions = family_of(self.model).regions(self.model.config, inputs, 0)
+        height, width, _ = scenes[0].pixels.shape
+        targets = np.full((len(scenes), len(regions), 4), IGNORED)
+        inks = [_ink_map(scene) for scene in scenes]
+        for index, region in enumerate(regions):
+            if region.box is None or region.level == "base":
+                continue
+            left, top, right, bottom = region.box
+            x, y = int((left + right) / 2 * width), int((top + bottom) / 2 * height)
+            if self.architecture.tower_knows_places:
+                targets[:, index, 2:] = _IDS[str(y // CELL + 1)], _IDS[str(x // CELL + 1)]
+            targets[:, index, :2] = [ink[y, x] for ink in inks]
+        return torch.from_numpy(targets)
+
+
+def _ink_map(scene: Scene) -> NDArray[np.int64]:
+    """Return for each pixel the ids of the words for the digit and the colour that stand there, else of "none"."""
+    ink = np.full((*scene.pixels.shape[:2], 2), _IDS["none"])
+    for thing in scene.layout.objects:
+        area = ink[thing.top : thing.top + SIZE, thing.left : thing.left + SIZE]
+        area[...] = _IDS[str(thing.digit)], _IDS[thing.color]
+    return ink
+
+
+def _slots(asked: Sequence[Sequence[Question]]) -> tuple[Tensor, Tensor]:
+    """Write down questions with their answers, and what is to be said next after the question and the answer."""
+    slots = torch.full((len(asked), len(asked[0]), SLOT), _IDS[PAD])
+    labels = torch.full_like(slots, IGNORED)
+    for picture, questions in enumerate(asked):
+        for index, question in enumerate(questions):
+            ids = [_IDS[word] for word in question.text.split()]
+            answer = _IDS[question.answer]
+            slots[picture, index, : len(ids) + 1] = torch.tensor([*ids, answer])
+            labels[picture, index, len(ids) - 1 : len(ids) + 1] = torch.tensor([answer, _IDS[END]])
+    return slots, labels
