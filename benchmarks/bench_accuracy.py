@@ -1,0 +1,184 @@
+"""How many answers a trained miniature still gets right when visual tokens are dropped, rule by rule.
+
+Every rule runs through the public `prune_visual_tokens`, every answer through `generate`. Cells already in the result
+file are kept, so an interrupted run goes on. Run: ``python benchmarks/bench_accuracy.py llava-onevision``.
+"""
+
+import argparse
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from _harness import RESULTS, header, read, write_to
+from accuracy_rules import ABLATIONS, MAIN, Asked, options
+from numpy.typing import NDArray
+from rich.progress import track
+from torch import Tensor
+
+from iwp_miniature import ARCHITECTURES, KINDS, Example, Miniature, draw_examples, in_batches, load_miniature
+from iwp_transformers import family_of, prune_visual_tokens
+
+BUDGETS = (0.353, 0.222, 0.111, 0.056)
+LAYERS = (1, 2, 3, 4, 5, 6)
+ABLATION_LAYERS, ABLATION_BUDGETS = (2, 3), (0.222, 0.111)
+BATCH = 75
+
+
+class Evaluation:
+    """The test questions, encoded once, and the answers of one miniature under any rule."""
+
+    def __init__(self, miniature: Miniature, examples: Sequence[Example]) -> None:
+        self.miniature, self.examples = miniature, examples
+        self.batches = []
+        for batch in in_batches(examples, BATCH):
+            inputs = miniature.encode([each.scene.image for each in batch], [each.question.text for each in batch])
+            regions = family_of(miniature.model).regions(miniature.model.config, inputs, 0)
+            self.batches.append((Asked(batch, regions), with_features(miniature.model, inputs)))
+        self.kinds = np.array([KINDS.index(each.question.kind) for each in examples])
+        self.dense = np.array([each.scene.layout.style == "dense" for each in examples])
+
+    def right(self, around: Any) -> NDArray[np.bool_]:
+        """Tell which questions are answered right; `around` gives a context for each batch."""
+        words = []
+        for asked, inputs in self.batches:
+            with around(asked):
+                words += self._answers(inputs)
+        return np.array([word == each.question.answer for word, each in zip(words, self.examples, strict=True)])
+
+    def pruned(self, rule: str, layer: int, budget: float) -> NDArray[np.bool_]:
+        """Tell which questions are answered right under a rule."""
+        return self.right(
+            lambda asked: prune_visual_tokens(
+                self.miniature.model, budget=budget, layer=layer, **options(rule, asked)
+            )
+        )
+
+    def without_picture(self) -> NDArray[np.bool_]:
+        """Tell which questions are answered right from the text alone."""
+        words = []
+        for asked, _ in self.batches:
+            words += self._answers(self.miniature.encode_text([each.question.text for each in asked.examples]))
+        return np.array([word == each.question.answer for word, each in zip(words, self.examples, strict=True)])
+
+    def without_visual_tokens(self, layer: int) -> NDArray[np.bool_]:
+        """Tell which questions are answered right if layers from `layer` on see no visual token at all."""
+        return self.right(lambda asked: hidden_from(self.miniature.model, self._visual(asked), layer))
+
+    def _visual(self, asked: Asked) -> Tensor:
+        index = next(i for i, (each, _) in enumerate(self.batches) if each is asked)
+        return self.batches[index][1]["input_ids"] == self.miniature.model.config.image_token_id
+
+    def _answers(self, inputs: Mapping[str, Any]) -> list[str]:
+        with torch.no_grad():
+            output = self.miniature.model.generate(**inputs, do_sample=False, max_new_tokens=1)
+        return self.miniature.tokenizer.batch_decode(output[:, -1:])
+
+
+def with_features(model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
+    """Replace pixels by what the tower makes of them: the tower is the same for every rule."""
+    pixels = {name: inputs[name] for name in ("pixel_values", "image_sizes", "image_grid_thw") if name in inputs}
+    with torch.no_grad():
+        features = model.model.get_image_features(**pixels, return_dict=True)
+    return {name: value for name, value in inputs.items() if name != "pixel_values"} | {
+        "mm_encoder_outputs": {"image": features}
+    }
+
+
+@contextmanager
+def hidden_from(model: Any, visual: Tensor, layer: int) -> Iterator[None]:
+    """Forbid layers from `layer` on to attend to visual tokens, in a prefill of full length."""
+
+    def hide(_module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        length = visual.shape[1]
+        mask = kwargs.get("attention_mask")
+        allowed = torch.ones(length, length, dtype=torch.bool).tril()[None, None]
+        if mask is not None:
+            allowed = mask if mask.dtype == torch.bool else mask == 0
+        # Each row may see itself, else a visual row would attend to nothing at all.
+        allowed = allowed & (~visual[:, None, None, :] | torch.eye(length, dtype=torch.bool))
+        bias = torch.zeros(allowed.shape).masked_fill(~allowed, torch.finfo(args[0].dtype).min)
+        return args, kwargs | {"attention_mask": bias.to(args[0].dtype)}
+
+    layers = model.model.language_model.layers[layer:]
+    handles = [each.register_forward_pre_hook(hide, with_kwargs=True) for each in layers]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def summary(evaluation: Evaluation, right: NDArray[np.bool_], full: NDArray[np.bool_] | None) -> dict[str, Any]:
+    """Return accuracies in percent: by kind, their mean and its standard error, by style, and relative to `full`."""
+    by_kind = [right[evaluation.kinds == kind] for kind in range(len(KINDS))]
+    shares = np.array([part.mean() for part in by_kind])
+    variance = sum(part.mean() * (1 - part.mean()) / len(part) for part in by_kind) / len(KINDS) ** 2
+    entry: dict[str, Any] = {
+        "mean": 100 * float(shares.mean()),
+        "standard_error": 100 * math.sqrt(variance),
+        "by_kind": {kind: round(100 * float(share), 1) for kind, share in zip(KINDS, shares, strict=True)},
+        "sparse": 100 * _balanced(evaluation, right, ~evaluation.dense),
+        "dense": 100 * _balanced(evaluation, right, evaluation.dense),
+        "right": np.packbits(right).tobytes().hex(),
+    }
+    if full is not None:
+        whole = np.array([full[evaluation.kinds == kind].mean() for kind in range(len(KINDS))])
+        entry["relative_average"] = 100 * float((shares / whole).mean())
+    return entry
+
+
+def _balanced(evaluation: Evaluation, right: NDArray[np.bool_], among: NDArray[np.bool_]) -> float:
+    return float(np.mean([right[among & (evaluation.kinds == kind)].mean() for kind in range(len(KINDS))]))
+
+
+def cells(rules: str) -> list[tuple[str, int, float]]:
+    """Return what is measured: the main rules everywhere, the ablations where they tell most."""
+    main = list(product(MAIN, LAYERS, BUDGETS))
+    ablations = list(product(ABLATIONS, ABLATION_LAYERS, ABLATION_BUDGETS))
+    quick = [cell for cell in main if cell[1] in ABLATION_LAYERS and cell[2] in ABLATION_BUDGETS]
+    return {"quick": quick, "main": main, "all": quick + ablations + [cell for cell in main if cell not in quick]}[rules]
+
+
+def key(rule: str, layer: int, budget: float) -> str:
+    """Return the name of a cell in the result file."""
+    return f"{rule} | layer {layer} | {budget:.1%}"
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", choices=list(ARCHITECTURES))
+    parser.add_argument("--folder", type=Path, help="weights to measure; default: those that are shipped")
+    parser.add_argument("--split", choices=("validation", "test"), default="test")
+    parser.add_argument("--per-kind", type=int, default=125, help="questions a kind and style of scene (18 of them)")
+    parser.add_argument("--rules", choices=("quick", "main", "all"), default="all")
+    parser.add_argument("--output", type=Path)
+    arguments = parser.parse_args()
+    output = arguments.output or RESULTS / f"accuracy_{arguments.model}.json"
+    miniature = load_miniature(arguments.model, arguments.folder)
+    examples = draw_examples(miniature.architecture, split=arguments.split, per_kind=arguments.per_kind, seed=1)
+    evaluation = Evaluation(miniature, examples)
+    conditions = {"model": arguments.model, "split": arguments.split, "questions": len(examples), "dtype": "float32"}
+    command = f"python benchmarks/bench_accuracy.py {arguments.model}"
+    result = read(output) or {"header": header(command, **conditions), "cells": {}}
+    if any(result["header"][name] != value for name, value in conditions.items()):
+        parser.error(f"--output {output} holds another measurement: {result['header']}")
+    measured: dict[str, Any] = result["cells"]
+    full = evaluation.right(lambda _asked: nullcontext())
+    measured["full"] = summary(evaluation, full, None)
+    measured["no picture"] = summary(evaluation, evaluation.without_picture(), full)
+    for layer in (1, 2, 3, 4):
+        measured[f"no visual token | layer {layer}"] = summary(evaluation, evaluation.without_visual_tokens(layer), full)
+    for rule, layer, budget in track(cells(arguments.rules), description=arguments.model):
+        if key(rule, layer, budget) not in measured:
+            measured[key(rule, layer, budget)] = summary(evaluation, evaluation.pruned(rule, layer, budget), full)
+            write_to(output, result)
+
+
+if __name__ == "__main__":
+    main()
