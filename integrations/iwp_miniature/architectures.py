@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -54,12 +54,18 @@ class Architecture(ABC):
         Whether the tower has absolute positions; where it has none, the decoder's positions tell rows and columns.
     model_class : type
         A class of Transformers.
+    processor_class : str
+        Name of the class of Transformers that makes the model's inputs ...
+    processor_options : dict
+        ... and what it has to know beside pictures and words.
     """
 
     name: str
     grids: tuple[tuple[int, int], ...]
     tower_knows_places: bool
     model_class: Any
+    processor_class: str
+    processor_options: dict[str, Any]
 
     @abstractmethod
     def random_model(self) -> Any:
@@ -89,6 +95,13 @@ class LlavaOnevision(Architecture):
 
     VIEW = 2 * CELL
     PATCH = 8
+
+    processor_class = "LlavaOnevisionProcessor"
+    processor_options: ClassVar[dict[str, Any]] = {
+        "num_image_tokens": (VIEW // PATCH) ** 2,
+        "vision_feature_select_strategy": "full",
+        "vision_aspect_ratio": "anyres_max_9",
+    }
 
     def random_model(self) -> Any:
         vision = {
@@ -141,6 +154,9 @@ class Qwen25VL(Architecture):
     tower_knows_places = False
 
     PATCH, MERGE = 4, 2
+
+    processor_class = "Qwen2_5_VLProcessor"
+    processor_options: ClassVar[dict[str, Any]] = {}
 
     def random_model(self) -> Any:
         vision = {

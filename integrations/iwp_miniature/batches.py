@@ -14,7 +14,7 @@ from iwp_miniature.digits import SIZE, DigitBank
 from iwp_miniature.packing import Packing
 from iwp_miniature.questions import KINDS, Question, ask
 from iwp_miniature.scenes import CELL, STYLES, Layout, Scene, Style, draw_layout, render
-from iwp_miniature.vocabulary import END, IMAGE, PAD, WORDS
+from iwp_miniature.vocabulary import COLUMNS, END, IMAGE, PAD, ROWS, WORDS
 from iwp_transformers import family_of
 
 __all__ = ["IGNORED", "SLOT", "Batch", "BatchSource", "Drawing"]
@@ -162,7 +162,7 @@ class BatchSource:
             left, top, right, bottom = region.box
             x, y = int((left + right) / 2 * width), int((top + bottom) / 2 * height)
             if self.architecture.tower_knows_places:
-                targets[:, index, 2:] = _IDS[str(y // CELL + 1)], _IDS[str(x // CELL + 1)]
+                targets[:, index, 2:] = _IDS[ROWS[y // CELL]], _IDS[COLUMNS[x // CELL]]
             targets[:, index, :2] = [ink[y, x] for ink in inks]
         return torch.from_numpy(targets)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from iwp_miniature.scenes import COLORS, DigitObject, Layout, Style, draw_layout
+from iwp_miniature.vocabulary import COLUMNS, DIGITS, ROWS
 
 __all__ = ["ANSWERS", "KINDS", "TWO_LOOKS", "Question", "ask", "balanced_question", "questions_about"]
 
@@ -38,7 +39,7 @@ def _position(layout: Layout) -> list[Question]:
     questions = []
     for row in range(layout.rows):
         for column in range(layout.columns):
-            text = f"digit at row {row + 1} column {column + 1} ?"
+            text = f"digit at row{row + 1} column{column + 1} ?"
             questions.append(Question("position", text, *_named(found.get((row, column)))))
     return questions
 
@@ -88,8 +89,8 @@ def _place(layout: Layout) -> list[Question]:
     questions = []
     for thing in _recognisable(layout):
         name = f"{thing.color} {thing.digit}"
-        questions.append(Question("place", f"row of the {name} ?", str(thing.row + 1), (thing,)))
-        questions.append(Question("place", f"column of the {name} ?", str(thing.column + 1), (thing,)))
+        questions.append(Question("place", f"row of the {name} ?", f"row{thing.row + 1}", (thing,)))
+        questions.append(Question("place", f"column of the {name} ?", f"column{thing.column + 1}", (thing,)))
     return questions
 
 
@@ -145,17 +146,16 @@ KINDS = tuple(_ASK)
 TWO_LOOKS = ("right of", "below largest")
 """Kinds that need a second look: where to look follows from what was seen first."""
 
-_DIGITS = tuple(map(str, range(10)))
 ANSWERS: dict[str, tuple[str, ...]] = {
-    "position": ("none", *_DIGITS),
+    "position": ("none", *DIGITS),
     "color": tuple(COLORS),
-    "digit": _DIGITS,
-    "count": _DIGITS[:6],
-    "largest": _DIGITS[2:],
+    "digit": DIGITS,
+    "count": DIGITS[:6],
+    "largest": DIGITS[2:],
     "presence": ("yes", "no"),
-    "place": _DIGITS[1:5],
-    "right of": ("none", *_DIGITS),
-    "below largest": ("none", *_DIGITS[:9]),
+    "place": (*ROWS[:4], *COLUMNS[:4]),
+    "right of": ("none", *DIGITS),
+    "below largest": ("none", *DIGITS[:9]),
 }
 """Answers that `balanced_question` draws from evenly."""
 
@@ -215,7 +215,8 @@ def balanced_question(
     Layout, Question
         Knowing the kind alone, nobody can be right more often than one time in ``len(ANSWERS[kind])``.
     """
-    allowed = ANSWERS[kind] if kind != "place" else ANSWERS[kind][: min(rows, columns)]
+    absent = {*ROWS[rows:], *COLUMNS[columns:]}
+    allowed = [answer for answer in ANSWERS[kind] if answer not in absent]
     wanted = allowed[rng.integers(len(allowed))]
     while True:
         layout = draw_layout(rng, style=style, rows=rows, columns=columns)

@@ -23,7 +23,8 @@ from iwp_miniature.batches import IGNORED, Batch, BatchSource, Drawing
 from iwp_miniature.digits import digit_bank
 from iwp_miniature.packing import packed
 from iwp_miniature.questions import KINDS
-from iwp_miniature.vocabulary import WORDS
+from iwp_miniature.scenes import COLORS
+from iwp_miniature.vocabulary import COLUMNS, DIGITS, ROWS, WORDS
 
 __all__ = ["Recipe", "Trainer", "answer_accuracy"]
 
@@ -66,8 +67,8 @@ class Recipe:
     """
 
     seed: int = 0
-    align_steps: int = 500
-    answer_steps: int = 3200
+    align_steps: int = 400
+    answer_steps: int = 2500
     align_pictures: int = 32
     answer_pictures: int = 16
     questions: int = 24
@@ -325,10 +326,8 @@ def alignment_loss(model: Any, features: Tensor, targets: Tensor) -> Tensor:
 def _facets() -> list[tuple[float, list[int]]]:
     """Return weight and candidate words of digit, colour, row and column."""
     ids = {word: index for index, word in enumerate(WORDS)}
-    digits = [ids["none"], *(ids[str(digit)] for digit in range(10))]
-    colors = [ids["none"], *(ids[color] for color in ("red", "green", "blue", "yellow", "cyan", "purple", "white"))]
-    places = [ids[str(number)] for number in range(1, 6)]
-    return [(1.0, digits), (1.0, colors), (0.3, places), (0.3, places)]
+    choices = (("none", *DIGITS), ("none", *COLORS), ROWS, COLUMNS)
+    return [(weight, [ids[word] for word in words]) for weight, words in zip((1.0, 1.0, 0.3, 0.3), choices, strict=True)]
 
 
 @torch.no_grad()

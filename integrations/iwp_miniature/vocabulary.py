@@ -3,42 +3,26 @@
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.normalizers import Lowercase
-from tokenizers.pre_tokenizers import Digits, Punctuation, Sequence, WhitespaceSplit
+from tokenizers.pre_tokenizers import Punctuation, Sequence, WhitespaceSplit
 from transformers import PreTrainedTokenizerFast
 
 from iwp_miniature.scenes import COLORS
 
-__all__ = ["BEGIN", "END", "IMAGE", "PAD", "VIDEO", "VISION_END", "VISION_START", "WORDS", "VocabularyError"]
+__all__ = ["BEGIN", "COLUMNS", "DIGITS", "END", "IMAGE", "PAD", "ROWS", "VIDEO", "VISION_END", "VISION_START", "WORDS"]
+__all__ += ["VocabularyError"]
 __all__ += ["check_words", "make_tokenizer"]
 
 PAD, BEGIN, END, IMAGE, VIDEO = "<pad>", "<begin>", "<end>", "<image>", "<video>"
 VISION_START, VISION_END, UNKNOWN = "<vision_start>", "<vision_end>", "<unknown>"
 SPECIAL = (PAD, BEGIN, END, IMAGE, VIDEO, VISION_START, VISION_END, UNKNOWN)
 
-_TASK = [
-    "?",
-    "digit",
-    "at",
-    "row",
-    "column",
-    "color",
-    "of",
-    "the",
-    "which",
-    "is",
-    "how",
-    "many",
-    "largest",
-    "there",
-    "a",
-    "right",
-    "below",
-    "yes",
-    "no",
-    "none",
-]
-WORDS = (*SPECIAL, *map(str, range(10)), *_TASK, *COLORS)
-"""The vocabulary; a word's place is its id."""
+ROWS = tuple(f"row{number}" for number in range(1, 6))
+COLUMNS = tuple(f"column{number}" for number in range(1, 6))
+DIGITS = tuple(map(str, range(10)))
+_QUESTIONS = ("?", "digit", "at", "row", "column", "color", "of", "the", "which", "is", "how", "many", "largest")
+_QUESTIONS += ("there", "a", "right", "below")
+WORDS = (*SPECIAL, *DIGITS, *ROWS, *COLUMNS, *COLORS, *_QUESTIONS, "yes", "no", "none")
+"""The vocabulary; a word's place is its id. Places have words of their own: a patch can be 3, in row 2, at once."""
 
 
 class VocabularyError(ValueError):
@@ -46,10 +30,10 @@ class VocabularyError(ValueError):
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
-    """Return the tokenizer of both miniatures: one token a word, ``?`` and each digit apart."""
+    """Return the tokenizer of both miniatures: one token a word, ``?`` apart."""
     model = Tokenizer(WordLevel({word: index for index, word in enumerate(WORDS)}, unk_token=UNKNOWN))
     model.normalizer = Lowercase()
-    model.pre_tokenizer = Sequence([WhitespaceSplit(), Punctuation("isolated"), Digits(individual_digits=True)])
+    model.pre_tokenizer = Sequence([WhitespaceSplit(), Punctuation("isolated")])
     return PreTrainedTokenizerFast(
         tokenizer_object=model,
         pad_token=PAD,
@@ -84,7 +68,7 @@ def check_words(text: str) -> None:
     """
     known = {word for word in WORDS if word not in SPECIAL}
     words = text.lower().replace("?", " ? ").split()
-    unknown = [word for word in words if word not in known and not word.isdecimal()]
+    unknown = [word for word in words if word not in known]
     if unknown or not words:
         named = f"has the unknown word {unknown[0]!r}" if unknown else "is empty"
         msg = f"the question {text!r} {named}; known are: {' '.join(sorted(known))}"
