@@ -81,8 +81,11 @@ class Architecture(ABC):
         """Return the words before a question, given the placeholders of the picture as one word each."""
 
     @abstractmethod
-    def visual_count(self, pixels: Mapping[str, Tensor]) -> int:
-        """Return how many visual tokens the first of some encoded pictures has."""
+    def centres(self, pixels: Mapping[str, Tensor]) -> list[tuple[float, float] | None]:
+        """Say for each visual token of the first of some encoded pictures which pixel (x, y) it looks at.
+
+        None for tokens of a shrunken view and for separators.
+        """
 
 
 class LlavaOnevision(Architecture):
@@ -140,9 +143,11 @@ class LlavaOnevision(Architecture):
     def prompt(self, visual: str) -> list[str]:
         return [BEGIN, visual]
 
-    def visual_count(self, pixels: Mapping[str, Tensor]) -> int:  # noqa: ARG002 - the same for every picture
-        side = self.VIEW // self.PATCH
-        return side**2 + 2 * side * (2 * side + 1)
+    def centres(self, pixels: Mapping[str, Tensor]) -> list[tuple[float, float] | None]:  # noqa: ARG002 - all alike
+        side = 2 * self.VIEW // self.PATCH
+        shrunken: list[tuple[float, float] | None] = [None] * (side // 2) ** 2
+        lines = [[*_centres_of_row(row, side, self.PATCH), None] for row in range(side)]
+        return sum(lines, shrunken)
 
 
 class Qwen25VL(Architecture):
@@ -201,8 +206,11 @@ class Qwen25VL(Architecture):
     def prompt(self, visual: str) -> list[str]:
         return [BEGIN, VISION_START, visual, VISION_END]
 
-    def visual_count(self, pixels: Mapping[str, Tensor]) -> int:
-        return int(pixels["image_grid_thw"][0].prod()) // self.MERGE**2
+    def centres(self, pixels: Mapping[str, Tensor]) -> list[tuple[float, float] | None]:
+        _, rows, columns = pixels["image_grid_thw"][0].tolist()
+        step = self.PATCH * self.MERGE
+        lines = [_centres_of_row(row, columns // self.MERGE, step) for row in range(rows // self.MERGE)]
+        return [centre for line in lines for centre in line]
 
 
 ARCHITECTURES: dict[str, Architecture] = {item.name: item for item in (LlavaOnevision(), Qwen25VL())}
@@ -228,6 +236,10 @@ def architecture(name: str) -> Architecture:
         msg = f"`name` is {name!r}, expected one of {', '.join(map(repr, ARCHITECTURES))}"
         raise ValueError(msg)
     return ARCHITECTURES[name]
+
+
+def _centres_of_row(row: int, count: int, step: int) -> list[tuple[float, float] | None]:
+    return [((column + 0.5) * step, (row + 0.5) * step) for column in range(count)]
 
 
 def _spread_positions(table: nn.Parameter, side: int) -> None:

@@ -15,7 +15,6 @@ from iwp_miniature.packing import Packing
 from iwp_miniature.questions import KINDS, Question, ask
 from iwp_miniature.scenes import CELL, STYLES, Layout, Scene, Style, draw_layout, render
 from iwp_miniature.vocabulary import COLUMNS, END, IMAGE, PAD, ROWS, WORDS
-from iwp_transformers import family_of
 
 __all__ = ["IGNORED", "SLOT", "Batch", "BatchSource", "Drawing"]
 
@@ -104,8 +103,7 @@ class BatchSource:
             scenes.append(render(layout, self.drawing.bank, self.rng))
         asked = [self._questions(scene.layout) for scene in scenes]
         pixels = self.architecture.image_processor([scene.image for scene in scenes], return_tensors="pt")
-        count = self.architecture.visual_count(pixels)
-        prefix, visual = self._prefix(count)
+        prefix, visual = self._prefix(len(self.architecture.centres(pixels)))
         slots, labels = _slots(asked)
         packing = Packing(prefix=len(prefix), visual=visual, slots=slots.shape[1], length=SLOT)
         return Batch(
@@ -115,7 +113,7 @@ class BatchSource:
             slots=slots,
             labels=labels,
             kinds=np.array([[KINDS.index(question.kind) for question in row] for row in asked]),
-            patches=self._patches(prefix, pixels, scenes),
+            patches=self._patches(pixels, scenes),
             packing=packing,
         )
 
@@ -146,21 +144,15 @@ class BatchSource:
         shared, slot = alone[..., : packing.prefix], alone[..., packing.prefix :]
         return torch.cat([shared, *[slot] * packing.slots], dim=-1)
 
-    def _patches(self, prefix: Tensor, pixels: Mapping[str, Tensor], scenes: Sequence[Scene]) -> Tensor:
-        """Say what stands where each visual token looks; tokens of the shrunken view and newlines are left out."""
-        inputs = {
-            **{name: value[:1] for name, value in pixels.items() if name != "pixel_values"},
-            "input_ids": prefix[None],
-        }
-        regions = family_of(self.model).regions(self.model.config, inputs, 0)
-        height, width, _ = scenes[0].pixels.shape
-        targets = np.full((len(scenes), len(regions), 4), IGNORED)
+    def _patches(self, pixels: Mapping[str, Tensor], scenes: Sequence[Scene]) -> Tensor:
+        """Say what stands where each visual token looks; tokens that look at no place are left out."""
+        centres = self.architecture.centres(pixels)
+        targets = np.full((len(scenes), len(centres), 4), IGNORED)
         inks = [_ink_map(scene) for scene in scenes]
-        for index, region in enumerate(regions):
-            if region.box is None or region.level == "base":
+        for index, centre in enumerate(centres):
+            if centre is None:
                 continue
-            left, top, right, bottom = region.box
-            x, y = int((left + right) / 2 * width), int((top + bottom) / 2 * height)
+            x, y = map(int, centre)
             if self.architecture.tower_knows_places:
                 targets[:, index, 2:] = _IDS[ROWS[y // CELL]], _IDS[COLUMNS[x // CELL]]
             targets[:, index, :2] = [ink[y, x] for ink in inks]
