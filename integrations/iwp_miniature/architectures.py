@@ -1,7 +1,8 @@
 """The two miniatures: genuine Transformers classes at a size that a CPU trains, and how pictures become their input."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -19,7 +20,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from iwp_miniature.scenes import CELL
 from iwp_miniature.vocabulary import BEGIN, END, IMAGE, PAD, VIDEO, VISION_END, VISION_START, WORDS
 
-__all__ = ["ARCHITECTURES", "Architecture", "architecture"]
+__all__ = ["ARCHITECTURES", "Architecture", "Patch", "architecture"]
 
 HEAD_WIDTH = 32
 DECODER = {
@@ -41,6 +42,24 @@ DECODER = {
 MEAN_AND_STD = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
 
 
+@dataclass(frozen=True)
+class Patch:
+    """What a visual token looks at.
+
+    Parameters
+    ----------
+    x, y : float
+        Centre, in pixels of the picture.
+    knows_place : bool
+        Whether the tower can tell where in the picture it lies. A crop looks the same wherever it was cut, and Qwen's
+        tower has no absolute positions: there the decoder's positions have to tell.
+    """
+
+    x: float
+    y: float
+    knows_place: bool
+
+
 class Architecture(ABC):
     """One family of models.
 
@@ -50,8 +69,6 @@ class Architecture(ABC):
         As on the command line, and the folder of the shipped weights.
     grids : tuple of (int, int)
         Rows and columns of the pictures that it is trained on.
-    tower_knows_places : bool
-        Whether the tower has absolute positions; where it has none, the decoder's positions tell rows and columns.
     model_class : type
         A class of Transformers.
     processor_class : str
@@ -62,7 +79,6 @@ class Architecture(ABC):
 
     name: str
     grids: tuple[tuple[int, int], ...]
-    tower_knows_places: bool
     model_class: Any
     processor_class: str
     processor_options: dict[str, Any]
@@ -81,11 +97,8 @@ class Architecture(ABC):
         """Return the words before a question, given the placeholders of the picture as one word each."""
 
     @abstractmethod
-    def centres(self, pixels: Mapping[str, Tensor]) -> list[tuple[float, float] | None]:
-        """Say for each visual token of the first of some encoded pictures which pixel (x, y) it looks at.
-
-        None for tokens of a shrunken view and for separators.
-        """
+    def patches(self, pixels: Mapping[str, Tensor]) -> list[Patch | None]:
+        """Say what each visual token of the first of some encoded pictures looks at; None for separators."""
 
 
 class LlavaOnevision(Architecture):
@@ -94,7 +107,6 @@ class LlavaOnevision(Architecture):
     name = "llava-onevision"
     model_class = LlavaOnevisionForConditionalGeneration
     grids = ((4, 4),)
-    tower_knows_places = True
 
     VIEW = 2 * CELL
     PATCH = 8
@@ -143,11 +155,13 @@ class LlavaOnevision(Architecture):
     def prompt(self, visual: str) -> list[str]:
         return [BEGIN, visual]
 
-    def centres(self, pixels: Mapping[str, Tensor]) -> list[tuple[float, float] | None]:  # noqa: ARG002 - all alike
-        side = 2 * self.VIEW // self.PATCH
-        shrunken: list[tuple[float, float] | None] = [None] * (side // 2) ** 2
-        lines = [[*_centres_of_row(row, side, self.PATCH), None] for row in range(side)]
-        return sum(lines, shrunken)
+    def patches(self, pixels: Mapping[str, Tensor]) -> list[Patch | None]:  # noqa: ARG002 - the same for every picture
+        side = self.VIEW // self.PATCH
+        patches: list[Patch | None] = [*_square_patches(side, side, 2 * self.PATCH, knows_place=True)]
+        fine = [*_square_patches(2 * side, 2 * side, self.PATCH, knows_place=False)]
+        for start in range(0, len(fine), 2 * side):
+            patches += [*fine[start : start + 2 * side], None]
+        return patches
 
 
 class Qwen25VL(Architecture):
@@ -156,7 +170,6 @@ class Qwen25VL(Architecture):
     name = "qwen2.5-vl"
     model_class = Qwen2_5_VLForConditionalGeneration
     grids = ((4, 4), (3, 4), (4, 3), (3, 5), (5, 3), (4, 5), (5, 4))
-    tower_knows_places = False
 
     PATCH, MERGE = 4, 2
 
@@ -206,11 +219,10 @@ class Qwen25VL(Architecture):
     def prompt(self, visual: str) -> list[str]:
         return [BEGIN, VISION_START, visual, VISION_END]
 
-    def centres(self, pixels: Mapping[str, Tensor]) -> list[tuple[float, float] | None]:
+    def patches(self, pixels: Mapping[str, Tensor]) -> list[Patch | None]:
         _, rows, columns = pixels["image_grid_thw"][0].tolist()
         step = self.PATCH * self.MERGE
-        lines = [_centres_of_row(row, columns // self.MERGE, step) for row in range(rows // self.MERGE)]
-        return [centre for line in lines for centre in line]
+        return [*_square_patches(rows // self.MERGE, columns // self.MERGE, step, knows_place=False)]
 
 
 ARCHITECTURES: dict[str, Architecture] = {item.name: item for item in (LlavaOnevision(), Qwen25VL())}
@@ -238,8 +250,10 @@ def architecture(name: str) -> Architecture:
     return ARCHITECTURES[name]
 
 
-def _centres_of_row(row: int, count: int, step: int) -> list[tuple[float, float] | None]:
-    return [((column + 0.5) * step, (row + 0.5) * step) for column in range(count)]
+def _square_patches(rows: int, columns: int, step: int, *, knows_place: bool) -> Iterator[Patch]:
+    for row in range(rows):
+        for column in range(columns):
+            yield Patch((column + 0.5) * step, (row + 0.5) * step, knows_place)
 
 
 def _spread_positions(table: nn.Parameter, side: int) -> None:

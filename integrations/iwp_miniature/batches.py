@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from iwp_miniature.architectures import Architecture
+from iwp_miniature.architectures import Architecture, Patch
 from iwp_miniature.digits import SIZE, DigitBank
 from iwp_miniature.packing import Packing
 from iwp_miniature.questions import KINDS, Question, ask
@@ -63,8 +63,12 @@ class Batch:
         The next id where it is trained: the answer and the end after it.
     kinds : ndarray of int, shape (B, Q)
         Index into `KINDS`.
-    patches : Tensor, shape (B, V, 4)
-        For each visual token the ids of the words for its digit, colour, row and column, or `IGNORED`.
+    inks : Tensor, shape (B, V, 2)
+        For each visual token the ids of the words for its digit and colour, or `IGNORED` for separators.
+    places : Tensor, shape (V, 2)
+        Likewise for its row and column.
+    places_known : Tensor of bool, shape (V,)
+        Whether the tower can know them.
     packing : Packing
     """
 
@@ -74,7 +78,9 @@ class Batch:
     slots: Tensor
     labels: Tensor
     kinds: NDArray[np.int64]
-    patches: Tensor
+    inks: Tensor
+    places: Tensor
+    places_known: Tensor
     packing: Packing
 
 
@@ -103,7 +109,8 @@ class BatchSource:
             scenes.append(render(layout, self.drawing.bank, self.rng))
         asked = [self._questions(scene.layout) for scene in scenes]
         pixels = self.architecture.image_processor([scene.image for scene in scenes], return_tensors="pt")
-        prefix, visual = self._prefix(len(self.architecture.centres(pixels)))
+        patches = self.architecture.patches(pixels)
+        prefix, visual = self._prefix(len(patches))
         slots, labels = _slots(asked)
         packing = Packing(prefix=len(prefix), visual=visual, slots=slots.shape[1], length=SLOT)
         return Batch(
@@ -113,7 +120,9 @@ class BatchSource:
             slots=slots,
             labels=labels,
             kinds=np.array([[KINDS.index(question.kind) for question in row] for row in asked]),
-            patches=self._patches(pixels, scenes),
+            inks=_inks(patches, scenes),
+            places=_places(patches),
+            places_known=torch.tensor([patch is not None and patch.knows_place for patch in patches]),
             packing=packing,
         )
 
@@ -144,19 +153,23 @@ class BatchSource:
         shared, slot = alone[..., : packing.prefix], alone[..., packing.prefix :]
         return torch.cat([shared, *[slot] * packing.slots], dim=-1)
 
-    def _patches(self, pixels: Mapping[str, Tensor], scenes: Sequence[Scene]) -> Tensor:
-        """Say what stands where each visual token looks; tokens that look at no place are left out."""
-        centres = self.architecture.centres(pixels)
-        targets = np.full((len(scenes), len(centres), 4), IGNORED)
-        inks = [_ink_map(scene) for scene in scenes]
-        for index, centre in enumerate(centres):
-            if centre is None:
-                continue
-            x, y = map(int, centre)
-            if self.architecture.tower_knows_places:
-                targets[:, index, 2:] = _IDS[ROWS[y // CELL]], _IDS[COLUMNS[x // CELL]]
-            targets[:, index, :2] = [ink[y, x] for ink in inks]
-        return torch.from_numpy(targets)
+
+def _inks(patches: Sequence[Patch | None], scenes: Sequence[Scene]) -> Tensor:
+    inks = np.full((len(scenes), len(patches), 2), IGNORED)
+    maps = [_ink_map(scene) for scene in scenes]
+    for index, patch in enumerate(patches):
+        if patch is not None:
+            inks[:, index] = [ink[int(patch.y), int(patch.x)] for ink in maps]
+    return torch.from_numpy(inks)
+
+
+def _places(patches: Sequence[Patch | None]) -> Tensor:
+    unknown = (IGNORED, IGNORED)
+    places = [
+        unknown if patch is None else (_IDS[ROWS[int(patch.y) // CELL]], _IDS[COLUMNS[int(patch.x) // CELL]])
+        for patch in patches
+    ]
+    return torch.tensor(places)
 
 
 def _ink_map(scene: Scene) -> NDArray[np.int64]:

@@ -62,7 +62,7 @@ class Miniature:
         pixels = [self.architecture.image_processor(image.convert("RGB"), return_tensors="pt") for image in images]
         texts = []
         for question, picture in zip(questions, pixels, strict=True):
-            words = self.architecture.prompt(IMAGE * len(self.architecture.centres(picture)))
+            words = self.architecture.prompt(IMAGE * len(self.architecture.patches(picture)))
             texts.append("".join(words) + " " + question)
         tokens = self.tokenizer(texts, padding=True, return_tensors="pt")
         inputs = {"input_ids": tokens["input_ids"], "attention_mask": tokens["attention_mask"]}

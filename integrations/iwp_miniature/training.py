@@ -8,7 +8,7 @@ visual tokens later costs nothing.
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -39,6 +39,10 @@ KIND_WEIGHTS = {kind: 1.0 for kind in KINDS} | {
 """How often each kind is asked while training: more where learning takes longer."""
 
 
+EARLY = 2
+"""Decoder layer at whose entrance visual tokens are asked for their places."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """What a training run does; the defaults are those of the shipped weights.
@@ -62,8 +66,9 @@ class Recipe:
         Decoder layers in which questions cannot read the picture ...
     blind_share : float
         ... during this share of the second stage.
-    alignment_weight : float
-        Weight of the first stage's loss at the start of the second; it falls to 0 at its middle.
+    alignment_weight, place_weight : float
+        Weights, at the start of the second stage, of the first stage's loss and of telling each visual token's row and
+        column after two decoder layers; they fall to 0 at its middle.
     """
 
     seed: int = 0
@@ -79,6 +84,7 @@ class Recipe:
     blind_layers: int = 2
     blind_share: float = 0.7
     alignment_weight: float = 0.3
+    place_weight: float = 0.3
 
 
 Stage = Literal["align", "answer"]
@@ -154,7 +160,7 @@ class Trainer:
         progress = self.step / self.recipe.align_steps
         batch = self.source.draw(self.recipe.align_pictures)
         with self._autocast():
-            loss = alignment_loss(self.model, self._features(batch), batch.patches.to(self.device))
+            loss = alignment_loss(self.model, self._features(batch), batch)
         self._descend(loss, min(1.0, (self.step + 1) / 50) * max(0.1, 1 - progress))
         return {"alignment": loss.item()}
 
@@ -165,15 +171,20 @@ class Trainer:
         batch = self.source.draw(recipe.answer_pictures)
         with self._autocast():
             features = self._features(batch)
-            logits = packed_logits(self.model, features, batch, blind=self.blind_layers)
-            answers = nn.functional.cross_entropy(
+            logits, early = packed_logits(self.model, features, batch, blind=self.blind_layers, early=EARLY)
+            loss = nn.functional.cross_entropy(
                 logits.flatten(0, -2).float(), batch.labels.to(self.device).flatten(), ignore_index=IGNORED
             )
-            weight = recipe.alignment_weight * max(0.0, 1 - 2 * progress)
-            alignment = alignment_loss(self.model, features, batch.patches.to(self.device)) if weight else 0.0
+            losses = {"answers": loss.item()}
+            weight = max(0.0, 1 - 2 * progress)
+            if weight:
+                loss = loss + weight * recipe.alignment_weight * alignment_loss(self.model, features, batch)
+                places = place_loss(self.model, early, batch.places)
+                losses["places"] = places.item()
+                loss = loss + weight * recipe.place_weight * places
         fall = 0.5 * (1 + math.cos(math.pi * max(0.0, progress - recipe.hold) / (1 - recipe.hold)))
-        self._descend(answers + weight * alignment, min(1.0, (step + 1) / 100) * max(0.02, fall))
-        return {"answers": answers.item()}
+        self._descend(loss, min(1.0, (step + 1) / 100) * max(0.02, fall))
+        return losses
 
     def _features(self, batch: Batch) -> Tensor:
         pixels = {name: value.to(self.device) for name, value in batch.pixels.items()}
@@ -281,53 +292,74 @@ def image_features(model: Any, pixels: Mapping[str, Tensor]) -> Tensor:
     return torch.stack(tuple(model.model.get_image_features(**known, return_dict=True).pooler_output))
 
 
-def packed_logits(model: Any, features: Tensor, batch: Batch, *, blind: int = 0) -> Tensor:
-    """Run pictures with their packed questions through the decoder; logits of the slots, shape (B, Q, SLOT, words)."""
+def packed_logits(
+    model: Any, features: Tensor, batch: Batch, *, blind: int = 0, early: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Run pictures with their packed questions through the decoder.
+
+    Returns
+    -------
+    logits : Tensor, shape (B, Q, SLOT, words)
+        Of the slots.
+    states : Tensor, shape (B, V, E)
+        Of the visual tokens at the entrance of decoder layer `early`.
+    """
     device = features.device
     embed = model.get_input_embeddings()
     prefix = embed(batch.prefix.to(device)).expand(len(features), -1, -1)
-    before, after = prefix[:, : batch.packing.visual.start], prefix[:, batch.packing.visual.stop :]
+    visual = batch.packing.visual
     slots = embed(batch.slots.to(device).flatten(1))
-    sequence = torch.cat([before, features.to(prefix.dtype), after, slots], dim=1)
+    sequence = torch.cat([prefix[:, : visual.start], features.to(prefix.dtype), prefix[:, visual.stop :], slots], dim=1)
     positions = batch.positions.to(device)[..., None, :].expand(*batch.positions.shape[:-1], len(features), -1)
-    with packed(model, replace(batch.packing, blind=blind)) as mask:
+    entering: list[Tensor] = []
+    hook = model.model.language_model.layers[early].register_forward_pre_hook(lambda _, args: entering.append(args[0]))
+    with hook, packed(model, replace(batch.packing, blind=blind)) as mask:
         states = model.model.language_model(
             inputs_embeds=sequence, attention_mask=mask, position_ids=positions, use_cache=False
         ).last_hidden_state
-    logits: Tensor = model.lm_head(states[:, batch.packing.prefix :].unflatten(1, batch.slots.shape[1:]))
-    return logits
+    logits = model.lm_head(states[:, batch.packing.prefix :].unflatten(1, batch.slots.shape[1:]))
+    return logits, entering[0][:, visual]
 
 
-def alignment_loss(model: Any, features: Tensor, targets: Tensor) -> Tensor:
-    """Ask that each visual token be nearest to the words of its digit, colour, row and column."""
-    words = nn.functional.normalize(model.get_input_embeddings().weight, dim=-1)
-    states = features.float()
-    scaled = states * torch.rsqrt(states.square().mean(dim=-1, keepdim=True) + 1e-6)
-    logits = 2.0 * scaled @ words.T
-    total = logits.new_zeros(())
-    for facet, (weight, choices) in enumerate(_facets()):
-        wanted = targets[..., facet].flatten()
-        if (wanted == IGNORED).all():
-            continue
-        local = torch.full((len(WORDS),), IGNORED, device=features.device)
-        local[choices] = torch.arange(len(choices), device=features.device)
-        labels = torch.where(wanted == IGNORED, wanted, local[wanted.clamp(min=0)])
-        # Most of a picture is ground: its "none" counts for less.
-        rarity = torch.tensor([0.3] + [1.0] * (len(choices) - 1), device=features.device)
-        total = total + weight * nn.functional.cross_entropy(
-            logits[..., choices].flatten(0, -2),
-            labels,
-            weight=rarity if facet < 2 else None,
-            ignore_index=IGNORED,  # noqa: PLR2004
-        )
+def alignment_loss(model: Any, features: Tensor, batch: Batch) -> Tensor:
+    """Ask that each visual token be nearest to the words of its digit and colour, and of its place where it can know it."""
+    logits, known = _likeness(model, features), batch.places_known
+    inks = batch.inks.to(features.device)
+    total = sum(_facet_loss(logits, inks[..., index], words) for index, words in enumerate(_INKS))
+    if known.any():
+        total = total + 0.3 * place_loss(model, features[:, known], batch.places[known])
     return total
 
 
-def _facets() -> list[tuple[float, list[int]]]:
-    """Return weight and candidate words of digit, colour, row and column."""
-    ids = {word: index for index, word in enumerate(WORDS)}
-    choices = (("none", *DIGITS), ("none", *COLORS), ROWS, COLUMNS)
-    return [(weight, [ids[word] for word in words]) for weight, words in zip((1.0, 1.0, 0.3, 0.3), choices, strict=True)]
+def place_loss(model: Any, states: Tensor, places: Tensor) -> Tensor:
+    """Ask that each visual token be nearest to the words of its row and its column; places (V, 2)."""
+    logits = _likeness(model, states)
+    wanted = places.to(states.device).expand(len(states), -1, -1)
+    return sum(_facet_loss(logits, wanted[..., index], words) for index, words in enumerate((ROWS, COLUMNS)))
+
+
+_INKS = (("none", *DIGITS), ("none", *COLORS))
+
+
+def _likeness(model: Any, states: Tensor) -> Tensor:
+    """Return how near states are to words, shape (B, V, words)."""
+    words = nn.functional.normalize(model.get_input_embeddings().weight, dim=-1)
+    states = states.float()
+    scaled = states * torch.rsqrt(states.square().mean(dim=-1, keepdim=True) + 1e-6)
+    return 2.0 * scaled @ words.T
+
+
+def _facet_loss(logits: Tensor, wanted: Tensor, words: Sequence[str]) -> Tensor:
+    """Return the cross entropy of ids `wanted` among some words."""
+    choices = torch.tensor([WORDS.index(word) for word in words], device=logits.device)
+    local = torch.full((len(WORDS),), IGNORED, device=logits.device)
+    local[choices] = torch.arange(len(choices), device=logits.device)
+    labels = torch.where(wanted == IGNORED, wanted, local[wanted.clamp(min=0)])
+    # Most of a picture is ground: its "none" counts for less.
+    rarity = torch.tensor([0.3 if word == "none" else 1.0 for word in words], device=logits.device)
+    return nn.functional.cross_entropy(
+        logits[..., choices].flatten(0, -2), labels.flatten(), weight=rarity, ignore_index=IGNORED
+    )
 
 
 @torch.no_grad()
@@ -344,7 +376,7 @@ def answer_accuracy(trainer: Trainer, *, pictures: int = 64, seed: int = 1) -> d
     for _ in range(pictures // 16):
         batch = source.draw(16)
         with trainer._autocast():
-            logits = packed_logits(model, trainer._features(batch), batch, blind=trainer.blind_layers)
+            logits, _ = packed_logits(model, trainer._features(batch), batch, blind=trainer.blind_layers)
         labels = batch.labels
         is_answer = (labels != IGNORED) & ((labels != IGNORED).cumsum(-1) == 1)
         correct = (logits.argmax(-1).cpu() == labels)[is_answer].numpy()

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from iwp_core import use_backend
+from iwp_core import pc_mmr, use_backend
 
 
 @pytest.fixture(autouse=True)
@@ -14,3 +14,18 @@ def _reference_only() -> Iterator[None]:
     """Switch installed plugins off, so that these tests judge `iwp_core` alone."""
     with use_backend("reference"):
         yield
+
+
+@pytest.fixture(scope="module")
+def lazily() -> Iterator[None]:
+    """Let PC-MMR run lazily however few the tokens are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pc_mmr, "FEW", 0)
+        yield
+
+
+@pytest.fixture(scope="module", params=["lazily", "step by step"])
+def either_way(request: pytest.FixtureRequest) -> None:
+    """Run a test with each of the two ways in which PC-MMR computes."""
+    if request.param == "lazily":
+        request.getfixturevalue("lazily")

@@ -1,4 +1,4 @@
-"""PC-MMR, MMR and TopK on tables of scores: the lazy algorithm gives the plain one's answer, always."""
+"""PC-MMR, MMR and TopK on tables of scores: however PC-MMR computes, the answer is algorithm 1's, always."""
 
 from __future__ import annotations
 
@@ -44,15 +44,17 @@ def agrees_with_algorithm_1(xp: Library, pool: Pool, options: dict[str, Any]) ->
     return choose(PCMMR(**options), pool, xp) == sorted(expected)
 
 
+@pytest.mark.usefixtures("either_way")
 @given(data=st.data(), options=pcmmr_options())
-def test_lazy_pc_mmr_is_algorithm_1_always(xp: Library, data: st.DataObject, options: dict[str, Any]) -> None:
+def test_pc_mmr_is_algorithm_1_always(xp: Library, data: st.DataObject, options: dict[str, Any]) -> None:
     """For every pool, however full of ties, and all options, the answer is that of the plain loop, bit for bit."""
     assert agrees_with_algorithm_1(xp, data.draw(xp.pools()), options)
 
 
 @pytest.mark.parametrize("pool", [TIES, SILENT], ids=["all tie", "all zero"])
 @pytest.mark.parametrize("options", [{}, {"exponent": 1}, {"temper": 0.0}, {"floor": 0.0}, {"chunk": 1}], ids=repr)
-def test_lazy_pc_mmr_is_algorithm_1_where_nothing_but_the_index_decides(
+@pytest.mark.usefixtures("either_way")
+def test_pc_mmr_is_algorithm_1_where_nothing_but_the_index_decides(
     xp: Library, pool: Pool, options: dict[str, Any]
 ) -> None:
     """Pools whose scores are all equal, or all minus infinity."""
