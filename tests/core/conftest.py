@@ -16,16 +16,9 @@ def _reference_only() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module")
-def lazily() -> Iterator[None]:
-    """Let PC-MMR run lazily however few the tokens are."""
+@pytest.fixture(scope="module", params=[0, pc_mmr.FEW], ids=["lazily", "step by step"])
+def either_way(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Run a test with each of the two ways in which PC-MMR computes, however few the tokens are."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pc_mmr, "FEW", 0)
+        patch.setattr(pc_mmr, "FEW", request.param)
         yield
-
-
-@pytest.fixture(scope="module", params=["lazily", "step by step"])
-def either_way(request: pytest.FixtureRequest) -> None:
-    """Run a test with each of the two ways in which PC-MMR computes."""
-    if request.param == "lazily":
-        request.getfixturevalue("lazily")

@@ -61,6 +61,20 @@ def test_pc_mmr_is_algorithm_1_where_nothing_but_the_index_decides(
     assert agrees_with_algorithm_1(xp, pool, options)
 
 
+@pytest.mark.usefixtures("either_way")
+def test_identical_tokens_tie_however_their_products_round() -> None:
+    """Tokens 1 and 2 are identical, but their products with token 0 round apart: the first of them is kept."""
+    table = np.eye(4)
+    table[1, 0], table[2, 0], table[3, 0] = 0.1 + 1e-9, 0.1, 0.15
+
+    def duplication(rows: Array, cols: Array) -> Array:
+        return table[np.ix_(rows, cols)]
+
+    duplication.identical = np.array([0, 1, 1, 3])  # type: ignore[attr-defined]
+
+    assert PCMMR(chunk=1).select(np.log([1.0, 0.5, 0.5, 0.5]), duplication, 2).tolist() == [0, 1]
+
+
 @pytest.mark.parametrize("clusters", [3, 40, None])
 def test_lazy_pc_mmr_is_algorithm_1_on_a_large_pool(clusters: int | None) -> None:
     """At 700 clustered tokens, where laziness has something to skip, the answer is still the plain loop's."""
