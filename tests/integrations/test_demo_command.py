@@ -1,4 +1,4 @@
-"""`iwp demo` prunes the shipped photograph in a genuine model and draws what stays."""
+"""`iwp demo` asks the trained miniature, or prunes the shipped photograph in a model of real size, and draws what stays."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ pytest.importorskip("matplotlib", reason="the picture needs it")
 
 from typer.testing import CliRunner
 
-from iwp_transformers.cli import demo as module
+from iwp_transformers.cli import photograph as module
 from iwp_transformers.cli.app import app
 
 SMALL = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 6, "num_attention_heads": 2}
@@ -32,7 +32,7 @@ def run(*arguments: Any) -> Any:
 @pytest.mark.usefixtures("small_decoder")
 def test_the_photograph_is_pruned_to_the_budget_and_drawn(tmp_path: Path) -> None:
     """2,709 tokens, of which both rules keep 11.1 %; the picture shows the photograph thrice."""
-    done = run("--output", tmp_path / "kept.png")
+    done = run("--photo", "--output", tmp_path / "kept.png")
 
     assert done.exit_code == 0, done.output
     assert [line.split("│")[2:5] for line in done.output.splitlines() if "visual tokens" in line] == [
@@ -48,7 +48,7 @@ def test_another_photograph_can_be_given(tmp_path: Path) -> None:
     """A tall picture gives another number of crops, and tokens."""
     Image.effect_noise((200, 500), 60).convert("RGB").save(tmp_path / "tall.png")
 
-    done = run("--image", tmp_path / "tall.png", "--output", tmp_path / "kept.png")
+    done = run("--photo", "--image", tmp_path / "tall.png", "--output", tmp_path / "kept.png")
 
     assert done.exit_code == 0, done.output
     assert "2709" not in done.output
@@ -61,6 +61,7 @@ def test_another_photograph_can_be_given(tmp_path: Path) -> None:
         (["--image", __file__], "is not an image that Pillow can read"),
         (["--output", "missing/kept.png"], "there is no folder 'missing'"),
         (["--output", "kept.txt"], "has no known ending"),
+        (["--question", "largest digit?"], "a question of your own needs --image"),
     ],
 )
 def test_what_cannot_be_done_is_said_before_the_work(arguments: list[str], said: str) -> None:
@@ -69,3 +70,47 @@ def test_what_cannot_be_done_is_said_before_the_work(arguments: list[str], said:
 
     assert done.exit_code == 2
     assert said in " ".join(done.output.replace("│", " ").split())
+
+
+def rows(output: str) -> list[list[str]]:
+    """Return the cells of the printed table, one list a question."""
+    return [[cell.strip() for cell in line.split("│")[1:-1]] for line in output.splitlines() if "ms" in line]
+
+
+def test_the_trained_miniature_answers_a_fresh_picture(tmp_path: Path) -> None:
+    """Three questions whose truth is known; 21 of 192 tokens are kept for each, and a seed draws the picture again."""
+    done = run("--seed", 3, "--output", tmp_path / "kept.png")
+    again = run("--seed", 3, "--output", tmp_path / "again.png")
+
+    assert done.exit_code == 0, done.output
+    assert "all 192 tokens" in done.output
+    assert "21 tokens" in done.output
+    table = rows(done.output)
+    assert [row[0].split()[:2] for row in table] == [["color", "of"], ["digit", "right"], ["digit", "below"]]
+    assert [row[:3] for row in table] == [row[:3] for row in rows(again.output)]
+    assert sum(row[1] == row[2] for row in table) >= 2, "a model that is right nine times in ten"
+    with Image.open(tmp_path / "kept.png") as picture:
+        assert picture.width > 3 * picture.height
+
+
+def test_the_trained_miniature_answers_questions_of_your_own(tmp_path: Path) -> None:
+    """Any picture will do; nobody knows the truth then."""
+    Image.effect_noise((200, 150), 60).save(tmp_path / "noise.png")
+
+    done = run(
+        "--image", tmp_path / "noise.png", "--question", "How many 3?", "--question", "Is there a 7?",
+        "--output", tmp_path / "kept.png",
+    )  # fmt: skip
+
+    assert done.exit_code == 0, done.output
+    assert [row[:2] for row in rows(done.output)] == [["How many 3?", "?"], ["Is there a 7?", "?"]]
+
+
+def test_a_word_that_the_miniature_does_not_know_is_named(tmp_path: Path) -> None:
+    """A usage error that lists the known words."""
+    Image.new("RGB", (96, 96)).save(tmp_path / "black.png")
+
+    done = run("--image", tmp_path / "black.png", "--question", "Where is the cat?", "--output", tmp_path / "kept.png")
+
+    assert done.exit_code == 2
+    assert "unknown word 'where'" in " ".join(done.output.replace("│", " ").split())
