@@ -94,7 +94,7 @@ class Grid:
         return [part.flatten() for band in self.tokens.tensor_split(rows) for part in band.tensor_split(columns, dim=1)]
 
     def near(self, count: int) -> tuple[int, int]:
-        """Return the numbers of rows and columns whose product is nearest to, and at most, a count; near-square first."""
+        """Return rows and columns whose product is nearest to a count without exceeding it; near-square first."""
         rows, columns = self.tokens.shape
         shapes = [(r, c) for r in range(1, rows + 1) for c in range(1, columns + 1) if r * c <= count]
         return max(shapes, key=lambda shape: (shape[0] * shape[1], -abs(shape[0] * columns - shape[1] * rows)))
@@ -161,7 +161,10 @@ def _asked_for(asked: Asked) -> Options:
         example = next(samples)
         height, width, _ = example.scene.pixels.shape
         shows = torch.tensor([
-            any(_overlap(region, thing.top / height, thing.left / width, 16 / height, 16 / width) for thing in example.question.about)
+            any(
+                _overlap(region, thing.top / height, thing.left / width, 16 / height, 16 / width)
+                for thing in example.question.about
+            )
             for region in asked.regions
         ])
         # Finest level first: a token of the shrunken view shows four times the area.
@@ -198,7 +201,10 @@ MAIN: dict[str, Rule] = {
 """Measured at every layer and budget."""
 
 ABLATIONS: dict[str, Rule] = {
-    **{f"magnitude={name}": _fixed(magnitude=name) for name in ("kernel", "gradient_norm", "key_norm", "raw_key_norm", "value_norm")},
+    **{
+        f"magnitude={name}": _fixed(magnitude=name)
+        for name in ("kernel", "gradient_norm", "key_norm", "raw_key_norm", "value_norm")
+    },
     "query=image": _fixed(query="image"),
     "query=last_text": _fixed(query="last_text"),
     **{f"similarity={name}": _fixed(similarity=name) for name in ("value", "hidden", "key", "kernel_key")},

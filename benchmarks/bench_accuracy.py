@@ -7,7 +7,7 @@ file are kept, so an interrupted run goes on. Run: ``python benchmarks/bench_acc
 import argparse
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -53,9 +53,7 @@ class Evaluation:
     def pruned(self, rule: str, layer: int, budget: float) -> NDArray[np.bool_]:
         """Tell which questions are answered right under a rule."""
         return self.right(
-            lambda asked: prune_visual_tokens(
-                self.miniature.model, budget=budget, layer=layer, **options(rule, asked)
-            )
+            lambda asked: prune_visual_tokens(self.miniature.model, budget=budget, layer=layer, **options(rule, asked))
         )
 
     def without_picture(self) -> NDArray[np.bool_]:
@@ -141,7 +139,8 @@ def cells(rules: str) -> list[tuple[str, int, float]]:
     main = list(product(MAIN, LAYERS, BUDGETS))
     ablations = list(product(ABLATIONS, ABLATION_LAYERS, ABLATION_BUDGETS))
     quick = [cell for cell in main if cell[1] in ABLATION_LAYERS and cell[2] in ABLATION_BUDGETS]
-    return {"quick": quick, "main": main, "all": quick + ablations + [cell for cell in main if cell not in quick]}[rules]
+    rest = [cell for cell in main if cell not in quick]
+    return {"quick": quick, "main": quick + rest, "all": quick + ablations + rest}[rules]
 
 
 def key(rule: str, layer: int, budget: float) -> str:
@@ -173,7 +172,8 @@ def main() -> None:
     measured["full"] = summary(evaluation, full, None)
     measured["no picture"] = summary(evaluation, evaluation.without_picture(), full)
     for layer in (1, 2, 3, 4):
-        measured[f"no visual token | layer {layer}"] = summary(evaluation, evaluation.without_visual_tokens(layer), full)
+        blind = evaluation.without_visual_tokens(layer)
+        measured[f"no visual token | layer {layer}"] = summary(evaluation, blind, full)
     for rule, layer, budget in track(cells(arguments.rules), description=arguments.model):
         if key(rule, layer, budget) not in measured:
             measured[key(rule, layer, budget)] = summary(evaluation, evaluation.pruned(rule, layer, budget), full)

@@ -1,4 +1,4 @@
-"""`iwp demo` asks the trained miniature, or prunes the shipped photograph in a model of real size, and draws what stays."""
+"""`iwp demo` asks the trained miniature, or prunes the shipped photograph; either way it draws what stays."""
 
 from pathlib import Path
 from typing import Any

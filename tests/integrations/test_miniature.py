@@ -150,7 +150,7 @@ def test_what_is_saved_is_what_is_loaded(name: str, tmp_path: Path) -> None:
 def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
     """What is missing, and what writes it."""
     with pytest.raises(
-        MiniatureError, match="lacks config.json, model.safetensors, tokenizer.json; expected what iwp-"
+        MiniatureError, match=r"lacks config\.json, model\.safetensors, tokenizer\.json; expected what iwp-"
     ):
         load("llava-onevision", tmp_path)
     with pytest.raises(ValueError, match="`name` is 'llava', expected one of 'llava-onevision'"):

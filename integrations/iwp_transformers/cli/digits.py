@@ -136,7 +136,8 @@ def _figure(miniature: Miniature, picture: Image.Image, compared: Sequence[Compa
         panel.spines[:].set_visible(False)
     axes[0].set_xlabel("\n", fontsize=13)
     figure.suptitle(
-        f"Trained miniature LLaVA-OneVision, {BUDGET:.1%} of the visual tokens kept from layer {LAYER} on", weight="bold"
+        f"Trained miniature LLaVA-OneVision, {BUDGET:.1%} of the visual tokens kept from layer {LAYER} on",
+        weight="bold",
     )
     return figure
 
