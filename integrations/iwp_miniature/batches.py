@@ -12,7 +12,7 @@ from torch import Tensor
 from iwp_miniature.architectures import Architecture, Patch
 from iwp_miniature.digits import SIZE, DigitBank
 from iwp_miniature.packing import Packing
-from iwp_miniature.questions import KINDS, Question, ask
+from iwp_miniature.questions import FIRST_LOOK, KINDS, Question, ask
 from iwp_miniature.scenes import CELL, STYLES, Layout, Scene, Style, draw_layout, render
 from iwp_miniature.vocabulary import COLUMNS, END, IMAGE, PAD, ROWS, WORDS
 
@@ -61,6 +61,10 @@ class Batch:
         Ids of the questions, each followed by its answer.
     labels : Tensor, shape (B, Q, SLOT)
         The next id where it is trained: the answer and the end after it.
+    asked : Tensor, shape (B, Q)
+        Where in its slot each question ends: there the answer is said.
+    looks : Tensor, shape (B, Q, 2)
+        Ids of the words for row and column of the digit that a question has to find first, or `IGNORED`.
     kinds : ndarray of int, shape (B, Q)
         Index into `KINDS`.
     inks : Tensor, shape (B, V, 2)
@@ -77,6 +81,8 @@ class Batch:
     positions: Tensor
     slots: Tensor
     labels: Tensor
+    asked: Tensor
+    looks: Tensor
     kinds: NDArray[np.int64]
     inks: Tensor
     places: Tensor
@@ -119,6 +125,8 @@ class BatchSource:
             positions=self._positions(prefix, pixels, packing),
             slots=slots,
             labels=labels,
+            asked=(labels != IGNORED).int().argmax(dim=-1),
+            looks=_looks(asked),
             kinds=np.array([[KINDS.index(question.kind) for question in row] for row in asked]),
             inks=_inks(patches, scenes),
             places=_places(patches),
@@ -179,6 +187,16 @@ def _ink_map(scene: Scene) -> NDArray[np.int64]:
         area = ink[thing.top : thing.top + SIZE, thing.left : thing.left + SIZE]
         area[...] = _IDS[str(thing.digit)], _IDS[thing.color]
     return ink
+
+
+def _looks(asked: Sequence[Sequence[Question]]) -> Tensor:
+    looks = torch.full((len(asked), len(asked[0]), 2), IGNORED)
+    for picture, questions in enumerate(asked):
+        for index, question in enumerate(questions):
+            if question.kind in FIRST_LOOK:
+                found = question.about[0]
+                looks[picture, index] = torch.tensor([_IDS[ROWS[found.row]], _IDS[COLUMNS[found.column]]])
+    return looks
 
 
 def _slots(asked: Sequence[Sequence[Question]]) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ import numpy as np
 from iwp_miniature.scenes import COLORS, DigitObject, Layout, Style, draw_layout
 from iwp_miniature.vocabulary import COLUMNS, DIGITS, ROWS
 
-__all__ = ["ANSWERS", "KINDS", "TWO_LOOKS", "Question", "ask", "balanced_question", "questions_about"]
+__all__ = ["ANSWERS", "FIRST_LOOK", "KINDS", "TWO_LOOKS", "Question", "ask", "balanced_question", "questions_about"]
 
 
 @dataclass(frozen=True)
@@ -142,6 +142,9 @@ _ASK: dict[str, Callable[[Layout], list[Question]]] = {
 
 KINDS = tuple(_ASK)
 """Kinds of questions."""
+
+FIRST_LOOK = ("color", "digit", "place", "right of", "below largest")
+"""Kinds that begin by finding one digit, the first of those that they are about."""
 
 TWO_LOOKS = ("right of", "below largest")
 """Kinds that need a second look: where to look follows from what was seen first."""

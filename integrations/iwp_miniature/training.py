@@ -9,8 +9,9 @@ import json
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,18 +30,18 @@ from iwp_miniature.vocabulary import COLUMNS, DIGITS, ROWS, WORDS
 __all__ = ["Recipe", "Trainer", "answer_accuracy"]
 
 KIND_WEIGHTS = {kind: 1.0 for kind in KINDS} | {
-    "position": 0.8,
-    "presence": 0.8,
-    "largest": 0.5,
-    "count": 1.3,
-    "right of": 2.2,
-    "below largest": 1.6,
+    "position": 1.2,
+    "place": 1.2,
+    "presence": 0.6,
+    "largest": 0.4,
+    "right of": 2.0,
+    "below largest": 1.4,
 }
 """How often each kind is asked while training: more where learning takes longer."""
 
 
-EARLY = 2
-"""Decoder layer at whose entrance visual tokens are asked for their places."""
+EARLY, MIDDLE = 2, 5
+"""Decoder layers at whose entrance visual tokens are asked for their places, and questions for their first look's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,9 +67,12 @@ class Recipe:
         Decoder layers in which questions cannot read the picture ...
     blind_share : float
         ... during this share of the second stage.
-    alignment_weight, place_weight : float
-        Weights, at the start of the second stage, of the first stage's loss and of telling each visual token's row and
-        column after two decoder layers; they fall to 0 at its middle.
+    tower_until : float
+        Share of the second stage during which the tower learns.
+    guidance : float
+        Weight, at the start of the second stage, of what guides it: the first stage's loss, each visual token's row and
+        column after two decoder layers, and after five the row and column of the digit that a question has to find
+        first. It falls to 0 when questions may read the picture everywhere.
     """
 
     seed: int = 0
@@ -83,8 +87,8 @@ class Recipe:
     hold: float = 0.45
     blind_layers: int = 2
     blind_share: float = 0.7
-    alignment_weight: float = 0.3
-    place_weight: float = 0.3
+    tower_until: float = 0.4
+    guidance: float = 0.3
 
 
 Stage = Literal["align", "answer"]
@@ -170,18 +174,19 @@ class Trainer:
         progress = step / recipe.answer_steps
         batch = self.source.draw(recipe.answer_pictures)
         with self._autocast():
-            features = self._features(batch)
-            logits, early = packed_logits(self.model, features, batch, blind=self.blind_layers, early=EARLY)
+            with nullcontext() if progress < recipe.tower_until else torch.no_grad():
+                features = self._features(batch)
+            states = packed_states(self.model, features, batch, blind=self.blind_layers)
             loss = nn.functional.cross_entropy(
-                logits.flatten(0, -2).float(), batch.labels.to(self.device).flatten(), ignore_index=IGNORED
+                states.logits.flatten(0, -2).float(), batch.labels.to(self.device).flatten(), ignore_index=IGNORED
             )
             losses = {"answers": loss.item()}
-            weight = max(0.0, 1 - 2 * progress)
+            weight = recipe.guidance * max(0.0, 1 - progress / recipe.blind_share)
             if weight:
-                loss = loss + weight * recipe.alignment_weight * alignment_loss(self.model, features, batch)
-                places = place_loss(self.model, early, batch.places)
-                losses["places"] = places.item()
-                loss = loss + weight * recipe.place_weight * places
+                places = place_loss(self.model, states.early, batch.places)
+                looks = place_loss(self.model, states.middle, batch.looks)
+                losses |= {"places": places.item(), "looks": looks.item()}
+                loss = loss + weight * (alignment_loss(self.model, features, batch) + places + looks)
         fall = 0.5 * (1 + math.cos(math.pi * max(0.0, progress - recipe.hold) / (1 - recipe.hold)))
         self._descend(loss, min(1.0, (step + 1) / 100) * max(0.02, fall))
         return losses
@@ -292,33 +297,54 @@ def image_features(model: Any, pixels: Mapping[str, Tensor]) -> Tensor:
     return torch.stack(tuple(model.model.get_image_features(**known, return_dict=True).pooler_output))
 
 
-def packed_logits(
-    model: Any, features: Tensor, batch: Batch, *, blind: int = 0, early: int = 0
-) -> tuple[Tensor, Tensor]:
-    """Run pictures with their packed questions through the decoder.
+@dataclass(frozen=True, kw_only=True)
+class PackedStates:
+    """What the decoder makes of pictures with their packed questions.
 
-    Returns
-    -------
+    Parameters
+    ----------
     logits : Tensor, shape (B, Q, SLOT, words)
-        Of the slots.
-    states : Tensor, shape (B, V, E)
-        Of the visual tokens at the entrance of decoder layer `early`.
+    early : Tensor, shape (B, V, E)
+        Visual tokens at the entrance of layer `EARLY`.
+    middle : Tensor, shape (B, Q, E)
+        The ends of the questions at the entrance of layer `MIDDLE`.
     """
+
+    logits: Tensor
+    early: Tensor
+    middle: Tensor
+
+
+def packed_states(model: Any, features: Tensor, batch: Batch, *, blind: int = 0) -> PackedStates:
+    """Run pictures with their packed questions through the decoder."""
     device = features.device
-    embed = model.get_input_embeddings()
+    embed, packing = model.get_input_embeddings(), batch.packing
     prefix = embed(batch.prefix.to(device)).expand(len(features), -1, -1)
-    visual = batch.packing.visual
-    slots = embed(batch.slots.to(device).flatten(1))
-    sequence = torch.cat([prefix[:, : visual.start], features.to(prefix.dtype), prefix[:, visual.stop :], slots], dim=1)
+    before, after = prefix[:, : packing.visual.start], prefix[:, packing.visual.stop :]
+    sequence = torch.cat([before, features.to(prefix.dtype), after, embed(batch.slots.to(device).flatten(1))], dim=1)
     positions = batch.positions.to(device)[..., None, :].expand(*batch.positions.shape[:-1], len(features), -1)
-    entering: list[Tensor] = []
-    hook = model.model.language_model.layers[early].register_forward_pre_hook(lambda _, args: entering.append(args[0]))
-    with hook, packed(model, replace(batch.packing, blind=blind)) as mask:
+    entering: dict[int, Tensor] = {}
+    with ExitStack() as hooks:
+        for index in (EARLY, MIDDLE):
+            layer = model.model.language_model.layers[index]
+            note = partial(_note, entering, index)
+            hooks.enter_context(layer.register_forward_pre_hook(note))
+        mask = hooks.enter_context(packed(model, replace(packing, blind=blind)))
         states = model.model.language_model(
             inputs_embeds=sequence, attention_mask=mask, position_ids=positions, use_cache=False
         ).last_hidden_state
-    logits = model.lm_head(states[:, batch.packing.prefix :].unflatten(1, batch.slots.shape[1:]))
-    return logits, entering[0][:, visual]
+    in_slots = (states[:, packing.prefix :], entering[MIDDLE][:, packing.prefix :])
+    last, middle = (each.unflatten(1, batch.slots.shape[1:]) for each in in_slots)
+    ends = batch.asked.to(device)[..., None, None].expand(-1, -1, 1, middle.shape[-1])
+    return PackedStates(
+        logits=model.lm_head(last),
+        early=entering[EARLY][:, packing.visual],
+        middle=middle.gather(2, ends)[:, :, 0],
+    )
+
+
+def _note(entering: dict[int, Tensor], index: int, _layer: nn.Module, args: tuple[Tensor, ...]) -> None:
+    entering[index] = args[0]
 
 
 def alignment_loss(model: Any, features: Tensor, batch: Batch) -> Tensor:
@@ -332,7 +358,7 @@ def alignment_loss(model: Any, features: Tensor, batch: Batch) -> Tensor:
 
 
 def place_loss(model: Any, states: Tensor, places: Tensor) -> Tensor:
-    """Ask that each visual token be nearest to the words of its row and its column; places (V, 2)."""
+    """Ask that each state be nearest to the words of a row and a column; places (N, 2) or (B, N, 2), states (B, N, E)."""
     logits = _likeness(model, states)
     wanted = places.to(states.device).expand(len(states), -1, -1)
     return sum(_facet_loss(logits, wanted[..., index], words) for index, words in enumerate((ROWS, COLUMNS)))
@@ -376,10 +402,10 @@ def answer_accuracy(trainer: Trainer, *, pictures: int = 64, seed: int = 1) -> d
     for _ in range(pictures // 16):
         batch = source.draw(16)
         with trainer._autocast():
-            logits, _ = packed_logits(model, trainer._features(batch), batch, blind=trainer.blind_layers)
+            states = packed_states(model, trainer._features(batch), batch, blind=trainer.blind_layers)
         labels = batch.labels
         is_answer = (labels != IGNORED) & ((labels != IGNORED).cumsum(-1) == 1)
-        correct = (logits.argmax(-1).cpu() == labels)[is_answer].numpy()
+        correct = (states.logits.argmax(-1).cpu() == labels)[is_answer].numpy()
         np.add.at(right, batch.kinds.ravel(), correct)
         np.add.at(asked, batch.kinds.ravel(), 1)
     model.train()
