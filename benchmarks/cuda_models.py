@@ -172,7 +172,7 @@ def picture(model: Any, shape: Shape, tokens: int) -> dict[str, Any]:
         patches = torch.randn(rows * columns * merge**2, patch, device=device, dtype=dtype)
         return {"pixel_values": patches, "image_grid_thw": sides}
     side = vision.image_size
-    crops = max(2, -(-tokens // (side // vision.patch_size) ** 2))
+    crops = max(2, -(-tokens // ((side // vision.patch_size) ** 2 + 1)))  # a newline ends each
     pixels = torch.randn(crops, 1, vision.num_channels, side, side, device=device, dtype=dtype)
     sizes = torch.tensor([[side, side]] * crops, device=device)
     return {"pixel_values": pixels, "image_sizes": sizes, "batch_num_images": torch.tensor([crops])}

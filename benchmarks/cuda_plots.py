@@ -42,7 +42,8 @@ def selection_figure(cases: list[dict[str, Any]]) -> Figure:
         axes.set_title(f"{dtype}, {least:.1%} kept")
         axes.set_xlabel("visual tokens N")
         axes.grid(visible=True, which="both", alpha=0.2)
-        axes.legend(fontsize=7)
+        if axes.lines:
+            axes.legend(fontsize=7)
     panels[0].set_ylabel("seconds")
     return figure
 
