@@ -58,7 +58,7 @@ class Rule:
     run: Callable[[Candidates], Any]
     work: Work = lambda total, kept: total * kept
     held: Held = lambda total, _kept, _size: 4 * total
-    patience: float = 3.0
+    patience: float = 1.5
     captured: bool = False
     most_kept: float = math.inf
     arrays_of: str = "torch"

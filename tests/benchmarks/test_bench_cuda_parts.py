@@ -1,4 +1,4 @@
-"""Parts of the benchmark: limits, forecasts, bars, models of published shapes, and the clock."""
+"""Parts of the benchmark: limits, forecasts, tallies, hard tokens, and the clock."""
 
 from __future__ import annotations
 
@@ -115,85 +115,6 @@ def test_the_spread_is_the_median_with_the_quartiles() -> None:
     assert import_module("cuda_clock").spread([2.0])["third quartile"] == 2.0
 
 
-def result_of(**changes: Any) -> dict[str, Any]:
-    """Make results of two sizes and a model that meet every bar, but for changes in figures by rule."""
-    figures = {
-        "iwp, captured": {"median": 0.0004},
-        "iwp": {"median": 0.001, "extra bytes": 2**29, "host synchronisations": 0},
-        "iwp, checked": {"host synchronisations": 1},
-        "DivPrune": {"median": 0.06},
-        "DivPrune, captured": {"median": 0.03},
-    }
-    rules = {name: {**found, **changes.get(name, {})} for name, found in figures.items()}
-    case = {"dtype": "bfloat16", "share": 0.111, "rules": rules}
-    other = {"dtype": "float32", "share": 0.111, "rules": {"iwp": {"median": 9.0, "extra bytes": 2**40}}}
-    against = {
-        "speed-up over what is allowed": 0.95,
-        "selection over full prefill": 0.005,
-        "peak bytes of full": 0.9,
-        **changes.get("model", {}),
-    }
-    kind = {"share": 0.98, "failures": [], "equal between runs": True, **changes.get("kind", {})}
-    return {
-        "selection": [{**other, "tokens": 7290}, {**case, "tokens": 7290}, {**case, "tokens": 1_000_000}],
-        "models": [{"model": "LLaVA", "tokens": 7290, "batch": 1, "11.1%": {"against full": against}}],
-        "correctness": {
-            "shares": {"torch": {"bfloat16": {"ties": kind, "zeros": {"not run": "time"}}}},
-            "torch": {"errors against the CPU": {"NaN": changes.get("error", "same")}},
-        },
-    }
-
-
-def verdicts(result: dict[str, Any], *, rehearsal: bool = False) -> dict[str, bool | None]:
-    """Judge results by claim."""
-    listed = import_module("cuda_bars").bars(7290, 1_000_000, ("LLaVA",), {"bfloat16": 0.97})
-    return {bar.claim: bar.judge(result, rehearsal=rehearsal)["met"] for bar in listed}
-
-
-def test_bars_are_met_by_numbers_that_reach_them() -> None:
-    """What was not run is neither met nor missed, nor is anything in a rehearsal."""
-    found = verdicts(result_of())
-
-    not_run = {claim for claim, met in found.items() if met is None}
-    assert all("CDPruner" in claim for claim in not_run)
-    assert len(not_run) == 3
-    assert all(met for claim, met in found.items() if claim not in not_run)
-    assert set(verdicts(result_of(), rehearsal=True).values()) == {None}
-    assert set(verdicts({}).values()) == {None}
-
-
-@pytest.mark.parametrize(
-    ("changes", "missed"),
-    [
-        ({"iwp, captured": {"median": 0.00051}}, "selection of 7,290 tokens, bfloat16, captured: seconds"),
-        ({"iwp": {"median": 0.0016}}, "selection of 7,290 tokens, bfloat16, uncaptured: seconds"),
-        ({"DivPrune": {"median": 0.019}}, "DivPrune's loop over iwp, captured"),
-        ({"DivPrune, captured": {"median": 0.019}}, "DivPrune's loop over iwp, both captured"),
-        ({"iwp": {"extra bytes": 2**30}}, "selection of 1,000,000 tokens: extra bytes"),
-        ({"iwp": {"host synchronisations": 1}}, "host synchronisations without validation"),
-        ({"iwp, checked": {"host synchronisations": 2}}, "host synchronisations of validation"),
-        (
-            {"model": {"speed-up over what is allowed": 0.89}},
-            "LLaVA: pruned decoder's speed-up over what the operations allow",
-        ),
-        ({"model": {"selection over full prefill": 0.011}}, "LLaVA: selection over full prefill"),
-        ({"model": {"peak bytes of full": 1.0}}, "LLaVA: peak memory pruned over full"),
-        ({"kind": {"share": 0.96}}, "torch, bfloat16: least share of the reference's tokens"),
-        ({"kind": {"failures": ["N=1"]}}, "torch, bfloat16: least share of the reference's tokens"),
-        ({"kind": {"equal between runs": False}}, "kinds whose answers differ between runs"),
-        ({"error": "device: no error; CPU: ValueError"}, "bad calls with another error than on the CPU"),
-    ],
-)
-def test_a_bar_is_missed_by_the_number_it_names(changes: dict[str, Any], missed: str) -> None:
-    """And the others are not."""
-    found = verdicts(result_of(**changes))
-
-    assert found[missed] is False
-    others = {claim for claim, met in found.items() if met is False and claim != missed}
-    # One time is part of several ratios.
-    assert all("over iwp" in claim for claim in others)
-
-
 def test_a_tally_counts_the_tokens_in_common_over_all_cases() -> None:
     """It notes the worst case, and whether answers repeat."""
     tally = import_module("cuda_correctness").Tally()
@@ -236,73 +157,6 @@ def test_hard_tokens_are_as_hard_as_they_are_called() -> None:
     assert len(drawn["blank half"].values[0, ::2].unique(dim=0)) == 1
     assert (drawn["zero vectors"].values.norm(dim=-1) == 0).sum() == 4 * 160
     assert (drawn["zero vectors"].keys.norm(dim=-1) == 0).sum() == 4 * 96
-
-
-@pytest.mark.parametrize(
-    ("index", "parameters"), [(0, 8_030_348_832), (1, 8_292_166_656)], ids=["LLaVA-OneVision", "Qwen2.5-VL"]
-)
-def test_models_have_the_published_number_of_parameters(index: int, parameters: int) -> None:
-    """The totals of lmms-lab's and Qwen's checkpoints; the decoder with its head is Qwen2-7B's 7,615,616,512."""
-    models = import_module("cuda_models")
-    model = models.build(models.PUBLISHED[index], torch.device("meta"), torch.bfloat16)
-
-    decoder = (*model.model.language_model.parameters(), *model.lm_head.parameters())
-    assert sum(part.numel() for part in decoder) == 7_615_616_512
-    assert sum(part.numel() for part in model.parameters()) == parameters
-    assert {part.dtype for part in model.parameters()} == {torch.bfloat16}
-    assert model.config._attn_implementation == "sdpa"
-
-
-@pytest.fixture(scope="module", params=[0, 1], ids=["LLaVA-OneVision", "Qwen2.5-VL"])
-def tiny(request: pytest.FixtureRequest) -> tuple[Any, Any]:
-    """Build a miniature of each family."""
-    models = import_module("cuda_models")
-    torch.manual_seed(0)
-    shape = models.TINY[request.param]
-    return models.build(shape, CPU, torch.float32), shape
-
-
-def test_a_model_that_is_fed_answers_as_if_it_had_seen_the_picture(tiny: tuple[Any, Any]) -> None:
-    """Prefill starts from the tower's own features, put where the placeholders are."""
-    models = import_module("cuda_models")
-    model, shape = tiny
-    # So many tokens that the tower makes no surplus: a picture of LLaVA's is 16 and a newline.
-    total = 24 if shape.is_qwen else 34
-    prompt = models.inputs(model, shape, total, 20, 1)
-    assert (prompt["input_ids"] == shape.image_id).sum(dim=1).tolist() == [total]
-    assert prompt["input_ids"].shape == (1, total + 20)
-    torch.manual_seed(1)
-    seen = models.picture(model, shape, total)
-    torch.manual_seed(1)
-    features = models.encode(model, shape, total)
-    assert features.shape == (total, 32)
-
-    with torch.no_grad():
-        expected = model(**{**prompt, **seen}).logits
-        models.feed(model, features, 1)
-        found = model(**prompt).logits
-        models.feed(model, features + 1, 1)
-        other = model(**prompt).logits
-
-    del model.model.get_image_features
-    torch.testing.assert_close(found, expected)
-    assert not torch.allclose(other, expected)
-
-
-def test_the_decoders_watches_see_every_forward_and_leave_no_hook(tiny: tuple[Any, Any]) -> None:
-    """One watch a forward."""
-    prefill = import_module("cuda_prefill")
-    text = tiny[0].model.language_model
-    ids = torch.ones(1, 3, dtype=torch.long)
-
-    with prefill.decoder_watches(tiny[0], CPU) as watches, torch.no_grad():
-        tiny[0](input_ids=ids)
-        tiny[0](input_ids=ids)
-        assert len(watches) == 2
-        assert all(watch.seconds > 0 for watch in watches)
-
-    assert not text._forward_hooks
-    assert not text._forward_pre_hooks
 
 
 def test_the_header_does_without_git(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
