@@ -83,11 +83,11 @@ def test_a_rule_too_slow_for_its_patience_is_left_out() -> None:
     """Also one for which too little time is left."""
     selection, clocks = import_module("cuda_selection"), import_module("cuda_clock")
     series = selection.Series(selection.RIVALS["DivPrune"])
-    series._seen = [(24.0, 1.0)]
+    series._seen = [(24.0, 0.6)]
 
-    assert "about 5 s a call" in series.obstacle(case_of(24, 5), clocks.Clock(CPU), clocks.Allowance(100))
+    assert "about 3 s a call" in series.obstacle(case_of(24, 5), clocks.Clock(CPU), clocks.Allowance(100))
     assert series.obstacle(case_of(24, 2), clocks.Clock(CPU), clocks.Allowance(100)) is None
-    assert series.obstacle(case_of(24, 2), clocks.Clock(CPU), clocks.Allowance(5)) == "time"
+    assert series.obstacle(case_of(24, 2), clocks.Clock(CPU), clocks.Allowance(4)) == "time"
 
 
 def test_a_rule_that_breaks_is_a_result() -> None:
