@@ -6,6 +6,7 @@ recorded as not run. ``--rehearse --output FOLDER`` runs every part in miniature
 """
 
 import argparse
+import math
 import secrets
 import shlex
 import sys
@@ -70,7 +71,7 @@ def plans(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "correctness": cuda_correctness.Plan(sizes=(37,), budgets=(1, 0.353), variant_size=40),
         "selection": cuda_selection.Plan(
-            sizes=(24, 48), shares=(0.25, 0.5), feature_width=32, text_tokens=5, enough=0.001
+            sizes=(24, 48), shares=(0.25, 0.5), feature_width=32, text_tokens=5, enough=0.001, patience=math.inf
         ),
         "models": cuda_prefill.Plan(
             shapes=TINY, tokens=(48, 24), batches=(1, 2), budgets=(0.111, 0.353), text=20, decoded=2, enough=0.001

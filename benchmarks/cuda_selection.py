@@ -36,6 +36,8 @@ class Plan:
     text_tokens: int = 64
     enough: float = 0.15
     """Seconds after which a fast rule has been timed often enough."""
+    patience: float = 1.0
+    """Factor on every rule's own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -270,7 +272,10 @@ def run(
     cases: dict[Any, dict[str, Any]] = {}
     answers: dict[Any, Tensor | None] = {}
     for rules in (OUR_RULES, RIVALS):
-        series = {dtype: {name: Series(rule) for name, rule in rules.items()} for dtype in plan.dtypes}
+        series = {
+            dtype: {name: Series(replace(rule, patience=plan.patience * rule.patience)) for name, rule in rules.items()}
+            for dtype in plan.dtypes
+        }
         # In each series the small sizes come first: they foretell what the large ones take.
         for key in product(plan.shares, plan.dtypes, plan.sizes):
             share, dtype, total = key

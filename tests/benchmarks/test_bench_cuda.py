@@ -26,9 +26,9 @@ def bench() -> ModuleType:
 
 @pytest.fixture(scope="module")
 def folder(bench: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Rehearse once; the folder did not exist."""
+    """Rehearse once, with time enough for any machine; the folder did not exist."""
     folder = tmp_path_factory.mktemp("results") / "new"
-    bench.main(["--rehearse", "--output", str(folder), "--seed", "7", "--commit", "abc"])
+    bench.main(["--rehearse", "--output", str(folder), "--seed", "7", "--commit", "abc", "--minutes", "9999"])
     return folder
 
 
