@@ -90,9 +90,24 @@ def _status_bytes(field: str) -> int:
     raise RuntimeError(msg)
 
 
-def write(name: str, result: dict[str, Any], folder: Path = RESULTS) -> Path:
+def write(name: str, result: dict[str, Any]) -> Path:
     """Write one JSON file of results and return its path."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}.json"
-    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    path = RESULTS / f"{name}.json"
+    write_to(path, result)
     return path
+
+
+def write_to(path: Path, result: dict[str, Any]) -> None:
+    """Write results anywhere; an interrupted write leaves the file before."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".unfinished")
+    unfinished.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    unfinished.replace(path)
+
+
+def read(path: Path) -> dict[str, Any] | None:
+    """Return results that were written before, or None."""
+    if not path.exists():
+        return None
+    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return result

@@ -19,7 +19,7 @@ import cuda_correctness
 import cuda_prefill
 import cuda_selection
 import torch
-from _harness import RESULTS, header, write
+from _harness import RESULTS, header, write_to
 from cuda_bars import bars
 from cuda_clock import Allowance, Clock, gpu, reason
 from cuda_models import TINY
@@ -136,7 +136,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     def show(part: str, found: Any) -> None:
         result[part] = found
-        write("cuda", result, options.output)
+        write_to(options.output / "cuda.json", result)
 
     left = 1.0
     for part, run in runners(options, show).items():
