@@ -14,22 +14,34 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("iwp", "torch", "numpy", "transformers", "triton", "cupy-cuda12x", "array-api-compat")
+PACKAGES = ("iwp", "torch", "numpy", "transformers", "triton", "cupy-cuda12x", "cupy-cuda13x", "array-api-compat")
 
 
 def header(command: str, **conditions: Any) -> dict[str, Any]:
     """Describe a run: command, device, versions, commit, date, and the conditions of the benchmark."""
-    commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=False)
-    edited = subprocess.run(["git", "status", "--porcelain"], capture_output=True, text=True, check=False)
     return {
         "command": command,
         "device": _device(),
         "python": platform.python_version(),
         "versions": _versions(),
-        "commit": commit.stdout.strip() + (" with uncommitted changes" if edited.stdout.strip() else ""),
+        "commit": _commit(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         **conditions,
     }
+
+
+def _commit() -> str:
+    commit = _git("rev-parse", "--short=12", "HEAD")
+    return (commit or "unknown") + (" with uncommitted changes" if _git("status", "--porcelain") else "")
+
+
+def _git(*arguments: str) -> str:
+    """Return what Git says, nothing where there is no Git or no repository."""
+    try:
+        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return ""
+    return done.stdout.strip()
 
 
 def _device() -> str:
