@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 # Tests and benchmarks run many small operations, which threads only slow down.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo test lint format core-only test-oldest bench clean
+.PHONY: help demo test lint format core-only test-oldest bench bench-cuda clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -54,6 +54,9 @@ bench: $(VENV)/ready  ## measure selection and prefill on this machine (about ha
 	$(BIN)/python benchmarks/bench_selection.py
 	$(BIN)/python benchmarks/bench_dispatch.py
 	$(BIN)/python benchmarks/bench_prefill.py
+
+bench-cuda: $(VENV)/ready  ## measure on one CUDA GPU (under eight minutes)
+	$(BIN)/python benchmarks/bench_cuda.py
 
 clean:  ## remove environments and outputs
 	rm -rf $(VENV) $(VENV)-core $(VENV)-oldest outputs

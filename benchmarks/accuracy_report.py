@@ -48,7 +48,7 @@ def table(result: Mapping[str, Any], rules: Sequence[str]) -> str:
         entries = []
         for layer, budget in columns:
             if (name := key(rule, layer, budget)) not in cells:
-                entries.append("–")
+                entries.append("-")
                 continue
             entry = f"{cells[name]['mean']:.1f}"
             if rule != PAPER:

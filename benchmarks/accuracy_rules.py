@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from greedy_rivals import div_prune
 from torch import Tensor
 
 from iwp_core import MMR, PCMMR, TopK
@@ -140,17 +141,8 @@ def _filled(kept: Sequence[Tensor], scores: Tensor, budget: int) -> Tensor:
 
 
 def _divprune(view: LayerView) -> Tensor:
-    """Keep tokens far apart: each next one maximises its least cosine distance to those chosen."""
-    directions = torch.nn.functional.normalize(view.visual.hidden.float(), dim=-1)
-    distances = 1 - directions @ directions.T
-    nearest = distances.clone().fill_diagonal_(torch.inf).amin(1)
-    chosen = [nearest.argmax()]
-    nearest = distances[chosen[0]].clone()
-    while len(chosen) < view.budget:
-        nearest[chosen[-1]] = -torch.inf
-        chosen.append(nearest.argmax())
-        nearest = torch.minimum(nearest, distances[chosen[-1]])
-    return torch.stack(chosen)
+    """Keep tokens whose hidden states are far apart."""
+    return div_prune(view.visual.hidden.float(), view.budget)
 
 
 def _asked_for(asked: Asked) -> Options:

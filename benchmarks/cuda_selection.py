@@ -7,7 +7,7 @@ from functools import partial
 from itertools import product
 from typing import Any
 
-import cuda_rivals
+import greedy_rivals
 import torch
 from cuda_clock import Allowance, Clock, reason
 from cuda_tokens import HEADS, KEY_BIAS, WIDTH, Candidates, draw
@@ -108,30 +108,29 @@ def _ours_cupy(case: Candidates) -> Any:
 
 
 def _plain(rule: Callable[..., Tensor]) -> Callable[[Candidates], Tensor]:
-    """Run a rule in float32, which its matrix products need, with its index vectors on the device."""
+    """Run a rule in float32, which its matrix products need."""
 
     def run(case: Candidates) -> Tensor:
         keys, values, queries = (part.float() for part in case.tokens.parts)
-        with torch.device(keys.device):
-            return rule(keys, values, queries, case.count)
+        return rule(keys, values, queries, case.count)
 
     return run
 
 
 def _div_prune(case: Candidates) -> Tensor:
-    return cuda_rivals.div_prune(case.features, case.count)
+    return greedy_rivals.div_prune(case.features, case.count)
 
 
 def _cd_pruner(case: Candidates) -> Tensor:
-    return cuda_rivals.cd_pruner(case.features, case.relevance, case.count)
+    return greedy_rivals.cd_pruner(case.features, case.relevance, case.count)
 
 
 def _scope(case: Candidates) -> Tensor:
-    return cuda_rivals.scope(case.features, case.relevance, case.count)
+    return greedy_rivals.scope(case.features, case.relevance, case.count)
 
 
 def _trim_tokenator(case: Candidates) -> Tensor:
-    return cuda_rivals.trim_tokenator(case.features, case.text, case.count)
+    return greedy_rivals.trim_tokenator(case.features, case.text, case.count)
 
 
 def _dense_bytes(total: int, kept: int, _size: int) -> float:

@@ -5,6 +5,7 @@ instead of one over all chosen tokens), so that ratios flatter nobody.
 """
 
 import torch
+from greedy_rivals import div_prune
 from torch import Tensor
 
 CHUNK, GROWTH, PENALTY, FLOOR = 2, 2, 5.0, 0.01
@@ -22,7 +23,7 @@ def _features(keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return scaled, scaled.square().sum(-1) / 2, values / values.norm(dim=-1, keepdim=True)
 
 
-def _duplication(features: tuple[Tensor, Tensor, Tensor], rows: Tensor, cols: Tensor) -> Tensor:
+def _duplication(features: tuple[Tensor, Tensor, Tensor], rows: Tensor | slice, cols: Tensor) -> Tensor:
     scaled, half_squares, units = features
     exponent = scaled[:, rows] @ scaled[:, cols].mT - half_squares[:, rows, None] - half_squares[:, None, cols]
     return (exponent.clamp(max=0).exp() * (units[:, rows] @ units[:, cols].mT)).square().mean(0)
@@ -38,7 +39,7 @@ def dense_pc_mmr(keys: Tensor, values: Tensor, queries: Tensor, count: int) -> T
     """Run algorithm 1 as printed: every remaining token meets every chunk."""
     scores = _log_scores(keys, values, queries)
     features = _features(keys, values)
-    remaining = torch.arange(keys.shape[1])
+    remaining = torch.arange(keys.shape[1], device=keys.device)
     chosen: list[Tensor] = []
     size, left = CHUNK, count
     while left:
@@ -58,28 +59,15 @@ def greedy_mmr(keys: Tensor, values: Tensor, queries: Tensor, count: int) -> Ten
     """Run greedy MMR (trade-off 0.5), one token a step with a running maximum."""
     relevance = _log_scores(keys, values, queries).exp()
     features = _features(keys, values)
-    everyone = torch.arange(keys.shape[1])
     shared = torch.zeros_like(relevance)
-    best = relevance.argmax()
-    chosen = [best]
-    relevance[best] = -torch.inf
+    chosen = [relevance.argmax(keepdim=True)]
     for _ in range(count - 1):
-        shared = torch.maximum(shared, _duplication(features, everyone, best[None])[:, 0])
-        best = (0.5 * relevance - 0.5 * shared).argmax()
-        chosen.append(best)
-        relevance[best] = -torch.inf
-    return torch.stack(chosen).sort().values
+        relevance.index_fill_(0, chosen[-1], -torch.inf)
+        shared = torch.maximum(shared, _duplication(features, slice(None), chosen[-1])[:, 0])
+        chosen.append((0.5 * relevance - 0.5 * shared).argmax(keepdim=True))
+    return torch.cat(chosen).sort().values
 
 
 def max_min_greedy(keys: Tensor, values: Tensor, queries: Tensor, count: int) -> Tensor:  # noqa: ARG001 - one signature for all
     """Run DivPrune's farthest-point greedy on cosine distances, heads side by side as one feature vector."""
-    features = torch.nn.functional.normalize(keys.transpose(0, 1).flatten(1), dim=-1)
-    distances = 1 - features @ features.T
-    chosen = [distances.kthvalue(2, dim=0).values.argmax()]
-    nearest = distances[chosen[0]].clone()
-    nearest[chosen[0]] = -torch.inf
-    for _ in range(count - 1):
-        chosen.append(nearest.argmax())
-        nearest = torch.minimum(nearest, distances[chosen[-1]])
-        nearest[chosen[-1]] = -torch.inf
-    return torch.stack(chosen).sort().values
+    return div_prune(keys.transpose(0, 1).flatten(1), count)

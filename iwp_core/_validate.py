@@ -226,7 +226,7 @@ def _check_finite(name: str, array: Array) -> None:
     xp = namespace(array)
     if not all_finite(array):
         bad = "NaN" if xp.any(xp.isnan(array)) else "infinity"
-        msg = f"`{name}` has {bad} among its {array.shape} entries, expected finite numbers"
+        msg = f"`{name}` has {bad} among its {tuple(array.shape)} entries, expected finite numbers"
         raise ValueError(msg)
 
 
