@@ -81,7 +81,7 @@ class Architecture(ABC):
     grids: tuple[tuple[int, int], ...]
     model_class: Any
     processor_class: str
-    processor_options: dict[str, Any]
+    processor_options: ClassVar[dict[str, Any]]
 
     @abstractmethod
     def random_model(self) -> Any:
