@@ -15,6 +15,28 @@ if TYPE_CHECKING:
     from iwp_miniature.scenes import DigitObject, Layout, Scene, draw_layout, render
     from iwp_miniature.vocabulary import VocabularyError
 
+__all__ = [
+    "ARCHITECTURES",
+    "KINDS",
+    "Architecture",
+    "DigitObject",
+    "Example",
+    "Layout",
+    "Miniature",
+    "MiniatureError",
+    "Question",
+    "Scene",
+    "VocabularyError",
+    "architecture",
+    "balanced_question",
+    "draw_examples",
+    "draw_layout",
+    "in_batches",
+    "load_miniature",
+    "questions_about",
+    "render",
+]
+
 # Imported when first asked for, so that the command line can say which package is missing instead of failing on it.
 _HOMES = {
     "ARCHITECTURES": "architectures",
@@ -37,8 +59,6 @@ _HOMES = {
     "questions_about": "questions",
     "render": "scenes",
 }
-
-__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

@@ -39,7 +39,7 @@ DECODER = {
 }
 """The text stack of both: 8 layers, grouped-query attention."""
 
-MEAN_AND_STD = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
+MEAN_AND_STD: dict[str, Any] = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Architecture(ABC):
     grids: tuple[tuple[int, int], ...]
     model_class: Any
     processor_class: str
-    processor_options: dict[str, Any]
+    processor_options: ClassVar[dict[str, Any]]
 
     @abstractmethod
     def random_model(self) -> Any:

@@ -35,23 +35,32 @@ def train(
 
     A run that was stopped goes on where it last saved, if it is given the same folder and options.
     """
-    if device not in ("cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
-        msg = f"'{device}' cannot be used here; expected cpu" + (" or cuda" if torch.cuda.is_available() else "")
-        raise typer.BadParameter(msg, param_hint="--device")
+    _check_device(device)
     torch.set_num_threads(threads)
     recipe = Recipe(seed=seed, align_steps=align_steps, answer_steps=answer_steps)
     trainer = Trainer(architecture(name.value), recipe, device=device)
     output.mkdir(parents=True, exist_ok=True)
     state = output / CHECKPOINT
     if state.exists():
-        try:
-            trainer.resume(state)
-        except ValueError as error:
-            raise typer.BadParameter(str(error), param_hint="OUTPUT") from error
+        _resume(trainer, state)
     run_training(trainer, state, every=every)
     save_miniature(trainer.architecture, trainer.model, output)
     (output / LOG).write_text(json.dumps(_report(trainer, threads), indent=1) + "\n", encoding="utf-8")
     typer.echo(f"validation: {trainer.log[-1]['validation']['mean']:.1%} right; model and log: {output}")
+
+
+def _check_device(device: str) -> None:
+    usable = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    if device not in usable:
+        msg = f"'{device}' cannot be used here; expected {' or '.join(usable)}"
+        raise typer.BadParameter(msg, param_hint="--device")
+
+
+def _resume(trainer: Trainer, state: Path) -> None:
+    try:
+        trainer.resume(state)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="OUTPUT") from error
 
 
 def run_training(trainer: Trainer, state: Path, *, every: int) -> None:

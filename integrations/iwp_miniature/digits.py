@@ -62,7 +62,8 @@ def digit_bank(split: Split) -> DigitBank:
     >>> len(digit_bank("test").masks)
     10
     """
-    from sklearn.datasets import load_digits  # noqa: PLC0415 - a heavy import that only drawing needs
+    # A heavy import that only drawing needs, without types.
+    from sklearn.datasets import load_digits  # type: ignore[import-untyped]  # noqa: PLC0415
 
     if split not in SPLITS:
         msg = f"`split` is {split!r}, expected one of {', '.join(map(repr, SPLITS))}"

@@ -60,7 +60,7 @@ def packed(model: Any, packing: Packing) -> Iterator[dict[str, None]]:
 
 
 def _attend(
-    module: Any, query: Tensor, key: Tensor, value: Tensor, mask: None, *, scaling: float, **_: Any
+    module: Any, query: Tensor, key: Tensor, value: Tensor, _mask: None, *, scaling: float, **_: Any
 ) -> tuple[Tensor, None]:
     """Attend, in the dtype of autocast, on the layout of the packing; shapes (B, heads, T, D)."""
     layout, given = _packing.get(), query.dtype
@@ -87,10 +87,11 @@ def _grouped(query: Tensor, heads: int) -> Tensor:
 def _prefix_rows(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Causal attention of the prefix, shape of `query`."""
     count = query.shape[2]
-    scores = (_grouped(query, key.shape[1]) @ key.mT).unflatten(2, (-1, count))
+    scores = (_grouped(query, key.shape[1]) @ key.mT).unflatten(2, (-1, count))  # type: ignore[no-untyped-call]
     future = torch.ones(count, count, dtype=torch.bool, device=query.device).triu(1)
     weights = scores.masked_fill_(future, -torch.inf).softmax(dim=-1)
-    return (weights.flatten(2, 3) @ value).reshape(query.shape)
+    rows: Tensor = (weights.flatten(2, 3) @ value).reshape(query.shape)
+    return rows
 
 
 def _slot_rows(

@@ -1,8 +1,9 @@
 """Questions about a scene, each with its one-word answer and the digits that it is about."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -10,6 +11,8 @@ from iwp_miniature.scenes import COLORS, DigitObject, Layout, Style, draw_layout
 from iwp_miniature.vocabulary import COLUMNS, DIGITS, ROWS
 
 __all__ = ["ANSWERS", "FIRST_LOOK", "KINDS", "TWO_LOOKS", "Question", "ask", "balanced_question", "questions_about"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,7 @@ def _named(thing: DigitObject | None) -> tuple[str, tuple[DigitObject, ...]]:
     return ("none", ()) if thing is None else (str(thing.digit), (thing,))
 
 
-def _unique(features: list[int] | list[str]) -> set[int | str]:
+def _unique(features: Sequence[T]) -> set[T]:
     return {feature for feature, count in Counter(features).items() if count == 1}
 
 

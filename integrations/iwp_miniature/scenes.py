@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,8 @@ COLORS: dict[str, tuple[float, float, float]] = {
 
 CELL = 24
 """Width and height of a cell of the grid, in pixels."""
+
+T = TypeVar("T")
 
 Style = Literal["sparse", "dense"]
 STYLES: dict[Style, tuple[float, float]] = {"sparse": (0.25, 0.5625), "dense": (0.75, 1.0)}
@@ -123,14 +125,14 @@ def draw_layout(rng: np.random.Generator, *, style: Style = "sparse", rows: int 
     objects = []
     for cell, digit, color, (down, right) in zip(cells.tolist(), digits, colors, corners.tolist(), strict=True):
         row, column = divmod(cell, columns)
-        objects.append(DigitObject(int(digit), color, row, column, row * CELL + down, column * CELL + right))
+        objects.append(DigitObject(digit, color, row, column, row * CELL + down, column * CELL + right))
     return Layout(rows, columns, style, tuple(objects))
 
 
-def _skewed(rng: np.random.Generator, choices: Sequence[int] | Sequence[str], count: int) -> list[int] | list[str]:
+def _skewed(rng: np.random.Generator, choices: Sequence[T], count: int) -> list[T]:
     """Draw with frequencies that are themselves random."""
     shares = rng.dirichlet(np.full(len(choices), 0.8))
-    return [choices[i] for i in rng.choice(len(choices), count, p=shares)]  # type: ignore[return-value]
+    return [choices[i] for i in rng.choice(len(choices), count, p=shares)]
 
 
 def render(layout: Layout, bank: DigitBank, rng: np.random.Generator) -> Scene:
@@ -178,11 +180,11 @@ def _ground(layout: Layout, rng: np.random.Generator) -> NDArray[np.float32]:
 def _add_clutter(canvas: NDArray[np.float32], bank: DigitBank, rng: np.random.Generator) -> None:
     """Add a fragment of a digit, or a textured blob, of any hue."""
     size = int(rng.integers(5, 14))
-    if rng.random() < 0.5:
+    if rng.random() < 0.5:  # noqa: PLR2004 - a coin
         size = min(size, 8)
         down, right = rng.integers(0, SIZE - size, 2)
         mask = bank.draw(int(rng.integers(10)), rng)[down : down + size, right : right + size]
-    elif rng.random() < 0.5:
+    elif rng.random() < 0.5:  # noqa: PLR2004 - a coin
         mask = rng.random((size, size), dtype=np.float32)
     else:
         y, x = np.mgrid[0:size, 0:size]

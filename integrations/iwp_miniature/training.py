@@ -205,7 +205,7 @@ class Trainer:
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["full_rate"]
             optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimizer in self.optimizers:
             optimizer.step()
@@ -348,10 +348,10 @@ def _note(entering: dict[int, Tensor], index: int, _layer: nn.Module, args: tupl
 
 
 def alignment_loss(model: Any, features: Tensor, batch: Batch) -> Tensor:
-    """Ask that each visual token be nearest to the words of its digit and colour, and of its place where it can know it."""
+    """Ask that each visual token be nearest to the words of its digit and colour, and of its place if known."""
     logits, known = _likeness(model, features), batch.places_known
-    inks = batch.inks.to(features.device)
-    total = sum(_facet_loss(logits, inks[..., index], words) for index, words in enumerate(_INKS))
+    digits, colors = batch.inks.to(features.device).unbind(-1)
+    total = _facet_loss(logits, digits, ("none", *DIGITS)) + _facet_loss(logits, colors, ("none", *COLORS))
     if known.any():
         total = total + 0.3 * place_loss(model, features[:, known], batch.places[known])
     return total
@@ -360,11 +360,8 @@ def alignment_loss(model: Any, features: Tensor, batch: Batch) -> Tensor:
 def place_loss(model: Any, states: Tensor, places: Tensor) -> Tensor:
     """Ask that each state be nearest to the words of a row and a column; places (N, 2) or (B, N, 2), states (B, N, E)."""
     logits = _likeness(model, states)
-    wanted = places.to(states.device).expand(len(states), -1, -1)
-    return sum(_facet_loss(logits, wanted[..., index], words) for index, words in enumerate((ROWS, COLUMNS)))
-
-
-_INKS = (("none", *DIGITS), ("none", *COLORS))
+    rows, columns = places.to(states.device).expand(len(states), -1, -1).unbind(-1)
+    return _facet_loss(logits, rows, ROWS) + _facet_loss(logits, columns, COLUMNS)
 
 
 def _likeness(model: Any, states: Tensor) -> Tensor:

@@ -19,7 +19,21 @@ SPECIAL = (PAD, BEGIN, END, IMAGE, VIDEO, VISION_START, VISION_END, UNKNOWN)
 ROWS = tuple(f"row{number}" for number in range(1, 6))
 COLUMNS = tuple(f"column{number}" for number in range(1, 6))
 DIGITS = tuple(map(str, range(10)))
-_QUESTIONS = ("?", "digit", "at", "row", "column", "color", "of", "the", "which", "is", "how", "many", "largest")
+_QUESTIONS: tuple[str, ...] = (
+    "?",
+    "digit",
+    "at",
+    "row",
+    "column",
+    "color",
+    "of",
+    "the",
+    "which",
+    "is",
+    "how",
+    "many",
+    "largest",
+)
 _QUESTIONS += ("there", "a", "right", "below")
 WORDS = (*SPECIAL, *DIGITS, *ROWS, *COLUMNS, *COLORS, *_QUESTIONS, "yes", "no", "none")
 """The vocabulary; a word's place is its id. Places have words of their own: a patch can be 3, in row 2, at once."""
@@ -34,7 +48,7 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     model = Tokenizer(WordLevel({word: index for index, word in enumerate(WORDS)}, unk_token=UNKNOWN))
     model.normalizer = Lowercase()
     model.pre_tokenizer = Sequence([WhitespaceSplit(), Punctuation("isolated")])
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=model,
         pad_token=PAD,
         bos_token=BEGIN,
