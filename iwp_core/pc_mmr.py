@@ -86,7 +86,8 @@ def _plainly(
     xp = namespace(scores)
     candidates = arange_indices(scores.shape[0], scores)
     twins = getattr(duplication, "identical", None)
-    everyone, chunks = candidates, []
+    everyone = candidates
+    chunks: list[Array] = []
     for size in sizes:
         if chunks:
             shared = xp.max(duplication(everyone, chunks[-1]), axis=1)

@@ -358,7 +358,7 @@ def alignment_loss(model: Any, features: Tensor, batch: Batch) -> Tensor:
 
 
 def place_loss(model: Any, states: Tensor, places: Tensor) -> Tensor:
-    """Ask that each state be nearest to the words of a row and a column; places (N, 2) or (B, N, 2), states (B, N, E)."""
+    """Ask that each state (B, N, E) be nearest to the words of a row and a column, ids (N, 2) or (B, N, 2)."""
     logits = _likeness(model, states)
     rows, columns = places.to(states.device).expand(len(states), -1, -1).unbind(-1)
     return _facet_loss(logits, rows, ROWS) + _facet_loss(logits, columns, COLUMNS)

@@ -37,12 +37,16 @@ def demo(
     console = Console()
     picture = _open(image)
     _check_output(output)
-    if question and (picture is None or photo):
-        msg = "a question of your own needs --image, and no --photo"
-        raise typer.BadParameter(msg, param_hint="--question")
+    _check_question(question, askable=picture is not None and not photo)
     if photo:
         photograph_demo(console, picture, output)
-        return
+    else:
+        _ask_miniature(console, picture, question, seed, output)
+
+
+def _ask_miniature(
+    console: Console, picture: Image.Image | None, question: list[str] | None, seed: int | None, output: Path
+) -> None:
     try:
         digits_demo(console, picture, question, seed, output)
     except VocabularyError as error:
@@ -50,6 +54,12 @@ def demo(
     except MiniatureError as error:
         console.print(str(error), style="red")
         raise typer.Exit(1) from error
+
+
+def _check_question(question: list[str] | None, *, askable: bool) -> None:
+    if question and not askable:
+        msg = "a question of your own needs --image, and no --photo"
+        raise typer.BadParameter(msg, param_hint="--question")
 
 
 def _open(path: Path | None) -> Image.Image | None:
