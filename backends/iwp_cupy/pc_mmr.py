@@ -1,4 +1,4 @@
-"""Algorithm 1 on CUDA: chunk by chunk without waiting for the device, as sizes of chunks are known beforehand."""
+"""Algorithm 1 on CUDA, chunk after chunk: nothing waits for the device, as sizes of chunks are known beforehand."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,19 +17,14 @@ CHOOSERS = 1024
 SIDE, ROWS_EACH = 16, 4
 """Threads along a side of a block that compares tokens, and candidates of each: as in kernels.cu."""
 
-ABSENT = (None, 0, 0, 0, 0)
-"""The arguments of a kernel for the second of two factors where there is one."""
-
 
 def serves_selection(scores: Any, duplication: PairwiseDuplication, *_arguments: Any, **_options: Any) -> bool:
     """Return whether the kernels apply: the core's own duplication, one precision, a device that they compile for."""
     if not isinstance(duplication, Duplication):
         return False
-    first, second = _pair(duplication)
-    if scores.dtype != accumulation_dtype(first.tokens):
-        return False
+    first, second = duplication.factors[0].tokens, duplication.factors[-1].tokens
     pairs = ((first, second), (first, first), (second, second))
-    return all(served(one.tokens, other.tokens) for one, other in pairs)
+    return scores.dtype == accumulation_dtype(first) and all(served(one, other) for one, other in pairs)
 
 
 def progressive_chunked_mmr(
@@ -37,45 +32,56 @@ def progressive_chunked_mmr(
 ) -> Any:
     """Do what `iwp_core.pc_mmr.progressive_chunked_mmr` does.
 
-    Every candidate is compared with every chunk but the last: a device does that faster than the reference's lazy
-    rounds, each of which waits for it. Identical tokens need no finding, as the kernels give them identical numbers.
-    Scores (N,), indices of candidates twice (N,) and largest duplications (N,) are all that is held.
+    Every candidate is compared with every chunk but the last. The reference's lazy rounds compare less, but each of
+    them waits for the device. Identical tokens need no finding, as the kernels give them identical numbers. Beside
+    inverse norms only vectors are held: scores, largest duplications, and indices of candidates and of chosen tokens.
     """
     xp = cupy()
     tokens, count = scores.shape[0], sum(sizes)
-    first, second = _pair(duplication)
-    run = compiled(first.tokens, second.tokens)
     with scores.device:
-        factors = (*_factor_arguments(first), *(_factor_arguments(second) if second is not first else (*ABSENT, None)))
+        compare = _Comparison(duplication)
+        run = compare.kernels
         scores = scores.copy()
         most = xp.zeros_like(scores)
         candidates, rest = xp.arange(tokens, dtype="int32"), xp.empty((tokens,), dtype="int32")
         chosen, chunks = xp.empty((count,), dtype="int64"), xp.empty((count,), dtype="int32")
-        taken = 0
+        options = (float(penalty), float(floor), exponent)
+        begin = 0
         for size in sizes:
-            left = tokens - taken
-            options = (float(penalty), float(floor), exponent)
-            choice = (scores, most, candidates, rest, left, size, *options, taken, chosen, chunks)
-            launch(run["choose_chunk"], 1, CHOOSERS, *choice)
+            choice = (candidates, rest, tokens - begin, size, *options, begin, chosen, chunks)
+            launch(run["choose_chunk"], 1, CHOOSERS, scores, most, *choice)
             candidates, rest = rest, candidates
-            begin, taken, left = taken, taken + size, left - size
-            if taken == count:
-                break
-            wide = size > SIDE
-            blocks = -(-left // (SIDE * ROWS_EACH)) * -(-size // (SIDE * ROWS_EACH if wide else SIDE))
-            gaussian = isinstance(first, Gaussian)
-            shape = (first.tokens.shape[0], tokens, int(gaussian), int(wide))
-            chunk = (candidates, left, chosen, begin, size, most)
-            launch(run["compare_chunk"], blocks, SIDE * SIDE, *factors, *shape, *chunk)
+            if begin + size < count:
+                compare(candidates, tokens - begin - size, chosen, begin, size, most)
+            begin += size
         ordered = xp.empty_like(chosen)
         launch(run["order_chunks"], -(-count // LANES), LANES, scores, chosen, chunks, count, ordered)
     return ordered
 
 
-def _pair(duplication: Duplication) -> tuple[Cosine | Gaussian, Cosine | Gaussian]:
-    """Return the factors of a similarity; of one, that one twice."""
-    factors = duplication.factors
-    return factors[0], factors[-1]
+class _Comparison:
+    """Compares candidates with a chunk by the factors of a similarity."""
+
+    def __init__(self, duplication: Duplication) -> None:
+        first, *others = duplication.factors
+        second = others[0] if others else first
+        heads, tokens, _ = first.tokens.shape
+        self.kernels = compiled(first.tokens, second.tokens)
+        self.factors = (
+            *_factor_arguments(first),
+            *(_factor_arguments(second) if others else (None, 0, 0, 0, 0, None)),
+            heads,
+            tokens,
+            int(isinstance(first, Gaussian)),
+        )
+
+    def __call__(self, candidates: Any, count: int, chosen: Any, begin: int, size: int, most: Any) -> None:
+        """Raise ``most`` of the first `count` candidates to their duplication with chosen[begin : begin + size]."""
+        wide = size > SIDE
+        rows, columns = SIDE * ROWS_EACH, SIDE * ROWS_EACH if wide else SIDE
+        blocks = -(-count // rows) * -(-size // columns)
+        chunk = (int(wide), candidates, count, chosen, begin, size, most)
+        launch(self.kernels["compare_chunk"], blocks, SIDE * SIDE, *self.factors, *chunk)
 
 
 def _factor_arguments(factor: Cosine | Gaussian) -> tuple[Any, ...]:
@@ -86,5 +92,7 @@ def _factor_arguments(factor: Cosine | Gaussian) -> tuple[Any, ...]:
         return *arguments, None
     heads, count, _ = tokens.shape
     inverse_norms = cupy().empty((heads, count), dtype=accumulation_dtype(tokens))
-    launch(compiled(tokens, tokens)["invert_norms"], heads * -(-count // LANES), LANES, *arguments, count, inverse_norms)
+    launch(
+        compiled(tokens, tokens)["invert_norms"], heads * -(-count // LANES), LANES, *arguments, count, inverse_norms
+    )
     return *arguments, inverse_norms

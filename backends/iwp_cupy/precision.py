@@ -17,7 +17,7 @@ def full_precision() -> Iterator[None]:
 
     The kernels of this backend multiply nothing with cuBLAS; what the reference computes on CuPy does.
     """
-    settings = cupy()._core  # noqa: SLF001 - the one place where CuPy keeps the setting
+    settings = cupy()._core  # private, but the one place where CuPy keeps the setting
     before = settings.get_compute_type("float32")
     if before == DEFAULT:
         yield
