@@ -239,7 +239,7 @@ extern "C" __global__ void scale_scores(
 
 // -------------------------------------------------------------------------------------------------------- algorithm 1
 
-// 1 / norm of each token of each head, 0 for a row of zeros. Grid: heads x strips.
+// 1 / norm of each token of each head, finite also where the norm is 0. Grid: heads x strips.
 extern "C" __global__ void __launch_bounds__(LANES) invert_norms(
     const SECOND* data, long long head_stride, long long token_stride, long long channel_stride, long long width,
     long long tokens, Real* inverse_norms) {
@@ -250,7 +250,7 @@ extern "C" __global__ void __launch_bounds__(LANES) invert_norms(
     const double norm = log_norm(strip, x, head, first);
     if (token < tokens) {
         constexpr double most = sizeof(Real) == 4 ? 0x1.fffffep127 : 0x1.fffffffffffffp1023;
-        inverse_norms[head * tokens + token] = norm > log(0.0) ? Real(fmin(exp(-norm), most)) : Real(0);
+        inverse_norms[head * tokens + token] = fmin(exp(-norm), most);
     }
 }
 

@@ -4,6 +4,7 @@
 // order that changes every time, and shared memory starts out as rubbish. So a missing barrier, an index outside a
 // block's share or an entry read before it is written shows up as a wrong answer, as it may on a device.
 
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <cmath>
@@ -59,22 +60,39 @@ inline void atomicAdd(int* place, int x) { *place += x; }
 extern char __start_shared_memory[], __stop_shared_memory[];
 
 struct Thread {
-    ucontext_t state;
+    ucontext_t entry;
+    jmp_buf spot;
     std::vector<char> stack = std::vector<char>(65536);
-    bool done = false;
+    bool started, done;
 };
 
-ucontext_t scheduler;
+jmp_buf scheduler;
 Thread* running;
 void (*block_body)(void*);
 void* block_arguments;
 
-void __syncthreads() { swapcontext(&running->state, &scheduler); }
+// Contexts start threads, jumps switch between them: a switch of contexts costs a system call.
+void resume(Thread& thread) {
+    running = &thread;
+    if (_setjmp(scheduler) == 0) {
+        if (thread.started) {
+            _longjmp(thread.spot, 1);
+        }
+        thread.started = true;
+        setcontext(&thread.entry);
+    }
+}
+
+void __syncthreads() {
+    if (_setjmp(running->spot) == 0) {
+        _longjmp(scheduler, 1);
+    }
+}
 
 void run_thread() {
     block_body(block_arguments);
     running->done = true;
-    swapcontext(&running->state, &scheduler);
+    _longjmp(scheduler, 1);
 }
 
 // Run one block; false if some threads end while others wait at a barrier.
@@ -83,21 +101,20 @@ bool run_block(std::vector<Thread>& threads, unsigned& seed) {
     const unsigned count = blockDim.x;
     for (unsigned i = 0; i < count; ++i) {
         Thread& thread = threads[i];
-        thread.done = false;
-        getcontext(&thread.state);
-        thread.state.uc_stack.ss_sp = thread.stack.data();
-        thread.state.uc_stack.ss_size = thread.stack.size();
-        thread.state.uc_link = nullptr;
-        makecontext(&thread.state, run_thread, 0);
+        thread.started = thread.done = false;
+        getcontext(&thread.entry);
+        thread.entry.uc_stack.ss_sp = thread.stack.data();
+        thread.entry.uc_stack.ss_size = thread.stack.size();
+        thread.entry.uc_link = nullptr;
+        makecontext(&thread.entry, run_thread, 0);
     }
     for (unsigned finished = 0; finished == 0;) {
         seed = seed * 1664525u + 1013904223u;
         const unsigned start = seed >> 8, step = seed >> 16 | 1;  // odd: every thread of a power of two once
         for (unsigned turn = 0; turn < count; ++turn) {
             threadIdx.x = (start + turn * step) % count;
-            running = &threads[threadIdx.x];
-            swapcontext(&scheduler, &running->state);
-            finished += running->done;
+            resume(threads[threadIdx.x]);
+            finished += threads[threadIdx.x].done;
         }
         if (finished != 0 && finished != count) {
             return false;

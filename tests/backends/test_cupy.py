@@ -158,7 +158,9 @@ def order_of_choice(
     options = {"penalty": 5.0, "floor": 0.01, "exponent": 2}
     kernel = cp.kernels["progressive_chunked_mmr"]
     assert kernel.supports(*arguments, **options)
-    return [int(i) for i in cp.numpy(kernel.run(*arguments, **options))]
+    order = cp.numpy(kernel.run(*arguments, **options))
+    np.testing.assert_array_equal(cp.numpy(arguments[0]), scores, err_msg="the caller's scores were written to")
+    return [int(i) for i in order]
 
 
 @pytest.mark.parametrize("kernel", oracles.KERNELS)
