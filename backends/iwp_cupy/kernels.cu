@@ -234,7 +234,7 @@ extern "C" __global__ void scale_scores(
         const double span = high + log(-expm1(low - high));
         result = score > low ? fmin(score + log(-expm1(low - score)) - span, 0.0) : log(0.0);
     }
-    scaled[token] = Real(result) + Real(0);  // no -0
+    scaled[token] = result;
 }
 
 // -------------------------------------------------------------------------------------------------------- algorithm 1
@@ -254,10 +254,10 @@ extern "C" __global__ void __launch_bounds__(LANES) invert_norms(
     }
 }
 
-// Order of scores as integers; -0 counts as 0.
+// Order of scores as integers. -0 would rank below 0, but no sum of a score and a penalty's log(1) = 0 is -0.
 __device__ inline Bits rank_of(Real score) {
     constexpr Bits sign = Bits(1) << (8 * sizeof(Bits) - 1);
-    const Bits bits = as_bits(score + Real(0));
+    const Bits bits = as_bits(score);
     return bits & sign ? ~bits : bits | sign;
 }
 

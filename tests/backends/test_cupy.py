@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -58,7 +59,8 @@ def cp(request: pytest.FixtureRequest) -> Iterator[CuPy]:
     """Give the stand-in, then CuPy itself where there is a device."""
     if request.param == "on CUDA":
         library = load("cupy")
-        iwp_cupy = pytest.importorskip("iwp_cupy", reason="the backend's package is not installed")
+        cupy_on_cpu.skip_if_not_registered()
+        iwp_cupy = importlib.import_module("iwp_cupy")
         yield CuPy(kernels=iwp_cupy.kernels, array=library.array, numpy=library.numpy)
         return
     with cupy_on_cpu.installed(cupy_on_cpu.stand_in()) as kernels:
@@ -184,7 +186,14 @@ def test_a_score_of_minus_infinity_is_no_token_taken(cp: CuPy) -> None:
     duplication = Duplication(cp.array(tokens.keys), cp.array(tokens.values), None, metric="dual", kernel="exponential")
 
     assert order_of_choice(cp, np.full(70, -np.inf), duplication, [2, 4, 60, 4]) == list(range(70))
-    assert order_of_choice(cp, np.full(70, -0.0), duplication, [70]) == list(range(70))
+
+
+def test_zero_and_minus_zero_tie(cp: CuPy) -> None:
+    """They are equal, so the lower position comes first."""
+    tokens = sample(1, tokens=70)
+    duplication = Duplication(cp.array(tokens.keys), cp.array(tokens.values), None, metric="dual", kernel="exponential")
+
+    assert order_of_choice(cp, np.tile([-0.0, 0.0], 35), duplication, [70]) == list(range(70))
 
 
 @dtypes
