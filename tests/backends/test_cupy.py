@@ -125,6 +125,27 @@ def test_of_many_tokens_the_promised_share_is_the_oracles(cp: CuPy, key_bias: fl
     assert len(set(kept) & set(kept_by_the_oracle(tokens, 155, dtype))) >= share * 155
 
 
+OPTIONS: list[dict[str, Any]] = [
+    {"exponent": 1},
+    {"penalty": 1.0, "floor": 0.0},
+    {"penalty": 20.0, "floor": 0.3},
+    {"chunk": 1, "growth": 1.0},
+    {"chunk": 7, "growth": 1.5},
+    {"temper": 0.0},
+    {"temper": 0.25},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=repr)
+def test_each_option_of_pc_mmr_changes_the_choice_as_the_oracles(cp: CuPy, options: dict[str, Any]) -> None:
+    """Each changes the answer here, so that one not passed on would be seen."""
+    tokens = sample(11, tokens=60, clusters=20, noise=0.5)
+    expected = kept_by_the_oracle(tokens, 25, **options)
+
+    assert expected != kept_by_the_oracle(tokens, 25)
+    np.testing.assert_array_equal(cp.select(tokens, 25, strategy=PCMMR(**options)), expected)
+
+
 @given(seed=st.integers(0, 2**32 - 1), kinds=st.integers(1, 30), count=st.integers(1, 40), options=pcmmr_options())
 def test_every_option_of_pc_mmr_with_identical_tokens(
     cp: CuPy, seed: int, kinds: int, count: int, options: dict[str, Any]
@@ -198,9 +219,10 @@ def test_zero_and_minus_zero_tie(cp: CuPy) -> None:
 
 @dtypes
 def test_zero_vectors_are_similar_to_nothing(cp: CuPy, dtype: str) -> None:
-    """Tokens without a value score lowest and are never penalised; nothing but them is all ties."""
+    """In all heads or in one: they score lowest, are never penalised for it, and among nothing else all tie."""
     tokens = sample(2, tokens=60, clusters=9, width=8)
     tokens.values[:, ::3] = 0.0
+    tokens.values[0, 1::3] = 0.0
 
     np.testing.assert_array_equal(cp.select(tokens, 50, dtype), kept_by_the_oracle(tokens, 50, dtype))
     tokens.values[:] = 0.0
@@ -229,6 +251,18 @@ def test_every_magnitude_is_the_oracles(cp: CuPy, metric: str, kernel: str, head
     assert ours.dtype == ("float64" if dtype == "float64" else "float32")
     expected = log_magnitude(rounded(tokens, dtype), **options)
     np.testing.assert_allclose(cp.numpy(ours), expected, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("heads", ["mean", "softmax_mean"])
+def test_a_head_without_values_adds_nothing(cp: CuPy, heads: str) -> None:
+    """Its sum is zero, and it is not divided by that."""
+    tokens = sample(12, tokens=40)
+    tokens.values[0] = 0.0
+    keys, values, queries = cp.arrays(tokens, "float64")
+
+    ours = cp.numpy(information_magnitude(queries, keys, values, heads=heads))
+
+    np.testing.assert_allclose(ours, np.exp(log_magnitude(tokens, heads=heads)), atol=1e-12)
 
 
 @dtypes
