@@ -1,14 +1,25 @@
-"""CuPy backend of `iwp_core`.
+"""CuPy backend of `iwp_core`: the magnitude and algorithm 1 in CUDA kernels, for float16, float32 and float64.
 
-CuPy arrays follow the Array API, so the core's reference code runs on them as it is; no kernel replaces it yet.
+Found by the type of an array through the entry-point group ``iwp.backends``; there is nothing to import or to set.
+Where the kernels do not apply, or cannot be compiled, the reference runs on CuPy as it is.
 """
 
 from collections.abc import Mapping
 
 from iwp_core import Kernel
+from iwp_cupy.finite import all_finite
+from iwp_cupy.magnitude import log_magnitude, serves_magnitude
+from iwp_cupy.pc_mmr import progressive_chunked_mmr, serves_selection
+from iwp_cupy.precision import full_precision
 
-__all__ = ["kernels", "name"]
+__all__ = ["context", "kernels", "name"]
 
 name = "cupy"
 
-kernels: Mapping[str, Kernel] = {}
+kernels: Mapping[str, Kernel] = {
+    "all_finite": Kernel(run=all_finite),
+    "log_magnitude": Kernel(run=log_magnitude, supports=serves_magnitude),
+    "progressive_chunked_mmr": Kernel(run=progressive_chunked_mmr, supports=serves_selection),
+}
+
+context = full_precision
