@@ -166,6 +166,10 @@ ANSWERS: dict[str, tuple[str, ...]] = {
 """Answers that `balanced_question` draws from evenly."""
 
 
+NONE_PASSED_OVER = 0.75
+"""Share of the questions answered by "none" that `ask` draws again."""
+
+
 def questions_about(layout: Layout, kind: str) -> list[Question]:
     """Return every question of a kind that has one right answer.
 
@@ -192,12 +196,17 @@ def questions_about(layout: Layout, kind: str) -> list[Question]:
 
 
 def ask(layout: Layout, kind: str, rng: np.random.Generator) -> Question | None:
-    """Draw a question of a kind: an answer that is possible, evenly, then a question that has it."""
+    """Draw a question of a kind: an answer that is possible, evenly, then a question that has it.
+
+    Often there is nothing to the right, or below: most such questions are passed over, lest "none" be a good guess.
+    """
     possible = questions_about(layout, kind)
     if not possible:
         return None
     answers = sorted({question.answer for question in possible})
     answer = answers[rng.integers(len(answers))]
+    if answer == "none" and rng.random() < NONE_PASSED_OVER:
+        return None
     suited = [question for question in possible if question.answer == answer]
     return suited[rng.integers(len(suited))]
 
