@@ -61,7 +61,7 @@ def penalise(
     here = places < count
     rank = _penalised(scores, ranks, shared, places, here, penalty, floor, FIRST, ROOT)
     tl.store(ranks + places, rank, mask=here)
-    tl.store(order + places, (rank.to(tl.int64) << 32) - places, mask=here)
+    tl.store(order + places, (rank.to(tl.int64) << 32) + (0x7FFFFFFF - places), mask=here)
 
 
 @triton.jit(do_not_specialize=["size"])
