@@ -63,10 +63,7 @@ def _triton_serves(device: torch.device) -> bool:
 def _serves(*tensors: Tensor) -> bool:
     """Return whether the kernels can read some arrays of tokens."""
     return all(
-        tensor.dtype in DTYPES
-        and tensor.stride(-1) == 1
-        and _triton_serves(tensor.device)
-        for tensor in tensors
+        tensor.dtype in DTYPES and tensor.stride(-1) == 1 and _triton_serves(tensor.device) for tensor in tensors
     )
 
 

@@ -1,7 +1,7 @@
 """Information magnitude through Triton: two passes over the keys and one over the values, all in logarithms."""
 
 # mypy: allow-untyped-defs, allow-untyped-decorators, allow-untyped-calls
-# ruff: noqa: ANN001, ANN202, ANN201 - Triton reads annotations of kernels: only constants have one
+# ruff: noqa: ANN001, ANN202 - Triton reads annotations of kernels: only constants have one
 
 import math
 
@@ -41,6 +41,24 @@ def _log_norm(rows, here, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
 
 
 @triton.jit
+def _log_kernel(moved, middle, query, root, LINEAR: tl.constexpr):
+    """Return log|kappa(q, k)| of one query with keys that were moved by `middle`."""
+    product = tl.sum(moved * query[None, :], axis=1) + tl.sum(query * middle)
+    if LINEAR:
+        return _safe_log(tl.abs(product))
+    else:  # noqa: RET505 - Triton compiles one of two branches, not what follows a return
+        return product / root
+
+
+@triton.jit
+def _add_exponential(highest, total, score):
+    """Return the largest score and the sum of exponentials over it, with one more score."""
+    higher = tl.maximum(highest, score)
+    level = tl.where(higher > _NEVER, higher, 0.0)
+    return higher, total * tl.exp(highest - level) + tl.exp(score - level)
+
+
+@triton.jit
 def log_scores(
     keys, key_head_stride, key_token_stride, center, values, value_head_stride, value_token_stride,
     queries, totals, scores, count, heads, group, root,
@@ -49,8 +67,9 @@ def log_scores(
 ):  # fmt: skip
     """Write log scores, head by head (H * group, N), or with POOL the log of their sum (N,).
 
-    `KEY`: what is read from the keys: "product" with the queries (H * group, D), "feature" norm, "norm" or "nothing".
-    `SHIFT`: subtract from each head its number in `totals`. `root`: the square root of D. Grid: tiles of tokens.
+    `KEY`: what is read from the keys: the "product" with the queries (H * group, D), the norm of the "feature" of the
+    exponential kernel, their own "norm", or "nothing". `SHIFT`: subtract from each head its number in `totals`.
+    `root`: the square root of D. Grid: tiles of tokens.
 
     Identical tokens get identical numbers: each row of a tile is summed by the same operations.
     """
@@ -63,37 +82,28 @@ def log_scores(
     total = tl.zeros([ROWS], tl.float32)
     for index in range(heads):
         head = tl.full((), index, tl.int64)
+        rows = keys + head * key_head_stride + row * key_token_stride
         base = tl.zeros([ROWS], tl.float32)
         if VALUE:
-            base += _log_norm(
-                values + head * value_head_stride + row * value_token_stride, here, OTHER_WIDTH, OTHER_BLOCK
-            )
-        rows = keys + head * key_head_stride + row * key_token_stride
-        if KEY == "norm" or (KEY == "feature" and LINEAR):
+            at_values = values + head * value_head_stride + row * value_token_stride
+            base += _log_norm(at_values, here, OTHER_WIDTH, OTHER_BLOCK)
+        if KEY == "norm":
             base += _log_norm(rows, here, WIDTH, BLOCK)
-        if KEY == "product" or (KEY == "feature" and not LINEAR):
-            middle = tl.load(center + head * WIDTH + at, mask=inside, other=0.0)
-            moved = tl.load(rows[:, None] + at[None, :], mask=here[:, None] & inside[None, :], other=0.0).to(tl.float32)
-            moved = tl.where(inside[None, :], moved - middle[None, :], 0.0)
-        if KEY == "feature" and not LINEAR:
+        middle = tl.load(center + head * WIDTH + at, mask=inside, other=0.0)
+        moved = tl.load(rows[:, None] + at[None, :], mask=here[:, None] & inside[None, :], other=0.0).to(tl.float32)
+        moved = tl.where(inside[None, :], moved - middle[None, :], 0.0)
+        if KEY == "feature":
             square = tl.sum(moved * (moved + 2.0 * middle[None, :]), axis=1) + tl.sum(middle * middle)
             base += square / (2.0 * root)
         for member in range(group):
             score = base
             if KEY == "product":
                 query = tl.load(queries + (head * group + member) * WIDTH + at, mask=inside, other=0.0)
-                product = tl.sum(moved * query[None, :], axis=1) + tl.sum(query * middle)
-                if LINEAR:
-                    score += _safe_log(tl.abs(product))
-                else:
-                    score += product / root
+                score += _log_kernel(moved, middle, query, root, LINEAR)
             if SHIFT:
                 score -= tl.load(totals + head * group + member)
             if POOL:
-                higher = tl.maximum(highest, score)
-                level = tl.where(higher > _NEVER, higher, 0.0)
-                total = total * tl.exp(highest - level) + tl.exp(score - level)
-                highest = higher
+                highest, total = _add_exponential(highest, total, score)
             else:
                 tl.store(scores + (head * group + member) * count + row, score, mask=here)
     if POOL:
@@ -107,7 +117,7 @@ def _log_one_minus_exp(x):
     series = 1.0 + near / 9.0
     for step in tl.static_range(7):
         series = 1.0 + near / (8.0 - step) * series
-    return _safe_log(tl.where(x > -0.5, -near * series, 1.0 - tl.exp(x)))
+    return _safe_log(tl.where(x == near, -near * series, 1.0 - tl.exp(x)))
 
 
 @triton.jit
@@ -137,7 +147,9 @@ READS = {
 """What each metric reads from keys, and whether it reads values."""
 
 
-def log_magnitude(keys: Tensor, values: Tensor, queries: Tensor | None, *, metric: str, kernel: str, heads: str) -> Tensor:
+def log_magnitude(
+    keys: Tensor, values: Tensor, queries: Tensor | None, *, metric: str, kernel: str, heads: str
+) -> Tensor:
     """Do what `iwp_core.magnitude.log_magnitude` does, without a look at a number from the host.
 
     Parameters
@@ -158,6 +170,8 @@ def log_magnitude(keys: Tensor, values: Tensor, queries: Tensor | None, *, metri
     Memory O(N) float32 beside the inputs, O(Hq N) for ``heads="softmax_mean"``.
     """
     reads_keys, reads_values = READS[metric]
+    if reads_keys == "feature" and kernel == "linear":
+        reads_keys = "norm"  # its feature map is the identity
     count, total, width = keys.shape
     group = queries.shape[0] // count if queries is not None and reads_keys == "product" else 1
     center = keys.mean(dim=1, dtype=torch.float32)

@@ -231,7 +231,9 @@ def test_every_option_of_pc_mmr_is_the_oracles(options: dict[str, Any], count: i
     assert kept.tolist() == chosen_by_oracle(arrays, count, **options)
 
 
-@pytest.mark.parametrize(("metric", "kernel"), [("value", "exponential"), ("hidden", "exponential"), ("dual", "linear")])
+@pytest.mark.parametrize(
+    ("metric", "kernel"), [("value", "exponential"), ("hidden", "exponential"), ("dual", "linear")]
+)
 def test_selection_by_every_similarity_is_the_oracles(metric: str, kernel: str, launches: list[str]) -> None:
     """One factor or two, tokens or hidden states."""
     tokens = sample(7, tokens=40, **WIDE)
@@ -285,9 +287,7 @@ def test_scores_that_are_no_numbers_still_give_distinct_tokens(ranking: str) -> 
 def test_choosing_all_tokens_chooses_each_once(tokens: int, ranking: str) -> None:
     """The least magnitude is 0, its logarithm -inf: still a token, not one that is taken."""
     keys, values, queries = tensors(sample(9, tokens=tokens, **WIDE), torch.float32)
-    scores = triton_magnitude.log_magnitude(
-        keys, values, queries, metric="dual", kernel="exponential", heads="mean"
-    )
+    scores = triton_magnitude.log_magnitude(keys, values, queries, metric="dual", kernel="exponential", heads="mean")
     duplication = Duplication(keys, values, metric="dual", kernel="exponential")
 
     chosen = triton_pc_mmr.progressive_chunked_mmr(
@@ -383,7 +383,7 @@ def test_a_duplication_of_the_users_own_is_left_to_the_reference() -> None:
     options = {"penalty": 5.0, "floor": 0.01, "exponent": 2}
 
     assert supports(torch.zeros(30), ours, [2, 4], **options)
-    assert not supports(torch.zeros(30), lambda rows, cols: ours(rows, cols), [2, 4], **options)
+    assert not supports(torch.zeros(30), ours.signed, [2, 4], **options)
 
 
 @pytest.mark.parametrize(("dtype", "bar"), [(torch.float32, 0.995), (torch.bfloat16, 0.97)], ids=str)
