@@ -32,7 +32,7 @@ LINE = 128
 the registers of a program spill (compiled for compute capability 8.0 and 9.0)."""
 
 NARROWEST = 16
-"""Columns of the narrowest tile: the least that a product takes."""
+"""Columns, and coordinates, of the least product that tensor cores compute."""
 
 PROGRAMS = 512
 """Programs that a comparison is cut into, if it has as many tiles: about four a multiprocessor of the largest cards."""
@@ -164,7 +164,9 @@ class _Comparison:
 
     def raise_shared(self, shared: Tensor, chosen: Tensor) -> None:
         """Raise each token's entry of `shared` to its largest duplication with the tokens `chosen`."""
-        for newest in chosen.split(self.columns["room"]):
+        room = self.columns["room"]
+        for start in range(0, chosen.shape[0], room):
+            newest = chosen[start : start + room]
             size = newest.shape[0]
             launch(
                 prepare_columns, (triton.cdiv(size, NARROWEST), self.heads, len(self.factors)),
@@ -182,4 +184,5 @@ class _Comparison:
 
 def _block(tokens: Tensor) -> int:
     """Return how many coordinates are multiplied at a time: a power of two, as tiles must be."""
-    return max(16, min(LINE // tokens.itemsize, triton.next_power_of_2(tokens.shape[-1])))
+    all_of_them: int = triton.next_power_of_2(tokens.shape[-1])
+    return max(NARROWEST, min(LINE // tokens.itemsize, all_of_them))

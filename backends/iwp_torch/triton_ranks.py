@@ -4,7 +4,7 @@ A score is kept as its rank, an int32 that orders like the float32 (its bits, al
 The rank below all of them marks a token as taken, which a score of -inf does not.
 """
 
-# mypy: allow-untyped-defs, allow-untyped-decorators, allow-untyped-calls
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators, allow-untyped-calls
 # ruff: noqa: ANN001, ANN202, ANN201 - Triton reads annotations of kernels: only constants have one
 
 import triton  # type: ignore[import-untyped] # the package has no types
