@@ -1,4 +1,10 @@
-"""Similarities of updates as products of factors: cosines, and the Gaussian of the exponential kernel (table 3)."""
+"""Similarities of updates as products of factors: cosines, and the Gaussian of the exponential kernel (table 3).
+
+A factor holds its tokens as they came, and works out numbers of its own when first asked: a backend that compares
+tokens by itself reads the kind of each factor and its tokens, and pays for nothing else.
+"""
+
+from functools import cached_property
 
 from iwp_core._arrays import Array, accumulation_dtype, as_dtype, namespace, take_tokens
 from iwp_core.magnitude import key_center, log_norm
@@ -10,12 +16,16 @@ class Cosine:
     """A factor cos(x_i, x_j), shape of x (H, N, D); a row of zeros is similar to nothing."""
 
     def __init__(self, tokens: Array) -> None:
-        xp = namespace(tokens)
-        log_norms = log_norm(tokens)
+        self.tokens = tokens
+
+    @cached_property
+    def inverse_norms(self) -> Array:
+        """One over each row's norm, 0 for a row of zeros, shape (H, N, 1)."""
+        xp = namespace(self.tokens)
+        log_norms = log_norm(self.tokens)
         nonzero = log_norms > -xp.inf
         inverse = xp.exp(-xp.where(nonzero, log_norms, xp.zeros_like(log_norms)))
-        self.tokens = tokens
-        self.inverse_norms = xp.where(nonzero, inverse, xp.zeros_like(inverse))[..., None]
+        return xp.where(nonzero, inverse, xp.zeros_like(inverse))[..., None]
 
     def gather(self, indices: Array) -> Array:
         """Return the unit vectors of some tokens, shape (H, R, D)."""
@@ -28,8 +38,12 @@ class Gaussian:
 
     def __init__(self, tokens: Array) -> None:
         self.tokens = tokens
-        self.center = key_center(tokens, accumulation_dtype(tokens))
         self.scale = tokens.shape[-1] ** -0.25
+
+    @cached_property
+    def center(self) -> Array:
+        """The mean key of each head, shape (H, 1, D)."""
+        return key_center(self.tokens, accumulation_dtype(self.tokens))
 
     def gather(self, indices: Array) -> Array:
         """Return some keys, moved and scaled so that the factor is exp(-||x_i - x_j||^2 / 2), shape (H, R, D)."""

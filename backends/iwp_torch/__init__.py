@@ -1,12 +1,22 @@
-"""PyTorch backend of `iwp_core`: the reference's own operations without its temporaries, and guarded precision.
+"""PyTorch backend of `iwp_core`: Triton kernels on CUDA, plain torch elsewhere, and guarded precision.
 
 Found by the type of a tensor through the entry-point group ``iwp.backends``; there is nothing to import or to set.
-Answers are those of the reference, bit for bit.
+
+- CUDA tensors of float16, bfloat16 and float32 on cards of compute capability 8.0 and up, with Triton 3.4 and up: the
+  whole of `iwp_core.select_tokens` with ``PCMMR`` and ``validate=False`` runs without waiting for the device, and can
+  be captured in a CUDA graph (after one call of the same shapes, which compiles the kernels).
+- All other tensors: the reference's own operations without its temporaries. Answers are the reference's, bit for bit.
 """
 
 from collections.abc import Mapping
 
 from iwp_core import Kernel
+from iwp_torch.fused import (
+    log_magnitude,
+    progressive_chunked_mmr,
+    supports_log_magnitude,
+    supports_progressive_chunked_mmr,
+)
 from iwp_torch.kernels import all_finite, duplication_block, largest, take_tokens
 from iwp_torch.precision import full_precision
 
@@ -18,6 +28,8 @@ kernels: Mapping[str, Kernel] = {
     "all_finite": Kernel(run=all_finite),
     "duplication_block": Kernel(run=duplication_block),
     "largest": Kernel(run=largest),
+    "log_magnitude": Kernel(run=log_magnitude, supports=supports_log_magnitude),
+    "progressive_chunked_mmr": Kernel(run=progressive_chunked_mmr, supports=supports_progressive_chunked_mmr),
     "take_tokens": Kernel(run=take_tokens),
 }
 

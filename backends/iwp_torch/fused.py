@@ -1,0 +1,122 @@
+"""Which calls the Triton kernels serve, and the way to them. Triton is imported only once a call asks for it."""
+
+import os
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from iwp_core.duplication import Duplication, PairwiseDuplication
+
+__all__ = [
+    "DENSE_PRODUCTS",
+    "log_magnitude",
+    "progressive_chunked_mmr",
+    "supports_log_magnitude",
+    "supports_progressive_chunked_mmr",
+]
+
+DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+
+NARROWEST = 16
+"""Least width of tokens that are compared: a product of a tensor core takes no less."""
+
+WIDEST = 1024
+"""Most width of keys and values whose magnitude is taken: a row is read at once."""
+
+OLDEST_TRITON = (3, 4)
+
+OLDEST_CARD = (8, 0)
+"""Compute capability from which on tensor cores multiply bfloat16 and TF32."""
+
+DENSE_PRODUCTS = 2**47
+"""Multiplications of token coordinates from which on the core's lazy loop runs instead of the plain one.
+
+The plain loop compares every candidate with every chosen token, pairs * heads * (D + Dv) multiplications on tensor
+cores, and never waits; the lazy loop compares a small part of them, and waits for each round. This many, about those of
+M = 131,000 of N = 1,000,000 tokens with 4 heads of 128, is a guess of where they meet, not a measurement.
+"""
+
+
+@cache
+def _triton_serves(device: torch.device) -> bool:
+    """Return whether there is a Triton that can run kernels on a device."""
+    if device.type == "cuda":
+        if torch.version.cuda is None or torch.cuda.get_device_capability(device) < OLDEST_CARD:
+            return False
+    elif os.environ.get("TRITON_INTERPRET") != "1":
+        return False
+    try:
+        import triton  # type: ignore[import-untyped] # noqa: PLC0415 - may be missing, and takes long
+
+        if tuple(map(int, triton.__version__.split(".")[:2])) < OLDEST_TRITON:
+            return False
+        from iwp_torch import triton_factors  # noqa: PLC0415 - needs Triton
+    except ImportError:
+        return False
+    return bool(triton_factors.INTERPRETED) == (device.type == "cpu")
+
+
+def _serves(*tensors: Tensor) -> bool:
+    """Return whether the kernels can read some arrays of tokens."""
+    return all(
+        tensor.dtype in DTYPES and tensor.stride(-1) == 1 and _triton_serves(tensor.device) for tensor in tensors
+    )
+
+
+def _on(tensor: Tensor) -> AbstractContextManager[Any]:
+    """Return a context in which kernels start on the device of a tensor."""
+    return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
+
+
+def supports_log_magnitude(
+    keys: Tensor, values: Tensor, queries: Tensor | None, *, metric: str, kernel: str, heads: str
+) -> bool:
+    """Return whether `log_magnitude` serves a call."""
+    del metric, kernel, heads  # all are served
+    fits = max(keys.shape[-1], values.shape[-1]) <= WIDEST
+    return fits and _serves(keys, values) and (queries is None or queries.dtype in DTYPES)
+
+
+def log_magnitude(
+    keys: Tensor, values: Tensor, queries: Tensor | None, *, metric: str, kernel: str, heads: str
+) -> Tensor:
+    """Run `iwp_torch.triton_magnitude.log_magnitude`."""
+    from iwp_torch import triton_magnitude  # noqa: PLC0415 - needs Triton
+
+    with _on(keys):
+        return triton_magnitude.log_magnitude(keys, values, queries, metric=metric, kernel=kernel, heads=heads)
+
+
+def supports_progressive_chunked_mmr(
+    scores: Tensor,
+    duplication: PairwiseDuplication,
+    sizes: Sequence[int],
+    *,
+    penalty: float,
+    floor: float,
+    exponent: int,
+) -> bool:
+    """Return whether `progressive_chunked_mmr` serves a call."""
+    del penalty, floor, exponent  # all are served
+    if type(duplication) is not Duplication or scores.dtype != torch.float32:
+        return False
+    tokens = [factor.tokens for factor in duplication.factors]
+    width = sum(factor.shape[0] * factor.shape[-1] for factor in tokens)
+    fits = min(factor.shape[-1] for factor in tokens) >= NARROWEST
+    return fits and _serves(*tokens) and scores.shape[0] * sum(sizes[:-1]) * width <= DENSE_PRODUCTS
+
+
+def progressive_chunked_mmr(
+    scores: Tensor, duplication: Duplication, sizes: Sequence[int], *, penalty: float, floor: float, exponent: int
+) -> Tensor:
+    """Run `iwp_torch.triton_pc_mmr.progressive_chunked_mmr`."""
+    from iwp_torch import triton_pc_mmr  # noqa: PLC0415 - needs Triton
+
+    with _on(scores):
+        return triton_pc_mmr.progressive_chunked_mmr(
+            scores, duplication, sizes, penalty=penalty, floor=floor, exponent=exponent
+        )
