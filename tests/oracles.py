@@ -101,7 +101,8 @@ def log_magnitude(
     if low == high:
         return np.zeros_like(raw)
     # log of (e^raw - e^low) / (e^high - e^low), each difference of exponentials taken from its larger term.
-    return raw + log(-np.expm1(low - raw)) - high - log(-np.expm1(low - high))
+    below = np.subtract(low, raw, out=np.zeros_like(raw), where=raw > low)  # the least may be -inf, its gap is 0
+    return raw + log(-np.expm1(below)) - high - log(-np.expm1(low - high))
 
 
 def update_cosine(keys: Floats, values: Floats, kernel: str = "exponential") -> Floats:
