@@ -26,9 +26,9 @@ $(VENV)-oldest/ready: pyproject.toml constraints-oldest.txt
 		--editable '.[cli,test,video]' accelerate torchvision
 	touch $@
 
-demo: $(VENV)/ready  ## prune a photograph's tokens and draw which ones stay (outputs/demo.png)
+demo: $(VENV)/ready  ## ask a trained miniature with all visual tokens and with few (outputs/demo.png)
 	mkdir -p outputs
-	env -u OMP_NUM_THREADS $(BIN)/iwp demo --output outputs/demo.png
+	$(BIN)/iwp demo --seed 3 --output outputs/demo.png
 
 test: $(VENV)/ready  ## run all tests
 	$(BIN)/python -m pytest --numprocesses auto

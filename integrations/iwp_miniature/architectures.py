@@ -155,12 +155,14 @@ class LlavaOnevision(Architecture):
     def prompt(self, visual: str) -> list[str]:
         return [BEGIN, visual]
 
-    def patches(self, pixels: Mapping[str, Tensor]) -> list[Patch | None]:  # noqa: ARG002 - the same for every picture
+    def patches(self, pixels: Mapping[str, Tensor]) -> list[Patch | None]:
+        height, width = pixels["image_sizes"][0].tolist()
         side = self.VIEW // self.PATCH
-        patches: list[Patch | None] = [*_square_patches(side, side, 2 * self.PATCH, knows_place=True)]
-        fine = [*_square_patches(2 * side, 2 * side, self.PATCH, knows_place=False)]
-        for start in range(0, len(fine), 2 * side):
-            patches += [*fine[start : start + 2 * side], None]
+        rows, columns = _unpadded(height, width, 2 * side)
+        patches: list[Patch | None] = [*_even_patches(side, side, height, width, knows_place=True)]
+        fine = [*_even_patches(rows, columns, height, width, knows_place=False)]
+        for row in range(rows):
+            patches += [*fine[row * columns : (row + 1) * columns], None]
         return patches
 
 
@@ -221,8 +223,8 @@ class Qwen25VL(Architecture):
 
     def patches(self, pixels: Mapping[str, Tensor]) -> list[Patch | None]:
         _, rows, columns = pixels["image_grid_thw"][0].tolist()
-        step = self.PATCH * self.MERGE
-        return [*_square_patches(rows // self.MERGE, columns // self.MERGE, step, knows_place=False)]
+        size = (rows * self.PATCH, columns * self.PATCH)
+        return [*_even_patches(rows // self.MERGE, columns // self.MERGE, *size, knows_place=False)]
 
 
 ARCHITECTURES: dict[str, Architecture] = {item.name: item for item in (LlavaOnevision(), Qwen25VL())}
@@ -250,10 +252,19 @@ def architecture(name: str) -> Architecture:
     return ARCHITECTURES[name]
 
 
-def _square_patches(rows: int, columns: int, step: int, *, knows_place: bool) -> Iterator[Patch]:
+def _even_patches(rows: int, columns: int, height: float, width: float, *, knows_place: bool) -> Iterator[Patch]:
+    """Cut a picture into equal patches."""
     for row in range(rows):
         for column in range(columns):
-            yield Patch((column + 0.5) * step, (row + 0.5) * step, knows_place)
+            yield Patch((column + 0.5) * width / columns, (row + 0.5) * height / rows, knows_place)
+
+
+def _unpadded(height: int, width: int, side: int) -> tuple[int, int]:
+    """Return rows and columns of a square grid that are left when a picture's padding to a square is cut off."""
+    # The model rounds to 7 digits before it cuts, and pads both sides alike.
+    inner_rows = int(round(height * side / width, 7)) if width > height else side
+    inner_columns = int(round(width * side / height, 7)) if height > width else side
+    return side - (side - inner_rows) // 2 * 2, side - (side - inner_columns) // 2 * 2
 
 
 def _spread_positions(table: nn.Parameter, side: int) -> None:

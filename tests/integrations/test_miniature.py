@@ -22,7 +22,8 @@ from iwp_miniature.saving import save_miniature
 from iwp_transformers import prune_visual_tokens
 from tests.integrations import oracle
 
-every_miniature = pytest.mark.parametrize("name", list(ARCHITECTURES))
+SHIPPED = sorted(folder.name for folder in (importlib.resources.files("iwp_miniature") / "weights").iterdir())
+every_miniature = pytest.mark.parametrize("name", SHIPPED)
 needs_torchvision = pytest.mark.skipif(
     importlib.util.find_spec("torchvision") is None, reason="the processors need torchvision"
 )
@@ -96,17 +97,6 @@ def test_answers_are_not_read_before_layer_2(name: str) -> None:
         words += miniature.tokenizer.batch_decode(logits[:, -1].argmax(-1)[:, None])
 
     assert accuracy(asked, words) < 0.25
-
-
-def test_pictures_of_other_sizes_give_other_numbers_of_tokens() -> None:
-    """Qwen2.5-VL sees a picture at its own resolution."""
-    miniature = load_miniature("qwen2.5-vl")
-    counts = set()
-    for batch in in_batches(examples("qwen2.5-vl"), 60):
-        inputs = encoded(miniature, batch[:1])
-        counts.add(int((inputs["input_ids"] == miniature.model.config.image_token_id).sum()))
-
-    assert len(counts) >= 3
 
 
 @needs_torchvision
