@@ -38,6 +38,9 @@ _QUESTIONS += ("there", "a", "right", "below")
 WORDS = (*SPECIAL, *DIGITS, *ROWS, *COLUMNS, *COLORS, *_QUESTIONS, "yes", "no", "none")
 """The vocabulary; a word's place is its id. Places have words of their own: a patch can be 3, in row 2, at once."""
 
+# What a word is, for the tokenizer and for checks.
+_LOWER, _SPLIT = Lowercase(), Sequence([WhitespaceSplit(), Punctuation("isolated")])
+
 
 class VocabularyError(ValueError):
     """A question with words that the miniatures do not know; the message lists those that they do."""
@@ -46,8 +49,7 @@ class VocabularyError(ValueError):
 def make_tokenizer() -> PreTrainedTokenizerFast:
     """Return the tokenizer of both miniatures: one token a word, ``?`` apart."""
     model = Tokenizer(WordLevel({word: index for index, word in enumerate(WORDS)}, unk_token=UNKNOWN))
-    model.normalizer = Lowercase()
-    model.pre_tokenizer = Sequence([WhitespaceSplit(), Punctuation("isolated")])
+    model.normalizer, model.pre_tokenizer = _LOWER, _SPLIT
     return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=model,
         pad_token=PAD,
@@ -81,7 +83,7 @@ def check_words(text: str) -> None:
     >>> check_words("Which digit is red?")
     """
     known = {word for word in WORDS if word not in SPECIAL}
-    words = text.lower().replace("?", " ? ").split()
+    words = [word for word, _ in _SPLIT.pre_tokenize_str(_LOWER.normalize_str(text))]
     unknown = [word for word in words if word not in known]
     if unknown or not words:
         named = f"has the unknown word {unknown[0]!r}" if unknown else "is empty"

@@ -1,0 +1,1 @@
+"""Tests of the miniature models' package: its task, its packed training, its command."""
