@@ -36,6 +36,7 @@ def train(
     A run that was stopped goes on where it last saved, if it is given the same folder and options.
     """
     _check_device(device)
+    _check_folder(output)
     torch.set_num_threads(threads)
     recipe = Recipe(seed=seed, align_steps=align_steps, answer_steps=answer_steps)
     trainer = Trainer(architecture(name.value), recipe, device=device)
@@ -54,6 +55,12 @@ def _check_device(device: str) -> None:
     if device not in usable:
         msg = f"'{device}' cannot be used here; expected {' or '.join(usable)}"
         raise typer.BadParameter(msg, param_hint="--device")
+
+
+def _check_folder(output: Path) -> None:
+    if output.exists() and not output.is_dir():
+        msg = f"'{output}' is a file, expected a folder or nothing"
+        raise typer.BadParameter(msg, param_hint="OUTPUT")
 
 
 def _resume(trainer: Trainer, state: Path) -> None:

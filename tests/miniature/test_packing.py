@@ -4,13 +4,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from iwp_miniature.batches import Batch
 from iwp_miniature.packing import packed
-from iwp_miniature.training import image_features, packed_logits
+from iwp_miniature.training import EARLY, MIDDLE, image_features, packed_states
+from iwp_miniature.vocabulary import WORDS
 from tests.miniature.conftest import DrawBatch
 
 NEAR = {"rtol": 1e-4, "atol": 1e-4}
@@ -44,7 +46,7 @@ def logits_alone(model: Any, batch: Batch) -> Tensor:
 
 def logits_packed(model: Any, batch: Batch, **options: int) -> Tensor:
     """Logits of every question in one pass, shape (B, Q, SLOT, words)."""
-    return packed_logits(model, image_features(model, batch.pixels), batch, **options)[0]
+    return packed_states(model, image_features(model, batch.pixels), batch, **options).logits
 
 
 @contextmanager
@@ -99,19 +101,18 @@ def test_blind_layers_are_those_of_a_mask_on_these_layers(model: Any, draw_batch
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("early", [0, 2])
-def test_early_states_are_those_of_the_visual_tokens_at_that_layer(
-    model: Any, draw_batch: DrawBatch, early: int
-) -> None:
-    """As `output_hidden_states` of the model alone has them, whatever the questions."""
+def test_states_on_the_way_are_those_of_the_model_alone(model: Any, draw_batch: DrawBatch) -> None:
+    """Early, those of the visual tokens; in the middle, those of the last word of each question."""
     batch, _ = draw_batch()
-    visual = batch.packing.visual
+    prefix, visual = batch.packing.prefix, batch.packing.visual
 
-    _, states = packed_logits(model, image_features(model, batch.pixels), batch, early=early)
+    states = packed_states(model, image_features(model, batch.pixels), batch)
 
-    for picture, state in enumerate(states):
-        output = model(**alone(model, batch, picture, 0), output_hidden_states=True)
-        torch.testing.assert_close(state, output.hidden_states[early][0, visual], **NEAR)
+    for picture, slot in np.ndindex(*batch.kinds.shape):
+        hidden = model(**alone(model, batch, picture, slot), output_hidden_states=True).hidden_states
+        end = prefix + batch.slots[picture, slot].tolist().index(WORDS.index("?"))
+        torch.testing.assert_close(states.early[picture], hidden[EARLY][0, visual], **NEAR)
+        torch.testing.assert_close(states.middle[picture, slot], hidden[MIDDLE][0, end], **NEAR)
 
 
 def test_gradients_are_those_of_the_questions_alone(model: Any, draw_batch: DrawBatch) -> None:

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -260,18 +261,18 @@ def slow_loss(model: Any, tokens: list[tuple[Tensor, int]], words: list[str]) ->
 def test_accuracy_counts_right_answers_by_kind(kind: Architecture, wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A model that is always right but for one kind gets 1 everywhere else, and a mean that says so."""
     monkeypatch.setattr(training, "image_features", lambda model, pixels: torch.zeros(1))
-    monkeypatch.setattr(training, "packed_logits", lambda model, features, batch, **_: (oracle(batch, wrong), None))
+    monkeypatch.setattr(training, "packed_states", lambda model, features, batch, **_: oracle(batch, wrong))
 
     shares = answer_accuracy(Trainer(kind, Recipe(align_steps=2, answer_steps=2)), pictures=16)
 
     assert shares == {**{name: float(name != wrong) for name in KINDS}, "mean": pytest.approx(8 / 9)}
 
 
-def oracle(batch: Batch, wrong: str) -> Tensor:
-    """Logits of a model that says the answer after the question, but "?" to one kind, and nonsense everywhere else."""
+def oracle(batch: Batch, wrong: str) -> SimpleNamespace:
+    """States of a model that says the answer after the question, but "?" to one kind, and nonsense everywhere else."""
     said = torch.full(batch.slots.shape, WORDS.index("?"))
     for place in np.ndindex(*batch.kinds.shape):
         words = [WORDS[index] for index in batch.slots[place].tolist() if WORDS[index] != "<pad>"]
         if KINDS[batch.kinds[place]] != wrong:
             said[place][len(words) - 2] = WORDS.index(words[-1])
-    return torch.nn.functional.one_hot(said, len(WORDS)).float()
+    return SimpleNamespace(logits=torch.nn.functional.one_hot(said, len(WORDS)).float())
