@@ -163,7 +163,7 @@ def test_a_step_changes_every_parameter_that_it_trains(kind: Architecture) -> No
     trainer = Trainer(kind, TINY)
     for stage in ("align", "answer"):
         before = {name: parameter.detach().clone() for name, parameter in trainer.model.named_parameters()}
-        while trainer.stage == stage:
+        while trainer.stage == stage and trainer.step < trainer.steps:
             trainer.train_step()
         same = {name for name, parameter in trainer.model.named_parameters() if torch.equal(parameter, before[name])}
         decoder = {name for name in before if ".language_model.layers." in name}
