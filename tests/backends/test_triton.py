@@ -74,8 +74,11 @@ def test_without_a_recent_triton_the_reference_runs(
     card: Any, monkeypatch: pytest.MonkeyPatch, version: str | None
 ) -> None:
     """Whether it is missing or too old; the plugin loads all the same."""
-    stub = None if version is None else type(sys)("triton")
-    if stub is not None:
+    stub = None
+    if version is not None:
+        # Loaded before, so that nothing but the version is in the way.
+        pytest.importorskip("iwp_torch.triton_factors", reason="Triton is not installed")
+        stub = type(sys)("triton")
         stub.__version__ = version
     monkeypatch.setitem(sys.modules, "triton", stub)
 
@@ -313,7 +316,7 @@ def test_every_kernel_compiles_to_machine_code_that_fits_the_card(
         assert all("tf32" in kernel.asm["ptx"] for kernel in kernels["compare"])
 
 
-SPILL = 256
+SPILL = 64
 """Bytes of a thread's registers that may lie in memory: a few addresses, no tile."""
 
 
