@@ -77,7 +77,7 @@ class Recipe:
 
     seed: int = 0
     align_steps: int = 400
-    answer_steps: int = 2500
+    answer_steps: int = 1900
     align_pictures: int = 32
     answer_pictures: int = 16
     questions: int = 24

@@ -71,7 +71,7 @@ def test_most_answers_are_right_and_dropping_tokens_at_random_costs_answers(name
     ):
         lottery = accuracy(asked, answers(miniature, asked))
 
-    assert full > 0.85
+    assert full > 0.8
     assert lottery < full - 0.15
 
 
