@@ -140,7 +140,7 @@ def cells(rules: str) -> list[tuple[str, int, float]]:
     ablations = list(product(ABLATIONS, ABLATION_LAYERS, ABLATION_BUDGETS))
     quick = [cell for cell in main if cell[1] in ABLATION_LAYERS and cell[2] in ABLATION_BUDGETS]
     rest = [cell for cell in main if cell not in quick]
-    return {"quick": quick, "main": quick + rest, "all": quick + ablations + rest}[rules]
+    return {"none": [], "quick": quick, "main": quick + rest, "all": quick + ablations + rest}[rules]
 
 
 def key(rule: str, layer: int, budget: float) -> str:
@@ -155,7 +155,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="weights to measure; default: those that are shipped")
     parser.add_argument("--split", choices=("validation", "test"), default="test")
     parser.add_argument("--per-kind", type=int, default=125, help="questions a kind and style of scene (18 of them)")
-    parser.add_argument("--rules", choices=("quick", "main", "all"), default="all")
+    parser.add_argument("--rules", choices=("none", "quick", "main", "all"), default="all")
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     output = arguments.output or RESULTS / f"accuracy_{arguments.model}.json"
@@ -163,7 +163,7 @@ def main() -> None:
     examples = draw_examples(miniature.architecture, split=arguments.split, per_kind=arguments.per_kind, seed=1)
     evaluation = Evaluation(miniature, examples)
     conditions = {"model": arguments.model, "split": arguments.split, "questions": len(examples), "dtype": "float32"}
-    command = f"python benchmarks/bench_accuracy.py {arguments.model}"
+    command = f"python benchmarks/bench_accuracy.py {arguments.model} --per-kind {arguments.per_kind} --rules {arguments.rules}"
     result = read(output) or {"header": header(command, **conditions), "cells": {}}
     if any(result["header"][name] != value for name, value in conditions.items()):
         parser.error(f"--output {output} holds another measurement: {result['header']}")
@@ -174,6 +174,7 @@ def main() -> None:
     for layer in (1, 2, 3, 4):
         blind = evaluation.without_visual_tokens(layer)
         measured[f"no visual token | layer {layer}"] = summary(evaluation, blind, full)
+    write_to(output, result)
     for rule, layer, budget in track(cells(arguments.rules), description=arguments.model):
         if key(rule, layer, budget) not in measured:
             measured[key(rule, layer, budget)] = summary(evaluation, evaluation.pruned(rule, layer, budget), full)
