@@ -163,7 +163,8 @@ def main() -> None:
     examples = draw_examples(miniature.architecture, split=arguments.split, per_kind=arguments.per_kind, seed=1)
     evaluation = Evaluation(miniature, examples)
     conditions = {"model": arguments.model, "split": arguments.split, "questions": len(examples), "dtype": "float32"}
-    command = f"python benchmarks/bench_accuracy.py {arguments.model} --per-kind {arguments.per_kind} --rules {arguments.rules}"
+    size = f"--per-kind {arguments.per_kind} --rules {arguments.rules}"
+    command = f"python benchmarks/bench_accuracy.py {arguments.model} {size}"
     result = read(output) or {"header": header(command, **conditions), "cells": {}}
     if any(result["header"][name] != value for name, value in conditions.items()):
         parser.error(f"--output {output} holds another measurement: {result['header']}")
