@@ -9,7 +9,6 @@ import torch
 from analysis_runs import BUDGETS, Setting, encoded, first_of, on_a_line, percent, pruned_answers
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from PIL import Image
 
 from iwp_miniature import Example, Miniature
 from iwp_transformers import family_of
@@ -21,11 +20,11 @@ __all__ = ["KeptCase", "kept_cases", "kept_figure", "kept_numbers"]
 SHOWN = (("right of", "sparse"), ("color", "dense"))
 """Kind of question and style of scene; the first such test question is shown, whatever is answered."""
 
-ENLARGED = 8
-"""Pixels for each pixel of a picture: a token's border is finer than those."""
-
-# Inches.
-PICTURE, GAP, TEXT, HEAD, MARGIN = 2.0, 0.08, 0.62, 0.5, 0.15
+# Inches. A picture of four cells is 96 pixels wide: at 120 dots an inch each becomes two by two.
+PICTURE, GAP, TEXT, HEAD, MARGIN, FOOT = 1.6, 0.08, 0.58, 0.42, 0.12, 0.2
+FONT = 10.5
+NOTE = "Clear: kept, dimmed: dropped."
+NOTE_ON_VIEWS = " Small: the shrunken whole view, whose tokens count too. Tokens that end a line cover no pixel."
 
 
 @dataclass(frozen=True)
@@ -97,13 +96,16 @@ def kept_figure(found: Mapping[str, Sequence[KeptCase]], layer: int) -> Figure:
     rows = [(name, case) for name, cases in found.items() for case in cases]
     heights = [HEAD + _size(case)[1] + TEXT for _, case in rows]
     width = max(_row_width(case) for _, case in rows) + 2 * MARGIN
-    total = sum(heights) + 2 * MARGIN
+    total = sum(heights) + 2 * MARGIN + FOOT
     figure = Figure(figsize=(width, total))
+    note = NOTE + (NOTE_ON_VIEWS if any(_second_scale(case) for _, case in rows) else "")
+    figure.text(MARGIN / width, (MARGIN + FOOT / 2) / total, note, fontsize=FONT, va="center", color="0.3")
     top = total - MARGIN
     for (name, case), height in zip(rows, heights, strict=True):
         question = case.example.question
-        heading = f"{name}, layer {layer}:  “{question.text}”  Right answer: {question.answer}"
-        figure.text(MARGIN / width, 1 - (total - top + 0.2) / total, heading, fontsize=12, weight="bold", va="center")
+        heading = f"{name}, layer {layer}: “{question.text}” Right answer: {question.answer}"
+        place = (MARGIN / width, (top - HEAD / 2) / total)
+        figure.text(*place, heading, fontsize=FONT + 1, weight="bold", va="center")
         _draw_row(figure, case, top - HEAD)
         top -= height
     return figure
@@ -113,10 +115,9 @@ def _draw_row(figure: Figure, case: KeptCase, top: float) -> None:
     """Draw the pictures of a question side by side, their upper edges `top` inches above the figure's lower edge."""
     width, height = _size(case)
     small = _second_scale(case)
-    image = case.example.scene.image
-    picture = image.resize((image.width * ENLARGED, image.height * ENLARGED), Image.Resampling.NEAREST)
+    picture = case.example.scene.pixels
     left = MARGIN
-    _draw_panel(figure, np.asarray(picture), (left, top - height, width, height))
+    _draw_panel(figure, picture, (left, top - height, width, height))
     _draw_answer(figure, case, case.answer, f"all {len(case.regions)} tokens", (left, top - height))
     left += width + 3 * GAP
     for budget, flags in case.kept.items():
@@ -137,18 +138,17 @@ def _draw_panel(figure: Figure, pixels: NDArray[np.uint8], place: tuple[float, f
     across, up = figure.get_size_inches()
     left, bottom, width, height = place
     axes = figure.add_axes((left / across, bottom / up, width / across, height / up))
-    axes.imshow(pixels, aspect="auto", interpolation="antialiased")
+    axes.imshow(pixels, aspect="auto", interpolation="nearest")
     axes.set_axis_off()
 
 
 def _draw_answer(figure: Figure, case: KeptCase, answer: str, heading: str, place: tuple[float, float]) -> None:
     across, up = figure.get_size_inches()
     left, bottom = place
-    is_right = answer == case.example.question.answer
-    figure.text(left / across, (bottom - 0.13) / up, heading, fontsize=11, va="center")
-    verdict, color = ("right", "tab:green") if is_right else ("wrong", "tab:red")
-    said = f"answer: {answer or '(nothing)'} ({verdict})"
-    figure.text(left / across, (bottom - 0.33) / up, said, fontsize=11, va="center", color=color, weight="bold")
+    figure.text(left / across, (bottom - 0.12) / up, heading, fontsize=FONT, va="center")
+    sign, color = ("✓", "darkgreen") if answer == case.example.question.answer else ("✗", "firebrick")
+    said = f"answer: {answer or '(nothing)'} {sign}"
+    figure.text(left / across, (bottom - 0.31) / up, said, fontsize=FONT, va="center", color=color)
 
 
 def _size(case: KeptCase) -> tuple[float, float]:

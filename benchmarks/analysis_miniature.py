@@ -58,11 +58,13 @@ def load(options: argparse.Namespace) -> dict[str, Miniature]:
     """
     names = [options.model] if options.model else list(ARCHITECTURES)
     found = {name: load_miniature(name, options.folder and options.folder / name) for name in names}
-    layers = min(map(decoder_layers, found.values()))
-    for name, least, most in (("examples", 1, None), ("layer", 0, layers - 1), ("threads", 1, None)):
-        given = getattr(options, name)
-        if given < least or (most is not None and given > most):
-            msg = f"`--{name}` is {given}, expected {least} or more" + (f", up to {most}" if most else "")
+    last = min(map(decoder_layers, found.values())) - 1
+    if not 0 <= options.layer <= last:
+        msg = f"`--layer` is {options.layer}, expected 0 to {last}"
+        raise ValueError(msg)
+    for name in ("examples", "threads"):
+        if getattr(options, name) < 1:
+            msg = f"`--{name}` is {getattr(options, name)}, expected 1 or more"
             raise ValueError(msg)
     return found
 
@@ -99,7 +101,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (MiniatureError, ValueError) as error:
         command.error(str(error))
     torch.set_num_threads(options.threads)
-    conditions = {name: value for name, value in vars(options).items() if name not in ("folder", "output")}
+    conditions = {
+        name: value for name, value in vars(options).items() if name in ("examples", "layer", "seed", "threads")
+    }
     about = header("python benchmarks/analysis_miniature.py", settings=conditions)
     with Progress() as progress:
         found = {name: analyse(name, miniature, options, progress) for name, miniature in miniatures.items()}

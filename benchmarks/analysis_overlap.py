@@ -67,7 +67,7 @@ def measure_overlap(runs: Mapping[Setting, Run]) -> dict[str, Any]:
 def overlap_figure(found: Mapping[str, Mapping[str, Any]]) -> Figure:
     """Draw a map of layers by layers for each model and budget."""
     columns = max(map(len, found.values()))
-    figure = Figure(figsize=(5.2 * columns, 4.9 * len(found)), layout="constrained")
+    figure = Figure(figsize=(4.9 * columns + 0.9, 5.0 * len(found)), layout="compressed")
     panels = figure.subplots(len(found), columns, squeeze=False)
     image = None
     for row, (name, measured) in zip(panels, found.items(), strict=True):

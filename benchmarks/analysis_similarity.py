@@ -148,11 +148,11 @@ def _averaged(means: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, d
 
 def similarity_figure(found: Mapping[str, Mapping[str, Any]]) -> Figure:
     """Draw three maps a model, their diagonals masked, with the means over the whole prompt."""
-    figure = Figure(figsize=(11, 4.6 * len(found)), layout="constrained")
+    figure = Figure(figsize=(11, 4.1 * len(found)), layout="constrained")
     parts = figure.subfigures(len(found), 1, squeeze=False)[:, 0]
     for part, (name, measured) in zip(parts, found.items(), strict=True):
         part.suptitle(
-            f"{name}, layer {measured['layer']}, last {SHOWN} tokens: “{measured['question']}”",
+            f"{name}, layer {measured['layer']}: “{measured['question']}” (last {SHOWN} tokens; means over all)",
             fontsize=12,
             weight="bold",
         )
