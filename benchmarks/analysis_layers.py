@@ -14,8 +14,6 @@ from iwp_miniature import KINDS, Example
 
 __all__ = ["layers_figure", "layers_markdown", "mean_accuracy", "measure_layers", "relative_average"]
 
-COLORS = ("tab:blue", "tab:orange", "tab:red")
-
 Flags = NDArray[np.bool_]
 Names = NDArray[np.str_]
 
@@ -104,10 +102,12 @@ def _draw_lines(axes: Axes, name: str, measured: Mapping[str, Any]) -> None:
     """Draw relative averages; accuracies where a kind has nothing to be relative to."""
     is_relative = all("relative_average" in row for table in measured["budgets"].values() for row in table)
     drawn, error = ("relative_average", "relative_standard_error") if is_relative else ("mean", "standard_error")
-    for color, (budget, table) in zip(COLORS, measured["budgets"].items(), strict=False):
-        layers, values, errors = ([row[column] for row in table] for column in ("layer", drawn, error))
-        axes.errorbar(layers, values, errors, color=color, marker="o", markersize=5, capsize=3, label=f"{budget} kept")
-    axes.axhline(100 if is_relative else measured["without pruning"]["mean"], color="0.4", linestyle=":")
+    for shift, (budget, table) in enumerate(measured["budgets"].items()):
+        layers, values, errors = (np.array([row[column] for row in table]) for column in ("layer", drawn, error))
+        # Side by side, or the bars of one budget hide those of another.
+        axes.errorbar(layers + 0.08 * shift, values, errors, marker="o", capsize=3, label=f"{budget} kept")
+    whole = 100 if is_relative else measured["without pruning"]["mean"]
+    axes.axhline(whole, color="0.4", linestyle=":", label="no pruning")
     axes.set_title(f"{name}: pruned from one layer on\n{measured['questions']:,} questions, bars: standard error")
     axes.set_xlabel("pruning layer")
     axes.set_ylabel("relative average, %" if is_relative else "mean accuracy, %")
