@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -20,16 +19,7 @@ from iwp_miniature.vocabulary import make_tokenizer
 from iwp_transformers import prune_visual_tokens
 from tests import oracles
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 LAYERS = 3
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _scripts() -> Iterator[None]:
-    """Let the scripts find each other as they do when one is run."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(BENCHMARKS)
-        yield
 
 
 def random_miniature(name: str) -> Miniature:
