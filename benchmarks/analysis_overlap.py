@@ -65,23 +65,29 @@ def measure_overlap(runs: Mapping[Setting, Run]) -> dict[str, Any]:
 
 
 def overlap_figure(found: Mapping[str, Mapping[str, Any]]) -> Figure:
-    """Draw a map of layers by layers for each model and budget."""
+    """Draw a map of layers by layers for each model and budget, all on one scale; the diagonal of ones is left out."""
     columns = max(map(len, found.values()))
     figure = Figure(figsize=(4.9 * columns + 0.9, 5.0 * len(found)), layout="compressed")
     panels = figure.subplots(len(found), columns, squeeze=False)
-    image = None
-    for row, (name, measured) in zip(panels, found.items(), strict=True):
-        for axes, (budget, entry) in zip(row, measured.items(), strict=True):
-            overlaps = np.array([row.split() for row in entry["mean overlap, layers by layers"]], dtype=float)
-            image = axes.imshow(overlaps, cmap="viridis", vmin=0, vmax=1)
-            for (a, b), overlap in np.ndenumerate(overlaps):
-                shade = "black" if overlap > 0.6 else "white"  # noqa: PLR2004 - where the colours turn light
-                axes.text(b, a, f"{overlap:.2f}".removeprefix("0"), ha="center", va="center", color=shade, fontsize=10)
-            axes.set_xticks(range(len(overlaps)))
-            axes.set_yticks(range(len(overlaps)))
-            axes.set_xlabel("pruning layer")
-            axes.set_ylabel("pruning layer")
-            axes.set_title(f"{name}, {budget} kept\nmIoU; random sets: {entry['of random sets']:.2f}")
-    if image is not None:
-        figure.colorbar(image, ax=panels, shrink=0.6, label="mean intersection over union")
+    maps = {
+        (name, budget): _off_diagonal(entry) for name, measured in found.items() for budget, entry in measured.items()
+    }
+    most = math.ceil(10 * max(overlaps.max() for overlaps in maps.values())) / 10
+    for axes, ((name, budget), overlaps) in zip(panels.flat, maps.items(), strict=True):
+        image = axes.imshow(overlaps, cmap="viridis", vmin=0, vmax=most)
+        for (row, column), overlap in np.ndenumerate(overlaps.filled(1)):
+            shade = "black" if row == column or overlap > 0.6 * most else "white"
+            label = "1" if row == column else f"{overlap:.2f}".removeprefix("0")
+            axes.text(column, row, label, ha="center", va="center", color=shade, fontsize=10)
+        axes.set_xticks(range(len(overlaps)))
+        axes.set_yticks(range(len(overlaps)))
+        axes.set_xlabel("pruning layer")
+        axes.set_ylabel("pruning layer")
+        axes.set_title(f"{name}, {budget} kept\nmIoU; random sets: {found[name][budget]['of random sets']:.2f}")
+    figure.colorbar(image, ax=panels, shrink=0.6, label="mean intersection over union")
     return figure
+
+
+def _off_diagonal(entry: Mapping[str, Any]) -> np.ma.MaskedArray[Any, Any]:
+    overlaps = np.array([row.split() for row in entry["mean overlap, layers by layers"]], dtype=float)
+    return np.ma.masked_array(overlaps, np.eye(len(overlaps), dtype=bool))

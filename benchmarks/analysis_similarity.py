@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from analysis_runs import BATCH, decoder_layers, encoded, first_of, on_a_line
+from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -25,8 +26,10 @@ __all__ = [
     "similarity_figure",
 ]
 
-SPACES = {"kernel key": (0.0, "viridis"), "value": (-1.0, "RdBu_r"), "dual, squared": (0.0, "viridis")}
-"""Least value and colours of each similarity; the greatest value is 1."""
+SPACES = ("kernel key", "value", "dual, squared")
+
+LEAST = 1e-3
+"""Where the logarithmic colours of the two similarities that are never negative begin."""
 
 PAIRS = ("within visual", "within text", "across")
 
@@ -157,10 +160,12 @@ def similarity_figure(found: Mapping[str, Mapping[str, Any]]) -> Figure:
             weight="bold",
         )
         border = measured["visual tokens shown"]
-        for axes, (space, (least, colors)) in zip(part.subplots(1, len(SPACES)), SPACES.items(), strict=True):
+        for axes, space in zip(part.subplots(1, len(SPACES)), SPACES, strict=True):
             similarity = np.array([row.split() for row in measured["maps shown"][space]], dtype=float)
             masked = np.ma.masked_array(similarity, np.eye(len(similarity), dtype=bool))
-            image = axes.imshow(masked, cmap=colors, vmin=least, vmax=1)
+            # Of most pairs the kernel leaves so little that an even scale would show the diagonal alone.
+            colors, scale = ("RdBu_r", Normalize(-1, 1)) if space == "value" else ("viridis", LogNorm(LEAST, 1))
+            image = axes.imshow(masked if space == "value" else masked.clip(LEAST), cmap=colors, norm=scale)
             axes.axhline(border - 0.5, color="red", linewidth=1)
             axes.axvline(border - 0.5, color="red", linewidth=1)
             middles = [(border - 1) / 2, (border + len(similarity) - 1) / 2]
@@ -169,9 +174,9 @@ def similarity_figure(found: Mapping[str, Mapping[str, Any]]) -> Figure:
             axes.tick_params(length=0)
             means = measured["means of this prompt"][space]
             axes.set_title(
-                f"{space}\nmean within visual {means['within visual']:.2f},\n"
-                f"within text {means['within text']:.2f}, across {means['across']:.2f}",
+                f"{space}\nmean within visual {means['within visual']:.2g},\n"
+                f"within text {means['within text']:.2g}, across {means['across']:.2g}",
                 fontsize=10,
             )
-            part.colorbar(image, ax=axes, shrink=0.7)
+            part.colorbar(image, ax=axes, shrink=0.7, extend="neither" if space == "value" else "min")
     return figure
