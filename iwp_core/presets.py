@@ -1,6 +1,16 @@
 """Settings that belong together, to be unpacked into `select_tokens` or into a hook that takes the same options.
 
 The paper's default is what these functions do without a preset.
+
+Examples
+--------
+>>> import numpy as np
+>>> from iwp_core import select_tokens
+>>> from iwp_core.presets import BALANCED
+>>> rng = np.random.default_rng(0)
+>>> keys, values, queries = rng.normal(size=(2, 50, 8)), rng.normal(size=(2, 50, 8)), rng.normal(size=(4, 8))
+>>> select_tokens(keys, values, queries, 0.111, **BALANCED).shape
+(6,)
 """
 
 from collections.abc import Mapping
@@ -24,13 +34,4 @@ BALANCED: Mapping[str, Any] = MappingProxyType({
 - ``exponent=1, penalty=1.0``: the factor of a chunk is 1 - S, S the root mean square of the similarity over heads. It
   falls evenly from new to copied, where 1 - 5 S squared reaches the floor at S = 0.45: beyond that, nothing tells a
   half from a copy.
-
-Examples
---------
->>> import numpy as np
->>> from iwp_core import select_tokens
->>> rng = np.random.default_rng(0)
->>> keys, values, queries = rng.normal(size=(2, 50, 8)), rng.normal(size=(2, 50, 8)), rng.normal(size=(4, 8))
->>> select_tokens(keys, values, queries, 0.111, **BALANCED).shape
-(6,)
 """
