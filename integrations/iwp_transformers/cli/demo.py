@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 from PIL import Image
 from rich.console import Console
+from transformers import logging as transformers_logging
 
 from iwp_miniature import MiniatureError, VocabularyError
 from iwp_transformers.cli.digits import digits_demo
@@ -47,6 +48,7 @@ def demo(
 def _ask_miniature(
     console: Console, picture: Image.Image | None, question: list[str] | None, seed: int | None, output: Path
 ) -> None:
+    transformers_logging.disable_progress_bar()
     try:
         digits_demo(console, picture, question, seed, output)
     except VocabularyError as error:
