@@ -48,7 +48,7 @@ def demo(
 def _ask_miniature(
     console: Console, picture: Image.Image | None, question: list[str] | None, seed: int | None, output: Path
 ) -> None:
-    transformers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         digits_demo(console, picture, question, seed, output)
     except VocabularyError as error:
