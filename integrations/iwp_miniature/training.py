@@ -378,6 +378,8 @@ def _facet_loss(logits: Tensor, wanted: Tensor, words: Sequence[str]) -> Tensor:
     local = torch.full((len(WORDS),), IGNORED, device=logits.device)
     local[choices] = torch.arange(len(choices), device=logits.device)
     labels = torch.where(wanted == IGNORED, wanted, local[wanted.clamp(min=0)])
+    if (labels == IGNORED).all():
+        return logits.new_zeros(())
     # Most of a picture is ground: its "none" counts for less.
     rarity = torch.tensor([0.3 if word == "none" else 1.0 for word in words], device=logits.device)
     return nn.functional.cross_entropy(

@@ -54,28 +54,24 @@ def read(text: str, layout: Layout) -> Reading | None:
         case ["largest", "digit", "?"]:
             largest = sorted(things, key=lambda thing: thing.digit)[-1].digit
             return Reading(str(largest), frozenset(thing for thing in things if thing.digit == largest))
-    return _read_of_one(words, layout)
+    wanted = first_look(text, layout)
+    beginning = text.partition(" is ")[0].partition(" the ")[0].removesuffix(" of")
+    return None if wanted is None else _ANSWERS[beginning](wanted, layout)
 
 
-def _read_of_one(words: list[str], layout: Layout) -> Reading | None:
-    """Answer a question about a digit that has to be found first."""
-    things = layout.objects
-    match words:
+def first_look(text: str, layout: Layout) -> DigitObject | None:
+    """Find the digit that a question names by its features; None if it names none or several."""
+    match text.split():
         case ["color", "of", "the", digit, "?"]:
-            wanted, answer = _only(thing for thing in things if thing.digit == int(digit)), _color
+            return _only(thing for thing in layout.objects if thing.digit == int(digit))
         case ["which", "digit", "is", color, "?"]:
-            wanted, answer = _only(thing for thing in things if thing.color == color), _digit
+            return _only(thing for thing in layout.objects if thing.color == color)
         case ["digit", "below", "the", "largest", "?"]:
-            wanted, answer = (
-                _only(thing for thing in things if all(other.digit <= thing.digit for other in things)),
-                _below,
-            )
+            highest = sorted(thing.digit for thing in layout.objects)[-1]
+            return _only(thing for thing in layout.objects if thing.digit == highest)
         case [*_, "of", "the", color, digit, "?"]:
-            wanted = _only(thing for thing in things if (thing.color, thing.digit) == (color, int(digit)))
-            answer = {("digit", "right"): _right, ("row",): _row, ("column",): _column}[tuple(words[:-5])]
-        case _:
-            raise AssertionError(words)
-    return None if wanted is None else answer(wanted, layout)
+            return _only(thing for thing in layout.objects if (thing.color, thing.digit) == (color, int(digit)))
+    return None
 
 
 def texts(kind: str, layout: Layout) -> list[str]:
@@ -131,3 +127,13 @@ def _below(thing: DigitObject, layout: Layout) -> Reading:
     row, column = cell(thing)
     beside = _digit_in((row + 1, column), layout)
     return Reading(beside.answer, beside.about | {thing})
+
+
+_ANSWERS = {
+    "color": _color,
+    "which digit": _digit,
+    "row": _row,
+    "column": _column,
+    "digit right": _right,
+    "digit below": _below,
+}

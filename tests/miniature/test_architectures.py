@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from iwp_miniature.architectures import ARCHITECTURES, Architecture, architecture
 from tests.miniature.conftest import DrawBatch
@@ -75,6 +77,23 @@ def test_a_patch_stands_for_each_visual_token(name: str, grid: tuple[int, int]) 
     with torch.no_grad():
         (features,) = model.model.get_image_features(**pixels, return_dict=True).pooler_output
     assert len(patches) == len(features) >= 100
+
+
+@settings(max_examples=15)
+@given(height=st.integers(20, 220), width=st.integers(20, 220))
+@pytest.mark.parametrize("name", CLASSES)
+def test_pictures_of_any_shape_have_their_patches(name: str, height: int, width: int) -> None:
+    """Padding that the model cuts off again, and resizing, leave as many patches as visual tokens."""
+    kind = architecture(name)
+    torch.manual_seed(0)
+    model = kind.random_model()
+    pixels = kind.image_processor([np.zeros((height, width, 3), dtype=np.uint8)], return_tensors="pt")
+
+    patches = kind.patches(pixels)
+
+    with torch.no_grad():
+        (features,) = model.model.get_image_features(**pixels, return_dict=True).pooler_output
+    assert len(patches) == len(features)
 
 
 def test_onevision_has_144_visual_tokens_or_more(draw_batch: DrawBatch, kind: Architecture) -> None:

@@ -9,7 +9,7 @@ from iwp_miniature.batches import IGNORED, Batch
 from iwp_miniature.questions import KINDS
 from iwp_miniature.scenes import Scene
 from iwp_miniature.vocabulary import WORDS
-from tests.miniature.answerer import read, texts
+from tests.miniature.answerer import cell, first_look, read, texts
 from tests.miniature.conftest import DrawBatch
 
 GRIDS = {"llava-onevision": (4, 4), "qwen2.5-vl": (3, 5)}
@@ -60,6 +60,20 @@ def test_questions_are_answered_rightly(kind: Architecture, draw_batch: DrawBatc
             assert reading is not None
             assert answer == reading.answer
             assert labelled(labels) == {question.index("?"): answer, len(question): "<end>"}
+
+
+def test_questions_say_where_they_end_and_where_to_look_first(kind: Architecture, draw_batch: DrawBatch) -> None:
+    """At the question mark; in the cell of the digit that their words name, if they name one."""
+    batch, scenes = draw_batch(GRIDS[kind.name], pictures=4, questions=30)
+
+    for place in np.ndindex(*batch.kinds.shape):
+        *question, _ = words_of(batch.slots[place])
+        thing = first_look(" ".join(question), scenes[place[0]].layout)
+        row, column = (None, None) if thing is None else cell(thing)
+        assert batch.asked[place] == question.index("?")
+        assert tuple(map(word_or_none, batch.looks[place].tolist())) == (
+            (None, None) if thing is None else (f"row{row}", f"column{column}")
+        )
 
 
 def test_kinds_are_those_of_the_questions(kind: Architecture, draw_batch: DrawBatch) -> None:

@@ -16,6 +16,7 @@ from iwp_miniature.batches import IGNORED, Batch
 from iwp_miniature.questions import KINDS
 from iwp_miniature.training import Recipe, Trainer, answer_accuracy
 from iwp_miniature.vocabulary import WORDS
+from tests.miniature.answerer import COLORS
 from tests.miniature.conftest import DrawBatch
 
 TINY = Recipe(align_steps=2, answer_steps=3, align_pictures=2, answer_pictures=2, questions=3, blind_share=0.5)
@@ -194,63 +195,60 @@ def test_questions_are_blind_for_the_first_part_of_answering(kind: Architecture)
 
 
 def test_alignment_loss_is_that_of_a_slow_reading(model: Any, draw_batch: DrawBatch) -> None:
-    """Cross entropies of cosine logits, one visual token and one facet at a time, in float64."""
+    """Digits and colours of all visual tokens, and 0.3 of the places of those that can know them."""
     batch, _ = draw_batch(pictures=2)
-    features = torch.randn(2, len(batch.places), 128, generator=torch.Generator().manual_seed(0))
+    features = noise(2, len(batch.places))
 
     loss = training.alignment_loss(model, features, batch)
 
-    digits, colors = ["none", *"0123456789"], ["none", "red", "green", "blue", "yellow", "cyan", "purple", "white"]
-    tokens = [
-        (state, ink)
-        for states, inks in zip(features, batch.inks, strict=True)
-        for state, ink in zip(states, inks, strict=True)
-    ]
-    expected = sum(
-        slow_loss(model, [(state, int(ink[facet])) for state, ink in tokens], words)
-        for facet, words in enumerate((digits, colors))
-    )
+    expected = slow_loss(model, features, batch.inks[..., 0], ["none", *"0123456789"])
+    expected += slow_loss(model, features, batch.inks[..., 1], ["none", *COLORS])
     if batch.places_known.any():
-        expected += 0.3 * slow_place_loss(model, features, batch, batch.places_known)
+        known = batch.places_known
+        expected += 0.3 * slow_place_loss(model, features[:, known], batch.places[known].expand(2, -1, -1))
     assert loss.item() == pytest.approx(expected, rel=1e-4)
 
 
 def test_place_loss_is_that_of_a_slow_reading(model: Any, draw_batch: DrawBatch) -> None:
-    """Likewise for rows and columns, newlines left out."""
-    batch, _ = draw_batch(pictures=2)
-    states = torch.randn(2, len(batch.places), 128, generator=torch.Generator().manual_seed(0))
+    """For visual tokens, whose places all pictures share, and for questions, which look each elsewhere."""
+    batch, _ = draw_batch(pictures=2, questions=8)
+    tokens, questions = noise(2, len(batch.places)), noise(2, 8)
 
-    loss = training.place_loss(model, states, batch.places)
+    losses = [training.place_loss(model, tokens, batch.places), training.place_loss(model, questions, batch.looks)]
 
-    everywhere = torch.ones(len(batch.places), dtype=torch.bool)
-    assert loss.item() == pytest.approx(slow_place_loss(model, states, batch, everywhere), rel=1e-4)
-
-
-def slow_place_loss(model: Any, states: Tensor, batch: Batch, asked: Tensor) -> float:
-    """Loss of rows and columns for the tokens that are asked."""
-    total = 0.0
-    for facet, axis in enumerate(("row", "column")):
-        tokens = [
-            (states[b, v], int(batch.places[v, facet]))
-            for b in range(len(states))
-            for v in torch.nonzero(asked).flatten().tolist()
-        ]
-        total += slow_loss(model, tokens, [f"{axis}{number}" for number in range(1, 6)])
-    return total
+    expected = [slow_place_loss(model, tokens, batch.places.expand(2, -1, -1))]
+    expected.append(slow_place_loss(model, questions, batch.looks))
+    assert [loss.item() for loss in losses] == pytest.approx(expected, rel=1e-4)
 
 
-def slow_loss(model: Any, tokens: list[tuple[Tensor, int]], words: list[str]) -> float:
-    """Weighted mean of the cross entropies of some tokens among some words; "none" weighs 0.3."""
+def test_a_loss_of_nothing_is_nothing(model: Any) -> None:
+    """A batch in which no question has a digit to find first adds zero, not NaN."""
+    loss = training.place_loss(model, noise(2, 3), torch.full((2, 3, 2), IGNORED))
+
+    assert loss.item() == 0
+
+
+def noise(*shape: int) -> Tensor:
+    """States of the decoder's width."""
+    return torch.randn(*shape, 128, generator=torch.Generator().manual_seed(0))
+
+
+def slow_place_loss(model: Any, states: Tensor, places: Tensor) -> float:
+    """Losses of rows and columns together."""
+    axes = ("row", "column")
+    words = [[f"{axis}{number}" for number in range(1, 6)] for axis in axes]
+    return sum(slow_loss(model, states, places[..., index], words[index]) for index in range(2))
+
+
+def slow_loss(model: Any, states: Tensor, labels: Tensor, words: list[str]) -> float:
+    """Weighted mean cross entropy of cosine logits among some words, one state at a time; "none" weighs 0.3."""
     table = model.get_input_embeddings().weight.detach().double().numpy()
     total = weight = 0.0
-    for state, label in tokens:
+    for state, label in zip(states.double().flatten(0, 1).numpy(), labels.flatten().tolist(), strict=True):
         if label == IGNORED:
             continue
-        vector = state.double().numpy()
-        logits = [
-            2 * math.sqrt(len(vector)) * float(vector @ row) / float(np.linalg.norm(vector) * np.linalg.norm(row))
-            for row in (table[WORDS.index(word)] for word in words)
-        ]
+        cosines = [state @ table[WORDS.index(word)] / np.linalg.norm(table[WORDS.index(word)]) for word in words]
+        logits = 2 * math.sqrt(len(state)) * np.array(cosines) / np.linalg.norm(state)
         share = 0.3 if WORDS[label] == "none" else 1.0
         entropy = math.log(sum(map(math.exp, logits))) - logits[words.index(WORDS[label])]
         total, weight = total + share * entropy, weight + share
@@ -261,18 +259,18 @@ def slow_loss(model: Any, tokens: list[tuple[Tensor, int]], words: list[str]) ->
 def test_accuracy_counts_right_answers_by_kind(kind: Architecture, wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A model that is always right but for one kind gets 1 everywhere else, and a mean that says so."""
     monkeypatch.setattr(training, "image_features", lambda model, pixels: torch.zeros(1))
-    monkeypatch.setattr(training, "packed_states", lambda model, features, batch, **_: oracle(batch, wrong))
+    monkeypatch.setattr(training, "packed_states", lambda *given, **_: SimpleNamespace(logits=oracle(given[2], wrong)))
 
     shares = answer_accuracy(Trainer(kind, Recipe(align_steps=2, answer_steps=2)), pictures=16)
 
     assert shares == {**{name: float(name != wrong) for name in KINDS}, "mean": pytest.approx(8 / 9)}
 
 
-def oracle(batch: Batch, wrong: str) -> SimpleNamespace:
-    """States of a model that says the answer after the question, but "?" to one kind, and nonsense everywhere else."""
+def oracle(batch: Batch, wrong: str) -> Tensor:
+    """Logits of a model that says the answer after the question, but "?" to one kind, and nonsense everywhere else."""
     said = torch.full(batch.slots.shape, WORDS.index("?"))
     for place in np.ndindex(*batch.kinds.shape):
         words = [WORDS[index] for index in batch.slots[place].tolist() if WORDS[index] != "<pad>"]
         if KINDS[batch.kinds[place]] != wrong:
             said[place][len(words) - 2] = WORDS.index(words[-1])
-    return SimpleNamespace(logits=torch.nn.functional.one_hot(said, len(WORDS)).float())
+    return torch.nn.functional.one_hot(said, len(WORDS)).float()
