@@ -1,100 +1,173 @@
-"""Tables and a plot of what bench_accuracy.py measured.
+"""Tables and plots of what bench_accuracy.py measured.
 
-Prints Markdown tables and writes results/accuracy.png. Run: ``python benchmarks/accuracy_report.py``.
+Prints Markdown tables; writes results/accuracy.png (the Pareto plot) and results/accuracy_layers.png. The first table of each
+miniature stands in the README. Run: ``python benchmarks/accuracy_report.py``.
 """
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from _harness import RESULTS, read
 from accuracy_rules import ABLATIONS, MAIN
-from bench_accuracy import ABLATION_BUDGETS, ABLATION_LAYERS, BUDGETS, key
+from bench_accuracy import ABLATION_BUDGETS, ABLATION_LAYERS, BUDGETS, LAYERS, key
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from iwp_miniature import ARCHITECTURES
+from iwp_miniature import ARCHITECTURES, KINDS
 
 PAPER = "IWP (the paper's default)"
-SHOWN = [name for name in MAIN if not name.startswith("random")]
-RANDOM = [name for name in MAIN if name.startswith("random")]
+RANDOM = "random (three seeds)"
+SEEDS = tuple(name for name in MAIN if name.startswith("random"))
+SHOWN = [*(name for name in MAIN if name not in SEEDS and name != "tokens of the digits asked for"), RANDOM]
+UPPER_BOUND = "tokens of the digits asked for"
+COLUMNS = [(layer, budget) for layer in ABLATION_LAYERS for budget in ABLATION_BUDGETS]
 
 Cells = Mapping[str, Mapping[str, Any]]
 
 
-def right(cells: Cells, name: str, questions: int) -> NDArray[np.bool_]:
-    """Return which questions a cell answered right."""
-    return np.unpackbits(np.frombuffer(bytes.fromhex(cells[name]["right"]), dtype=np.uint8))[:questions].astype(bool)
+def runs_of(rule: str) -> Sequence[str]:
+    """Return the measured rules that a row stands for."""
+    return SEEDS if rule == RANDOM else (rule,)
 
 
-def difference(cells: Cells, name: str, other: str, questions: int) -> tuple[float, float]:
-    """Return how many points more a cell answers than another one, and the standard error, question by question.
+def is_measured(cells: Cells, rule: str, layer: int, budget: float) -> bool:
+    """Tell whether a row has an entry."""
+    return all(key(run, layer, budget) in cells for run in runs_of(rule))
+
+
+def right(result: Mapping[str, Any], rule: str, layer: int, budget: float) -> NDArray[np.float64]:
+    """Return for each question whether it was answered right, or in what share of the runs."""
+    answers = [_bits(result, key(run, layer, budget)) for run in runs_of(rule)]
+    return np.mean(answers, axis=0)
+
+
+def _bits(result: Mapping[str, Any], cell: str) -> NDArray[np.uint8]:
+    packed = np.frombuffer(bytes.fromhex(result["cells"][cell]["right"]), dtype=np.uint8)
+    return np.unpackbits(packed)[: result["header"]["questions"]]
+
+
+def accuracy(result: Mapping[str, Any], rule: str, layer: int, budget: float, *, of: str = "mean") -> float:
+    """Return a figure of a row in percent, averaged over its runs."""
+    return float(np.mean([result["cells"][key(run, layer, budget)][of] for run in runs_of(rule)]))
+
+
+def difference(result: Mapping[str, Any], rule: str, other: str, layer: int, budget: float) -> tuple[float, float]:
+    """Return how many points more a rule answers than another one, and the standard error, question by question.
 
     Every kind and style has as many questions, so the plain mean over questions is the balanced one.
     """
-    gap = right(cells, name, questions).astype(float) - right(cells, other, questions)
-    return 100 * float(gap.mean()), 100 * float(gap.std() / math.sqrt(questions))
+    gap = right(result, rule, layer, budget) - right(result, other, layer, budget)
+    return 100 * float(gap.mean()), 100 * float(gap.std(ddof=1) / math.sqrt(len(gap)))
 
 
 def table(result: Mapping[str, Any], rules: Sequence[str]) -> str:
     """Return a Markdown table: accuracy and, but for the paper's default, the paired difference to it."""
-    cells, questions = result["cells"], result["header"]["questions"]
-    columns = [(layer, budget) for layer in ABLATION_LAYERS for budget in ABLATION_BUDGETS]
-    lines = ["| rule | " + " | ".join(f"layer {layer}, {budget:.1%}" for layer, budget in columns) + " |"]
-    lines.append("|---" * (1 + len(columns)) + "|")
+    lines = ["| rule | " + " | ".join(f"layer {layer}, {budget:.1%}" for layer, budget in COLUMNS) + " |"]
+    lines.append("|---" * (1 + len(COLUMNS)) + "|")
     for rule in rules:
         entries = []
-        for layer, budget in columns:
-            if (name := key(rule, layer, budget)) not in cells:
-                entries.append("-")
+        for layer, budget in COLUMNS:
+            if not is_measured(result["cells"], rule, layer, budget):
+                entries.append("–")
                 continue
-            entry = f"{cells[name]['mean']:.1f}"
+            entry = f"{accuracy(result, rule, layer, budget):.1f}"
             if rule != PAPER:
-                gap, error = difference(cells, name, key(PAPER, layer, budget), questions)
+                gap, error = difference(result, rule, PAPER, layer, budget)
                 entry += f" ({gap:+.1f} ± {error:.1f})"
             entries.append(entry)
         lines.append(f"| {rule} | " + " | ".join(entries) + " |")
     return "\n".join(lines)
 
 
-def panel(axes: Axes, cells: Cells, layer: int) -> None:
-    """Draw accuracy over budget, one line a rule, at one layer."""
-    for rule in [*SHOWN, "random"]:
-        names = RANDOM if rule == "random" else [rule]
-        points = []
-        for budget in BUDGETS:
-            found = [cells[key(name, layer, budget)]["mean"] for name in names if key(name, layer, budget) in cells]
-            if found:
-                points.append((100 * budget, float(np.mean(found))))
-        style = {"color": "black", "linestyle": ":"} if rule == "random" else {}
-        wide = 2.8 if rule in SHOWN[:2] else 1.4
-        axes.plot(*zip(*points, strict=True), marker="o", markersize=4, linewidth=wide, label=rule, **style)
-    axes.axhline(cells["full"]["mean"], color="grey", linewidth=1)
-    axes.annotate("no pruning", (5.6, cells["full"]["mean"]), va="bottom", color="grey")
-    axes.set(xscale="log", xticks=[100 * budget for budget in BUDGETS], xlabel="visual tokens kept (%)")
-    axes.set_xticklabels([f"{100 * budget:g}" for budget in BUDGETS])
-    axes.minorticks_off()
+def kinds_table(result: Mapping[str, Any], rules: Sequence[str], layer: int, budget: float) -> str:
+    """Return a Markdown table of accuracy by kind of question at one layer and budget, and of the relative average."""
+    lines = ["| rule | " + " | ".join(KINDS) + " | relative average |", "|---" * (2 + len(KINDS)) + "|"]
+    for rule in [None, *rules]:
+        if rule is not None and not is_measured(result["cells"], rule, layer, budget):
+            continue
+        names = ["full"] if rule is None else [key(run, layer, budget) for run in runs_of(rule)]
+        cells = [result["cells"][name] for name in names]
+        shares = [f"{np.mean([cell['by_kind'][kind] for cell in cells]):.0f}" for kind in KINDS]
+        relative = np.mean([cell.get("relative_average", 100.0) for cell in cells])
+        lines.append(f"| {rule or 'no pruning'} | " + " | ".join(shares) + f" | {relative:.1f} |")
+    return "\n".join(lines)
+
+
+def panel(axes: Axes, result: Mapping[str, Any], lines: Mapping[float, tuple[int, float]]) -> None:
+    """Draw the relative average of every rule, one line each, over abscissae that stand for layers and budgets."""
+    for index, rule in enumerate([*SHOWN, UPPER_BOUND]):
+        points = [
+            (x, accuracy(result, rule, layer, budget, of="relative_average"))
+            for x, (layer, budget) in lines.items()
+            if is_measured(result["cells"], rule, layer, budget)
+        ]
+        if not points:
+            continue
+        style: dict[str, Any] = {"color": f"C{index}", "linewidth": 2.6 if index < 2 else 1.3}  # noqa: PLR2004 - IWP
+        if rule in (RANDOM, UPPER_BOUND):
+            style = {"color": "black" if rule == RANDOM else "grey", "linestyle": ":", "linewidth": 1.6}
+        axes.plot(*zip(*points, strict=True), marker="o", markersize=3.5, label=rule, **style)
+    axes.axhline(100, color="lightgrey", linewidth=1, zorder=0)
     axes.grid(alpha=0.3)
 
 
-def main() -> None:
-    """Print the tables and draw the plot."""
-    results = {name: read(RESULTS / f"accuracy_{name}.json") for name in ARCHITECTURES}
-    figure = Figure(figsize=(13, 9), layout="constrained")
-    grid = figure.subplots(len(results), len(ABLATION_LAYERS), squeeze=False, sharey="row")
-    for row, (name, result) in zip(grid, results.items(), strict=True):
-        if result is None:
-            continue
-        print(f"\n## {name}: {result['cells']['full']['mean']:.1f} with all tokens\n")
-        print(table(result, [*MAIN, *ABLATIONS]))
+def pareto(results: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """Draw what is left of the accuracy over what is left of the tokens."""
+    figure = Figure(figsize=(12, 4.6 * len(results)), layout="constrained")
+    for row, (name, result) in zip(_grid(figure, results, len(ABLATION_LAYERS)), results.items(), strict=True):
         for axes, layer in zip(row, ABLATION_LAYERS, strict=True):
-            panel(axes, result["cells"], layer)
+            panel(axes, result, {100 * budget: (layer, budget) for budget in BUDGETS})
+            axes.set(xscale="log", xticks=[100 * budget for budget in BUDGETS], xlabel="visual tokens kept (%)")
+            axes.set_xticklabels([f"{100 * budget:g}" for budget in BUDGETS])
+            axes.minorticks_off()
             axes.set_title(f"{name}, pruned at layer {layer}")
-        row[0].set_ylabel("right answers (%)")
-    grid[0, 0].legend(fontsize=8)
-    figure.savefig(RESULTS / "accuracy.png", dpi=110)
+    return figure
+
+
+def by_layer(results: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """Draw what is left of the accuracy over the layer that prunes."""
+    figure = Figure(figsize=(12, 4.6 * len(results)), layout="constrained")
+    for row, (name, result) in zip(_grid(figure, results, len(ABLATION_BUDGETS)), results.items(), strict=True):
+        for axes, budget in zip(row, ABLATION_BUDGETS, strict=True):
+            panel(axes, result, {layer: (layer, budget) for layer in LAYERS})
+            axes.set(xticks=LAYERS, xlabel="pruned at layer")
+            axes.set_title(f"{name}, {budget:.1%} of the visual tokens kept")
+    return figure
+
+
+def _grid(figure: Figure, results: Mapping[str, Any], columns: int) -> NDArray[np.object_]:
+    grid: NDArray[np.object_] = figure.subplots(len(results), columns, squeeze=False, sharey="row")
+    for row in grid:
+        row[0].set_ylabel("relative average (% of the accuracy with all tokens)")
+    return grid
+
+
+def draw(figure: Figure, path: Path) -> None:
+    """Write a figure with one legend below its panels."""
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=9, frameon=False)
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    """Print the tables and draw the plots."""
+    found = {name: read(RESULTS / f"accuracy_{name}.json") for name in ARCHITECTURES}
+    results = {name: result for name, result in found.items() if result is not None}
+    for name, result in results.items():
+        full = result["cells"]["full"]
+        print(f"\n## {name}: {full['mean']:.1f} ± {full['standard_error']:.1f} with all tokens\n")
+        print(table(result, [*SHOWN, UPPER_BOUND]))
+        print("\n### ablations\n")
+        print(table(result, [PAPER, *ABLATIONS]))
+        for layer in ABLATION_LAYERS:
+            print(f"\n### by kind of question, layer {layer}, {ABLATION_BUDGETS[-1]:.1%}\n")
+            print(kinds_table(result, [*SHOWN, UPPER_BOUND], layer, ABLATION_BUDGETS[-1]))
+    draw(pareto(results), RESULTS / "accuracy.png")
+    draw(by_layer(results), RESULTS / "accuracy_layers.png")
 
 
 if __name__ == "__main__":

@@ -26,6 +26,10 @@ COLORS: dict[str, tuple[float, float, float]] = {
 CELL = 24
 """Width and height of a cell of the grid, in pixels."""
 
+ANY_DIGIT = 0.5
+"""Share of the layouts in which any digit may stand. In the others no digit is above a random one: were all so, a 9 would
+be twenty times as rare as a 0, and be learned as badly."""
+
 T = TypeVar("T")
 
 Style = Literal["sparse", "dense"]
@@ -118,7 +122,7 @@ def draw_layout(rng: np.random.Generator, *, style: Style = "sparse", rows: int 
     least, most = (round(share * rows * columns) for share in STYLES[style])
     count = int(rng.integers(least, most + 1))
     cells = np.sort(rng.permutation(rows * columns)[:count])
-    largest = int(rng.integers(2, 10))
+    largest = 9 if rng.random() < ANY_DIGIT else int(rng.integers(2, 10))
     digits = _skewed(rng, range(largest + 1), count)
     colors = _skewed(rng, list(COLORS), count)
     corners = rng.integers(0, CELL - SIZE + 1, (count, 2))

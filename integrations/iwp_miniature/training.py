@@ -32,10 +32,11 @@ __all__ = ["Recipe", "Trainer", "answer_accuracy"]
 KIND_WEIGHTS = {kind: 1.0 for kind in KINDS} | {
     "position": 1.2,
     "place": 1.2,
+    "count": 1.6,
     "presence": 0.6,
-    "largest": 0.4,
-    "right of": 2.0,
-    "below largest": 1.4,
+    "largest": 0.8,
+    "right of": 1.8,
+    "below largest": 2.2,
 }
 """How often each kind is asked while training: more where learning takes longer."""
 
@@ -77,7 +78,7 @@ class Recipe:
 
     seed: int = 0
     align_steps: int = 400
-    answer_steps: int = 1900
+    answer_steps: int = 2500
     align_pictures: int = 32
     answer_pictures: int = 16
     questions: int = 24

@@ -99,6 +99,17 @@ def test_answers_are_not_read_before_layer_2(name: str) -> None:
     assert accuracy(asked, words) < 0.25
 
 
+def test_pictures_of_different_sizes_give_qwen_different_numbers_of_tokens() -> None:
+    """Native resolution: one token for 8 by 8 pixels, whatever the picture's shape."""
+    miniature, counts = load_miniature("qwen2.5-vl"), {}
+    for each in examples("qwen2.5-vl"):
+        tokens = encoded(miniature, [each])["input_ids"] == miniature.model.config.image_token_id
+        counts[each.scene.pixels.shape[:2]] = int(tokens.sum())
+
+    assert counts == {(height, width): height * width // 64 for height, width in counts}
+    assert len(set(counts.values())) >= 3
+
+
 @needs_torchvision
 @every_miniature
 def test_the_processor_of_transformers_gives_the_same_inputs(name: str) -> None:

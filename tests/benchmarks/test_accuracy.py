@@ -1,0 +1,146 @@
+"""The accuracy benchmark: its rows against slow readings of what they mean, its report against numbers made by hand."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("sklearn", reason="the digits come from scikit-learn")
+
+from iwp_miniature import KINDS, Miniature, draw_examples
+from iwp_transformers import prune_visual_tokens
+from tests.benchmarks.test_analysis_miniature import random_miniature
+from tests.integrations import oracle
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module", params=["llava-onevision", "qwen2.5-vl"])
+def evaluation(request: pytest.FixtureRequest) -> Any:
+    """Ask a miniature with random weights one question of every kind and style."""
+    miniature: Miniature = random_miniature(request.param)
+    asked = draw_examples(miniature.architecture, split="test", per_kind=1, seed=3)
+    return import_module("bench_accuracy").Evaluation(miniature, asked)
+
+
+def said(evaluation: Any, words: list[str]) -> list[bool]:
+    """Compare answers given one by one with the right ones."""
+    return [word == each.question.answer for word, each in zip(words, evaluation.examples, strict=True)]
+
+
+def alone(evaluation: Any, index: int) -> dict[str, torch.Tensor]:
+    """Encode one question without the benchmark's batches and precomputed features."""
+    example = evaluation.examples[index]
+    encoded: dict[str, torch.Tensor] = evaluation.miniature.encode([example.scene.image], [example.question.text])
+    return encoded
+
+
+def test_a_rule_answers_as_the_model_does_pruned_one_question_at_a_time(evaluation: Any) -> None:
+    """Batches, precomputed features and the order of answers change nothing."""
+    model = evaluation.miniature.model
+    words = []
+    for index in range(len(evaluation.examples)):
+        with prune_visual_tokens(model, budget=0.222, layer=1):
+            words += evaluation.miniature.answer(alone(evaluation, index))
+
+    assert evaluation.pruned("IWP (the paper's default)", 1, 0.222).tolist() == said(evaluation, words)
+
+
+def test_all_tokens_answer_as_no_rule(evaluation: Any) -> None:
+    """A budget of everything is the model itself, for rules of this library and for rivals."""
+    full = evaluation.right(lambda _asked: nullcontext()).tolist()
+
+    for rule in ("IWP (the paper's default)", "FastV, window", "pooling", "DivPrune", "tokens of the digits asked for"):
+        assert evaluation.pruned(rule, 2, 1.0).tolist() == full
+
+
+def test_hidden_visual_tokens_are_seen_by_no_later_layer(evaluation: Any) -> None:
+    """Against the oracle of the hooks' tests, on every question."""
+    miniature, words = evaluation.miniature, []
+    for index in range(len(evaluation.examples)):
+        inputs = alone(evaluation, index)
+        logits = oracle.true_logits(
+            miniature.model, inputs, 1, inputs["input_ids"] == miniature.model.config.image_token_id
+        )
+        words += miniature.tokenizer.batch_decode(logits[:, -1].argmax(-1)[:, None])
+
+    assert evaluation.without_visual_tokens(1).tolist() == said(evaluation, words)
+
+
+def test_every_rule_keeps_the_budget(evaluation: Any) -> None:
+    """Each rule of the tables runs and keeps distinct tokens, as many as asked for."""
+    rules = import_module("accuracy_rules")
+    asked, inputs = evaluation.batches[0]
+    for name in rules.RULES:
+        with prune_visual_tokens(
+            evaluation.miniature.model, budget=0.111, layer=2, **rules.options(name, asked)
+        ) as session:
+            evaluation._answers(inputs)
+        kept = session.records[-1].kept
+        assert {len(set(row.tolist())) for row in kept} == {len(kept[0])}, name
+
+
+def result(**answers: list[bool]) -> dict[str, Any]:
+    """Write results as bench_accuracy.py does; one name a rule, at layer 2 and 11.1 %."""
+    keyed = import_module("bench_accuracy").key
+    cells = {
+        keyed(name, 2, 0.111): {
+            "right": np.packbits(np.array(right)).tobytes().hex(),
+            "mean": 100 * float(np.mean(right)),
+            "by_kind": dict.fromkeys(KINDS, 50.0),
+            "relative_average": 60.0,
+        }
+        for name, right in answers.items()
+    }
+    cells["full"] = {"by_kind": dict.fromkeys(KINDS, 100.0)}
+    return {"header": {"questions": len(next(iter(answers.values())))}, "cells": cells}
+
+
+def test_differences_are_paired() -> None:
+    """Of four questions one is won: 25 points; differences 1, 0, 0, 0 have a standard error of a quarter."""
+    report = import_module("accuracy_report")
+    made = result(**{report.PAPER: [False, True, False, True], "DivPrune": [True, True, False, True]})
+
+    gap, error = report.difference(made, "DivPrune", report.PAPER, 2, 0.111)
+
+    assert gap == pytest.approx(25.0)
+    assert error == pytest.approx(25.0)
+
+
+def test_the_random_row_is_the_mean_of_its_seeds() -> None:
+    """Seeds are averaged question by question before they are compared."""
+    report = import_module("accuracy_report")
+    seeds = dict(zip(report.SEEDS, ([True, False], [True, False], [False, False]), strict=True))
+    made = result(**{report.PAPER: [True, True], **seeds})
+
+    lines = report.table(made, [report.PAPER, report.RANDOM]).splitlines()
+
+    assert lines[2].split("|")[3].strip() == "100.0"
+    gap, error = report.difference(made, report.RANDOM, report.PAPER, 2, 0.111)
+    assert lines[3].split("|")[3].strip() == f"{100 / 3:.1f} ({gap:+.1f} ± {error:.1f})"
+    assert gap == pytest.approx(-200 / 3)
+    assert error == pytest.approx(100 / 3)  # differences -1/3 and -1: deviation sqrt(2)/3, over the root of 2
+
+
+def test_rows_that_were_not_measured_stay_empty() -> None:
+    """A missing cell is a dash, and no row of the table by kind."""
+    report = import_module("accuracy_report")
+    made = result(**{report.PAPER: [True, True]})
+
+    assert report.table(made, ["DivPrune"]).splitlines()[-1] == "| DivPrune |" + " – |" * 4
+    assert "DivPrune" not in report.kinds_table(made, [report.PAPER, "DivPrune"], 2, 0.111)
+
+
+@pytest.mark.parametrize("name", ["llava-onevision", "qwen2.5-vl"])
+def test_the_tables_of_the_readme_are_what_was_measured(name: str) -> None:
+    """Line by line."""
+    report = import_module("accuracy_report")
+    measured = report.read(report.RESULTS / f"accuracy_{name}.json")
+
+    assert report.table(measured, [*report.SHOWN, report.UPPER_BOUND]) in (ROOT / "README.md").read_text("utf-8")
