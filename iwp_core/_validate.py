@@ -10,7 +10,7 @@ from iwp_core._plugins import overridable
 __all__ = ["Samples", "all_finite", "check_kind", "check_name", "check_tokens", "expand_indices"]
 
 KERNELS = ("exponential", "linear")
-HEADS = ("mean", "softmax_mean")
+HEADS = ("mean", "softmax_mean", "softmax_mean_per_query")
 SHAPES = {"keys": "(..., H, N, D) or (N, D)", "values": "(..., H, N, Dv) or (N, Dv)"}
 
 

@@ -5,6 +5,7 @@ the range of float32 and norms of feature vectors that of float64, while their l
 """
 
 import math
+from collections.abc import Iterator
 
 from iwp_core._arrays import Array, accumulation_dtype, as_dtype, namespace, safe_log, tiles
 from iwp_core._plugins import backend_context, overridable
@@ -21,6 +22,9 @@ __all__ = [
     "log_norm",
     "log_sample_magnitude",
 ]
+
+BLOCK = 1 << 22
+"""Scores held at a time: 16 MB of float32."""
 
 QUERY_MAGNITUDES = ("dual", "kernel")
 """Metrics that read a query."""
@@ -49,7 +53,7 @@ def information_magnitude(
     metric : {"dual", "kernel", "gradient_norm", "key_norm", "raw_key_norm", "value_norm"}
         Score of table 1; its head mean is scaled by its minimum and maximum.
     kernel : {"exponential", "linear"}
-    heads : {"mean", "softmax_mean"}
+    heads : {"mean", "softmax_mean", "softmax_mean_per_query"}
         As in `select_tokens`.
 
     Returns
@@ -105,12 +109,16 @@ def check_query_given(queries: Array | None, metric: str) -> None:
 
 
 def log_sample_magnitude(sample: Sample, *, metric: str, kernel: str, heads: str) -> Array:
-    """Average the queries of a sample, and return its `log_magnitude`."""
-    queries = sample.queries
+    """Return the `log_magnitude` of a sample, its T queries averaged, or each of them as one more head of its group."""
+    queries, pooling = sample.queries, "mean" if heads == "mean" else "softmax_mean"
     if queries is not None:
         xp = namespace(queries)
-        queries = xp.mean(as_dtype(queries, accumulation_dtype(queries)), axis=-2)
-    return log_magnitude(sample.magnitude_keys, sample.values, queries, metric=metric, kernel=kernel, heads=heads)
+        queries = as_dtype(queries, accumulation_dtype(queries))
+        if heads == "softmax_mean_per_query":
+            queries = xp.reshape(queries, (-1, queries.shape[-1]))
+        else:
+            queries = xp.mean(queries, axis=-2)
+    return log_magnitude(sample.magnitude_keys, sample.values, queries, metric=metric, kernel=kernel, heads=pooling)
 
 
 @overridable
@@ -122,9 +130,11 @@ def log_magnitude(keys: Array, values: Array, queries: Array | None, *, metric: 
     keys : array, shape (H, N, D)
     values : array, shape (H, N, Dv)
     queries : array, shape (Hq, D), or None
-        One aggregated query a head; None for metrics that read none.
-    metric, kernel, heads : str
+        One query a head, as many of each key/value head; None for metrics that read none.
+    metric, kernel : str
         As in `select_tokens`.
+    heads : {"mean", "softmax_mean"}
+        Likewise.
 
     Returns
     -------
@@ -133,18 +143,33 @@ def log_magnitude(keys: Array, values: Array, queries: Array | None, *, metric: 
 
     Notes
     -----
-    Identical tokens get identical numbers. Memory O(Hq N).
+    Identical tokens get identical numbers. Memory O(Hq N), but for no more than `BLOCK` scores at a time.
     """
     xp = namespace(keys)
-    scores = _log_scores(keys, values, queries, metric=metric, kernel=kernel)
-    if heads == "softmax_mean":
-        total = _log_sum(scores, axis=1)
-        scores = scores - xp.where(total > -xp.inf, total, xp.zeros_like(total))  # a head of zeros stays one
-    pooled = _log_sum(scores, axis=0)[0, :]
+    parts = []
+    for block in _blocks(queries, keys, metric):
+        scores = _log_scores(keys, values, block, metric=metric, kernel=kernel)
+        if heads == "softmax_mean":
+            total = _log_sum(scores, axis=1)
+            scores = scores - xp.where(total > -xp.inf, total, xp.zeros_like(total))  # a head of zeros stays one
+        parts.append(_log_sum(scores, axis=0))
+    pooled = _log_sum(xp.concat(parts, axis=0), axis=0)[0, :]
     twins = first_identical(*_read(keys, values, metric))
     if twins is not None:
         pooled = xp.take(pooled, twins)
     return _log_min_max(pooled)
+
+
+def _blocks(queries: Array | None, keys: Array, metric: str) -> Iterator[Array | None]:
+    """Cut queries (Hq, D) into blocks that hold as many of every key/value head, in the order of heads."""
+    if queries is None or metric not in QUERY_MAGNITUDES:
+        yield None
+        return
+    xp = namespace(queries)
+    count, total, width = keys.shape
+    grouped = xp.reshape(queries, (count, -1, width))
+    for tile in tiles(grouped.shape[1], max(1, BLOCK // (count * total))):
+        yield xp.reshape(grouped[:, tile, :], (-1, width))
 
 
 def _read(keys: Array, values: Array, metric: str) -> tuple[Array, ...]:

@@ -36,8 +36,8 @@ def select_tokens(
     values : array, shape (..., H, N, Dv)
         Values; (N, Dv) for keys (N, D).
     queries : array, shape (..., Hq, D) or (..., Hq, T, D), or None
-        One aggregated query a head, or T queries that are averaged; Hq is a multiple of H. (D,) or (T, D) for keys
-        (N, D). None is allowed where `magnitude` reads no query.
+        One aggregated query a head, or T queries that are averaged (but see `heads`); Hq is a multiple of H. (D,) or
+        (T, D) for keys (N, D). None is allowed where `magnitude` reads no query.
     budget : int or float
         Tokens to keep: an int >= 1 is a count (above N: all), a float in (0, 1] a share,
         max(1, floor(budget * N + 0.5)).
@@ -53,9 +53,10 @@ def select_tokens(
         Hidden states, needed by ``similarity="hidden"`` only.
     kernel : {"exponential", "linear"}
         Softmax attention, or linear attention (section E.8).
-    heads : {"mean", "softmax_mean"}
+    heads : {"mean", "softmax_mean", "softmax_mean_per_query"}
         How heads are pooled in the magnitude: the plain mean (the paper), or after each head's scores are divided
-        by their sum over the tokens (ours).
+        by their sum over the tokens (ours). With the last, also ours, the T queries are not averaged: each of them
+        scores as if it had heads of its own, which takes T times the work.
     validate : bool, default True
         False skips the checks that read data (finiteness, the answer of a strategy of your own), for hot paths.
 

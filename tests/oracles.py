@@ -105,6 +105,19 @@ def log_magnitude(
     return raw + log(-np.expm1(below)) - high - log(-np.expm1(low - high))
 
 
+def log_magnitude_of_each_query(
+    queries: Floats, keys: Floats, values: Floats, metric: str = "dual", kernel: str = "exponential"
+) -> Floats:
+    """Ours: queries (Hq, T, D) score one after another, each head's scores summing to one; as a logarithm."""
+    raw = np.zeros(keys.shape[1])
+    for query in np.moveaxis(queries, 1, 0):
+        for scores in log_head_scores(query, keys, values, metric, kernel):
+            shares = np.exp(scores - np.max(scores))
+            raw += shares / shares.sum()
+    low, high = np.min(raw), np.max(raw)
+    return np.zeros_like(raw) if low == high else log((raw - low) / (high - low))
+
+
 def update_cosine(keys: Floats, values: Floats, kernel: str = "exponential") -> Floats:
     """Proposition 1, per head and signed: (H, N, N)."""
     return np.stack([cosines(v) * kernel_cosine(k, kernel) for k, v in zip(keys, values, strict=True)])

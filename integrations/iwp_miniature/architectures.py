@@ -69,6 +69,8 @@ class Architecture(ABC):
         As on the command line, and the folder of the shipped weights.
     grids : tuple of (int, int)
         Rows and columns of the pictures that it is trained on.
+    any_digit : float
+        Share of the layouts that it is trained on in which any digit may stand, see `draw_layout`.
     model_class : type
         A class of Transformers.
     processor_class : str
@@ -79,6 +81,7 @@ class Architecture(ABC):
 
     name: str
     grids: tuple[tuple[int, int], ...]
+    any_digit: float
     model_class: Any
     processor_class: str
     processor_options: ClassVar[dict[str, Any]]
@@ -107,6 +110,7 @@ class LlavaOnevision(Architecture):
     name = "llava-onevision"
     model_class = LlavaOnevisionForConditionalGeneration
     grids = ((4, 4),)
+    any_digit = 0.5
 
     VIEW = 2 * CELL
     PATCH = 8
@@ -172,6 +176,7 @@ class Qwen25VL(Architecture):
     name = "qwen2.5-vl"
     model_class = Qwen2_5_VLForConditionalGeneration
     grids = ((4, 4), (3, 4), (4, 3), (3, 5), (5, 3), (4, 5), (5, 4))
+    any_digit = 0.0
 
     PATCH, MERGE = 4, 2
 

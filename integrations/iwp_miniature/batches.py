@@ -111,7 +111,8 @@ class BatchSource:
         styles: list[Style] = list(STYLES)
         scenes = []
         for index in range(pictures):
-            layout = draw_layout(self.rng, style=styles[index % len(styles)], rows=rows, columns=columns)
+            style, any_digit = styles[index % len(styles)], self.architecture.any_digit
+            layout = draw_layout(self.rng, style=style, rows=rows, columns=columns, any_digit=any_digit)
             scenes.append(render(layout, self.drawing.bank, self.rng))
         asked = [self._questions(scene.layout) for scene in scenes]
         pixels = self.architecture.image_processor([scene.image for scene in scenes], return_tensors="pt")

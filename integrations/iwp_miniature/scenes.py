@@ -26,10 +26,6 @@ COLORS: dict[str, tuple[float, float, float]] = {
 CELL = 24
 """Width and height of a cell of the grid, in pixels."""
 
-ANY_DIGIT = 0.5
-"""Share of the layouts in which any digit may stand. In the others no digit is above a random one: were all so, a 9 would
-be twenty times as rare as a 0, and be learned as badly."""
-
 T = TypeVar("T")
 
 Style = Literal["sparse", "dense"]
@@ -98,7 +94,9 @@ class Scene:
         return Image.fromarray(self.pixels)
 
 
-def draw_layout(rng: np.random.Generator, *, style: Style = "sparse", rows: int = 4, columns: int = 4) -> Layout:
+def draw_layout(
+    rng: np.random.Generator, *, style: Style = "sparse", rows: int = 4, columns: int = 4, any_digit: float = 0.0
+) -> Layout:
     """Place digits at random.
 
     Parameters
@@ -107,12 +105,14 @@ def draw_layout(rng: np.random.Generator, *, style: Style = "sparse", rows: int 
     style : {"sparse", "dense"}
     rows, columns : int
         Cells of the grid.
+    any_digit : float
+        Probability that any digit may stand in the layout. Otherwise none is above a random limit, so that every digit
+        is often the largest; but then a 9 is twenty times as rare as a 0.
 
     Returns
     -------
     Layout
-        Digits and colours have frequencies of their own in each layout, so that some occur once and some often, and
-        the largest digit may be any.
+        Digits and colours have frequencies of their own in each layout, so that some occur once and some often.
 
     Examples
     --------
@@ -122,8 +122,8 @@ def draw_layout(rng: np.random.Generator, *, style: Style = "sparse", rows: int 
     least, most = (round(share * rows * columns) for share in STYLES[style])
     count = int(rng.integers(least, most + 1))
     cells = np.sort(rng.permutation(rows * columns)[:count])
-    largest = 9 if rng.random() < ANY_DIGIT else int(rng.integers(2, 10))
-    digits = _skewed(rng, range(largest + 1), count)
+    limit = 9 if any_digit and rng.random() < any_digit else int(rng.integers(2, 10))
+    digits = _skewed(rng, range(limit + 1), count)
     colors = _skewed(rng, list(COLORS), count)
     corners = rng.integers(0, CELL - SIZE + 1, (count, 2))
     objects = []

@@ -75,10 +75,10 @@ def prune_visual_tokens(
     strategy : Strategy, default PCMMR()
         How magnitude and duplication are weighed.
     magnitude, similarity, heads : str
-        Metrics of `iwp_core.select_tokens`.
+        Options of `iwp_core.select_tokens`.
     query : {"text", "image", "last_text"}
-        Whose queries weigh the tokens: the mean over the text after the first visual token, the mean over the visual
-        tokens, or the last text token's.
+        Whose queries weigh the tokens: those of the text after the first visual token, of the visual tokens, or of
+        the last text token. Their mean counts, unless `heads` lets each of them score.
     rope_in_magnitude, rope_in_duplication : bool
         Whether queries and keys carry their rotary embedding in magnitude, and keys in duplication.
     selector : callable, optional

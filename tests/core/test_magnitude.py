@@ -134,6 +134,49 @@ def test_queries_of_rank_like_keys_are_averaged_over_text(xp: Library) -> None:
     np.testing.assert_allclose(xp.numpy(averaged), xp.numpy(single), rtol=1e-9)
 
 
+@pytest.mark.parametrize("metric", ["dual", "kernel", "value_norm"])
+@kernels
+@pytest.mark.parametrize("block", [1, 60, 1 << 22])
+def test_each_query_can_score_by_itself(
+    xp: Library, metric: str, kernel: str, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mean is then taken over what T queries score, however many of them are scored at a time."""
+    monkeypatch.setattr("iwp_core.magnitude.BLOCK", block)
+    tokens = sample(8, heads=2, group=2)
+    text = np.random.default_rng(8).normal(size=(4, 5, 4))
+    keys, values, _ = xp.arrays(tokens)
+
+    magnitude = iwp_core.information_magnitude(
+        xp.array(text), keys, values, metric=metric, kernel=kernel, heads="softmax_mean_per_query"
+    )
+
+    expected = oracles.log_magnitude_of_each_query(text, tokens.keys, tokens.values, metric, kernel)
+    np.testing.assert_allclose(xp.numpy(magnitude), np.exp(expected), atol=1e-9)
+
+
+def test_one_query_scores_alike_whatever_is_averaged(xp: Library) -> None:
+    """With T = 1, or no axis T, there is nothing to average."""
+    tokens = sample(9)
+    keys, values, queries = xp.arrays(tokens)
+
+    single = iwp_core.information_magnitude(queries, keys, values, heads="softmax_mean")
+    scored = iwp_core.information_magnitude(queries[:, None, :], keys, values, heads="softmax_mean_per_query")
+
+    np.testing.assert_array_equal(xp.numpy(scored), xp.numpy(single))
+
+
+def test_a_token_that_one_query_asks_for_is_lost_in_the_mean_query_alone(xp: Library) -> None:
+    """Two queries that point opposite ways cancel; each of them still finds its token."""
+    keys = xp.array(np.asarray([[[9.0, 0.0], [-9.0, 0.0], [0.0, 3.0], [0.0, -3.0]]]))
+    values, queries = xp.array(np.ones((1, 4, 1))), xp.array(np.asarray([[[4.0, 0.1], [-4.0, 0.1]]]))
+
+    mean = xp.numpy(iwp_core.information_magnitude(queries, keys, values, heads="softmax_mean"))
+    each = xp.numpy(iwp_core.information_magnitude(queries, keys, values, heads="softmax_mean_per_query"))
+
+    assert mean.argmax() == 2
+    assert set(np.argsort(each)[-2:].tolist()) == {0, 1}
+
+
 @kernels
 @given(data=st.data())
 def test_log_update_norm_is_the_oracles(xp: Library, kernel: str, data: st.DataObject) -> None:

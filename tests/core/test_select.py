@@ -93,6 +93,21 @@ def test_every_option_reaches_its_formula(magnitude: str, similarity: str, kerne
 
 
 @given(data=st.data())
+def test_what_each_query_scores_reaches_the_strategy(xp: Library, data: st.DataObject) -> None:
+    """``heads="softmax_mean_per_query"`` changes the magnitude, and nothing else."""
+    tokens, budget = data.draw(xp.samples()), data.draw(budgets(xp))
+    text = tokens.queries[:, None, :] * np.asarray([1.0, -0.5, 2.0])[:, None]
+    scores = oracles.log_magnitude_of_each_query(text, tokens.keys, tokens.values)
+    table = oracles.pair_lookup(oracles.duplication(tokens.keys, tokens.values))
+    expected = oracles.pc_mmr(scores, table, oracles.number_kept(budget, tokens.count))
+
+    keys, values, _ = xp.arrays(tokens)
+    kept = select_tokens(keys, values, xp.array(text), budget, heads="softmax_mean_per_query")
+
+    assert xp.numpy(kept).tolist() == sorted(expected)
+
+
+@given(data=st.data())
 def test_mmr_and_top_k_are_the_oracles_from_end_to_end(xp: Library, data: st.DataObject) -> None:
     """The other two strategies see the same magnitude and the same duplication."""
     tokens = data.draw(xp.samples())

@@ -150,6 +150,8 @@ def test_the_query_falls_back_where_there_is_no_text_behind_the_images(query: st
         {"similarity": "value"},
         {"similarity": "kernel_key"},
         {"heads": "softmax_mean"},
+        {"heads": "softmax_mean_per_query"},
+        {"heads": "softmax_mean_per_query", "query": "image"},
         {"strategy": TopK()},
         {"strategy": PCMMR()},
         {"strategy": PCMMR(chunk=1, growth=1.0, penalty=1.0)},
