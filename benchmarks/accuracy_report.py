@@ -1,7 +1,7 @@
 """Tables and plots of what bench_accuracy.py measured.
 
-Prints Markdown tables; writes results/accuracy.png (the Pareto plot) and results/accuracy_layers.png. The first table of each
-miniature stands in the README. Run: ``python benchmarks/accuracy_report.py``.
+Prints Markdown tables; writes results/accuracy.png (the Pareto plot) and results/accuracy_layers.png. The first table of
+each miniature stands in the README. Run: ``python benchmarks/accuracy_report.py``.
 """
 
 import math
@@ -72,7 +72,7 @@ def table(result: Mapping[str, Any], rules: Sequence[str]) -> str:
         entries = []
         for layer, budget in COLUMNS:
             if not is_measured(result["cells"], rule, layer, budget):
-                entries.append("–")
+                entries.append("-")
                 continue
             entry = f"{accuracy(result, rule, layer, budget):.1f}"
             if rule != PAPER:

@@ -5,7 +5,7 @@ window maxima of the L1 norm ("pooling").
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,10 +13,10 @@ from greedy_rivals import div_prune
 from torch import Tensor
 
 from iwp_core import MMR, PCMMR, TopK
-from iwp_core.presets import BALANCED
 from iwp_miniature import Example
 from iwp_transformers import LayerView
 from iwp_transformers.geometry import Region
+from iwp_transformers.presets import PER_QUERY
 
 __all__ = ["ABLATIONS", "MAIN", "RULES", "Asked", "options"]
 
@@ -48,6 +48,11 @@ def options(name: str, asked: Asked) -> Options:
 
 def _fixed(**chosen: Any) -> Rule:
     return lambda _asked: chosen
+
+
+def _with_strategy(**chosen: Any) -> Options:
+    """Return the preset with some parameters of its strategy replaced."""
+    return PER_QUERY | {"strategy": replace(PER_QUERY["strategy"], **chosen)}
 
 
 def _selector(rule: Callable[[LayerView], Tensor]) -> Rule:
@@ -177,7 +182,7 @@ def _overlap(region: Region, top: float, left: float, height: float, width: floa
 
 MAIN: dict[str, Rule] = {
     "IWP (the paper's default)": _fixed(),
-    "balanced preset (ours)": _fixed(**BALANCED),
+    "per-query preset (ours)": _fixed(**PER_QUERY),
     "magnitude only": _fixed(strategy=TopK()),
     "duplication only": _fixed(strategy=PCMMR(temper=0.0)),
     "random, seed 0": _random(0),
@@ -211,9 +216,14 @@ ABLATIONS: dict[str, Rule] = {
     "temper=0.5": _fixed(strategy=PCMMR(temper=0.5)),
     "temper=0.25": _fixed(strategy=PCMMR(temper=0.25)),
     "heads=softmax_mean": _fixed(heads="softmax_mean"),
-    "softmax_mean, exponent=1": _fixed(heads="softmax_mean", strategy=PCMMR(exponent=1)),
-    "softmax_mean, exponent=1, temper=0.5": _fixed(heads="softmax_mean", strategy=PCMMR(exponent=1, temper=0.5)),
+    "heads=softmax_mean_per_query": _fixed(heads="softmax_mean_per_query"),
+    "preset, no rotary in magnitude": _fixed(**(PER_QUERY | {"rope_in_magnitude": False})),
+    "preset, heads=softmax_mean": _fixed(**(PER_QUERY | {"heads": "softmax_mean"})),
+    "preset, chunk=2, growth=2": _fixed(**_with_strategy(chunk=2, growth=2.0)),
+    "preset, penalty=5, exponent=2": _fixed(**_with_strategy(penalty=5.0, exponent=2)),
+    "preset, temper=1": _fixed(**_with_strategy(temper=1.0)),
+    "preset, growth=1 (greedy)": _fixed(**_with_strategy(growth=1.0)),
 }
-"""One thing changed against the paper's default, and combinations of ours."""
+"""One thing changed against the paper's default, or against the preset."""
 
 RULES = MAIN | ABLATIONS

@@ -133,7 +133,7 @@ def test_rows_that_were_not_measured_stay_empty() -> None:
     report = import_module("accuracy_report")
     made = result(**{report.PAPER: [True, True]})
 
-    assert report.table(made, ["DivPrune"]).splitlines()[-1] == "| DivPrune |" + " – |" * 4
+    assert report.table(made, ["DivPrune"]).splitlines()[-1] == "| DivPrune |" + " - |" * 4
     assert "DivPrune" not in report.kinds_table(made, [report.PAPER, "DivPrune"], 2, 0.111)
 
 
