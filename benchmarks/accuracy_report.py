@@ -1,7 +1,7 @@
 """Tables and plots of what bench_accuracy.py measured.
 
-Prints Markdown tables; writes results/accuracy.png (the Pareto plot) and results/accuracy_layers.png. The first table of
-each miniature stands in the README. Run: ``python benchmarks/accuracy_report.py``.
+Prints Markdown tables; writes results/accuracy.png (the Pareto plot) and results/accuracy_layers.png. The first table
+of each miniature stands in the README. Run: ``python benchmarks/accuracy_report.py``.
 """
 
 import math
