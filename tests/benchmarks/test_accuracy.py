@@ -76,12 +76,11 @@ def test_hidden_visual_tokens_are_seen_by_no_later_layer(evaluation: Any) -> Non
 def test_every_rule_keeps_the_budget(evaluation: Any) -> None:
     """Each rule of the tables runs and keeps distinct tokens, as many as asked for."""
     rules = import_module("accuracy_rules")
-    asked, inputs = evaluation.batches[0]
+    few = import_module("bench_accuracy").Evaluation(evaluation.miniature, evaluation.examples[:2])
+    asked, inputs = few.batches[0]
     for name in rules.RULES:
-        with prune_visual_tokens(
-            evaluation.miniature.model, budget=0.111, layer=2, **rules.options(name, asked)
-        ) as session:
-            evaluation._answers(inputs)
+        with prune_visual_tokens(few.miniature.model, budget=0.111, layer=2, **rules.options(name, asked)) as session:
+            few._answers(inputs)
         kept = session.records[-1].kept
         assert {len(set(row.tolist())) for row in kept} == {len(kept[0])}, name
 
