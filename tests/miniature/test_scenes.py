@@ -50,6 +50,18 @@ def test_every_count_of_a_style_is_drawn(style: Style, counts: range) -> None:
     assert drawn == set(counts)
 
 
+@pytest.mark.parametrize(("any_digit", "least", "most"), [(0.0, 0.0, 0.2), (1.0, 0.7, 1.4)])
+def test_high_digits_are_rare_unless_any_may_stand(any_digit: float, least: float, most: float) -> None:
+    """How many nines there are for each zero."""
+    rng = np.random.default_rng(0)
+
+    digits = [
+        thing.digit for _ in range(600) for thing in draw_layout(rng, style="dense", any_digit=any_digit).objects
+    ]
+
+    assert least < digits.count(9) / digits.count(0) < most
+
+
 def test_every_digit_color_cell_and_corner_is_drawn() -> None:
     """Over many layouts nothing is left out: ten digits, seven colours, sixteen cells, nine by nine corners."""
     rng = np.random.default_rng(0)
