@@ -55,9 +55,7 @@ def test_high_digits_are_rare_unless_any_may_stand(any_digit: float, least: floa
     """How many nines there are for each zero."""
     rng = np.random.default_rng(0)
 
-    digits = [
-        thing.digit for _ in range(600) for thing in draw_layout(rng, style="dense", any_digit=any_digit).objects
-    ]
+    digits = [thing.digit for _ in range(600) for thing in draw_layout(rng, style="dense", any_digit=any_digit).objects]
 
     assert least < digits.count(9) / digits.count(0) < most
 
