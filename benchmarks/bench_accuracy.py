@@ -165,9 +165,12 @@ def main() -> None:
     conditions = {"model": arguments.model, "split": arguments.split, "questions": len(examples), "dtype": "float32"}
     size = f"--per-kind {arguments.per_kind} --rules {arguments.rules}"
     command = f"python benchmarks/bench_accuracy.py {arguments.model} {size}"
-    result = read(output) or {"header": header(command, **conditions), "cells": {}}
+    now = header(command, **conditions)
+    result = read(output) or {"header": now, "cells": {}}
     if any(result["header"][name] != value for name, value in conditions.items()):
         parser.error(f"--output {output} holds another measurement: {result['header']}")
+    if now["commit"] != result["header"]["commit"]:
+        result["header"].setdefault("resumed", []).append({name: now[name] for name in ("commit", "date", "command")})
     measured: dict[str, Any] = result["cells"]
     full = evaluation.right(lambda _asked: nullcontext())
     measured["full"] = summary(evaluation, full, None)

@@ -23,7 +23,7 @@ __all__ = ["PER_QUERY"]
 
 PER_QUERY: Mapping[str, Any] = MappingProxyType({
     "heads": "softmax_mean_per_query",
-    "strategy": PCMMR(chunk=1, growth=1.25, penalty=1.0, exponent=1, temper=0.5),
+    "strategy": PCMMR(chunk=1, growth=1.1, penalty=1.0, exponent=1, temper=0.25),
 })
 """Ours. Every query asks for itself, and no chosen token hides a duplicate of another.
 
@@ -32,13 +32,13 @@ PER_QUERY: Mapping[str, Any] = MappingProxyType({
   kernel values grow exponentially with logits, so that one head decides for all; shares of each query and head do
   neither. Give `select_tokens` all T queries, and leave `magnitude_keys` away: single queries keep their rotary
   embedding, which their mean could not.
-- ``chunk=1, growth=1.25``: tokens of one chunk are chosen without regard to each other. Of chunks that double the last
-  one may hold half of all that is kept; of these it holds a fifth, and 809 tokens still take only 24 chunks.
+- ``chunk=1, growth=1.1``: tokens of one chunk are chosen without regard to each other. Of chunks that double the last
+  one may hold half of all that is kept; of these it holds a tenth at most, and 809 tokens still take only 47 chunks.
 - ``penalty=1.0, exponent=1``: the factor of a chunk is 1 - S, S the root mean square of the similarity over heads. It
   falls evenly from new to copied, where 1 - 5 S squared reaches the floor at S = 0.45 and tells a half from a copy no
   more.
-- ``temper=0.5``: the square root of the magnitude, so that a token of a hundredth of the largest magnitude outlasts a
-  near copy of it.
+- ``temper=0.25``: the fourth root of the magnitude, so that a token of a hundredth of the largest magnitude outlasts
+  one of the largest that is two thirds copied.
 
 It costs a pass over the keys for each query, and more chunks. ``benchmarks/README.md`` says what it brings.
 """
