@@ -33,12 +33,12 @@ PER_QUERY: Mapping[str, Any] = MappingProxyType({
   neither. Give `select_tokens` all T queries, and leave `magnitude_keys` away: single queries keep their rotary
   embedding, which their mean could not.
 - ``chunk=1, growth=1.1``: tokens of one chunk are chosen without regard to each other. Of chunks that double the last
-  one may hold half of all that is kept; of these it holds a tenth at most, and 809 tokens still take only 47 chunks.
+  one may hold half of all that is kept; of these it holds about a tenth, and 809 tokens still take only 47 chunks.
 - ``penalty=1.0, exponent=1``: the factor of a chunk is 1 - S, S the root mean square of the similarity over heads. It
   falls evenly from new to copied, where 1 - 5 S squared reaches the floor at S = 0.45 and tells a half from a copy no
   more.
 - ``temper=0.25``: the fourth root of the magnitude, so that a token of a hundredth of the largest magnitude outlasts
-  one of the largest that is two thirds copied.
+  one of the largest whose similarity to a chosen one is above 0.68.
 
 It costs a pass over the keys for each query, and more chunks. ``benchmarks/README.md`` says what it brings.
 """
