@@ -25,6 +25,6 @@ def test_examples_run_in_their_order(family: str) -> None:
     for example in EXAMPLES:
         exec(compile(example, README.name, "exec"), names)  # the examples are the thing tested
 
-    assert len(EXAMPLES) == 3
+    assert len(EXAMPLES) == 4
     pictures = [(row == tiny_models.IMAGE_ID).sum() for row in batch["input_ids"]]
     assert [len(kept) for kept in names["kept"]] == [min(64, int(count)) for count in pictures]
