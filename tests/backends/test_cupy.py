@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -151,6 +151,8 @@ def test_every_option_of_pc_mmr_with_identical_tokens(
     cp: CuPy, seed: int, kinds: int, count: int, options: dict[str, Any]
 ) -> None:
     """Algorithm 1 line by line, where many tokens tie."""
+    # With these, what is left of a copy is 1 - 1: rounding alone would decide.
+    assume(options.get("penalty") != 1.0 or options.get("floor") != 0.0)
     tokens = sample(seed, tokens=kinds).at(np.random.default_rng(seed).integers(kinds, size=40))
 
     kept = cp.select(tokens, count, strategy=PCMMR(**options))
