@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from _harness import RESULTS, read
 from accuracy_rules import ABLATIONS, MAIN
-from bench_accuracy import ABLATION_BUDGETS, ABLATION_LAYERS, BUDGETS, LAYERS, key
+from bench_accuracy import ABLATION_BUDGETS, ABLATION_LAYERS, BUDGETS, LAYERS, answered, key
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -22,8 +22,8 @@ from iwp_miniature import ARCHITECTURES, KINDS
 PAPER = "IWP (the paper's default)"
 RANDOM = "random (three seeds)"
 SEEDS = tuple(name for name in MAIN if name.startswith("random"))
-SHOWN = [*(name for name in MAIN if name not in SEEDS and name != "tokens of the digits asked for"), RANDOM]
 UPPER_BOUND = "tokens of the digits asked for"
+SHOWN = [*(name for name in MAIN if name not in (*SEEDS, UPPER_BOUND)), RANDOM]
 COLUMNS = [(layer, budget) for layer in ABLATION_LAYERS for budget in ABLATION_BUDGETS]
 
 Cells = Mapping[str, Mapping[str, Any]]
@@ -41,13 +41,8 @@ def is_measured(cells: Cells, rule: str, layer: int, budget: float) -> bool:
 
 def right(result: Mapping[str, Any], rule: str, layer: int, budget: float) -> NDArray[np.float64]:
     """Return for each question whether it was answered right, or in what share of the runs."""
-    answers = [_bits(result, key(run, layer, budget)) for run in runs_of(rule)]
-    return np.mean(answers, axis=0)
-
-
-def _bits(result: Mapping[str, Any], cell: str) -> NDArray[np.uint8]:
-    packed = np.frombuffer(bytes.fromhex(result["cells"][cell]["right"]), dtype=np.uint8)
-    return np.unpackbits(packed)[: result["header"]["questions"]]
+    cells, questions = result["cells"], result["header"]["questions"]
+    return np.mean([answered(cells[key(run, layer, budget)], questions) for run in runs_of(rule)], axis=0)
 
 
 def accuracy(result: Mapping[str, Any], rule: str, layer: int, budget: float, *, of: str = "mean") -> float:

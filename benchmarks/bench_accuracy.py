@@ -6,8 +6,9 @@ file are kept, so an interrupted run goes on. Run: ``python benchmarks/bench_acc
 
 import argparse
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,12 @@ def summary(evaluation: Evaluation, right: NDArray[np.bool_], full: NDArray[np.b
     return entry
 
 
+def answered(entry: Mapping[str, Any], questions: int) -> NDArray[np.bool_]:
+    """Return which questions were answered right, from the `summary` that holds them as bits."""
+    packed = np.frombuffer(bytes.fromhex(entry["right"]), dtype=np.uint8)
+    return np.unpackbits(packed)[:questions].astype(bool)
+
+
 def _balanced(evaluation: Evaluation, right: NDArray[np.bool_], among: NDArray[np.bool_]) -> float:
     return float(np.mean([right[among & (evaluation.kinds == kind)].mean() for kind in range(len(KINDS))]))
 
@@ -172,16 +179,19 @@ def main() -> None:
     if now["commit"] != result["header"]["commit"]:
         result["header"].setdefault("resumed", []).append({name: now[name] for name in ("commit", "date", "command")})
     measured: dict[str, Any] = result["cells"]
-    full = evaluation.right(lambda _asked: nullcontext())
-    measured["full"] = summary(evaluation, full, None)
-    measured["no picture"] = summary(evaluation, evaluation.without_picture(), full)
-    for layer in (1, 2, 3, 4):
-        blind = evaluation.without_visual_tokens(layer)
-        measured[f"no visual token | layer {layer}"] = summary(evaluation, blind, full)
-    write_to(output, result)
-    for rule, layer, budget in track(cells(arguments.rules), description=arguments.model):
-        if key(rule, layer, budget) not in measured:
-            measured[key(rule, layer, budget)] = summary(evaluation, evaluation.pruned(rule, layer, budget), full)
+    measure: dict[str, Callable[[], NDArray[np.bool_]]] = {
+        "full": lambda: evaluation.right(lambda _asked: nullcontext()),
+        "no picture": evaluation.without_picture,
+        **{
+            f"no visual token | layer {layer}": partial(evaluation.without_visual_tokens, layer)
+            for layer in (1, 2, 3, 4)
+        },
+        **{key(*cell): partial(evaluation.pruned, *cell) for cell in cells(arguments.rules)},
+    }
+    for name in track(measure, description=arguments.model):
+        if name not in measured:
+            full = answered(measured["full"], len(examples)) if "full" in measured else None
+            measured[name] = summary(evaluation, measure[name](), full)
             write_to(output, result)
 
 
