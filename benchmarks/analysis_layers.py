@@ -1,62 +1,17 @@
 """Accuracy by the layer that prunes (table E.3 of the paper): estimates with standard errors, a picture, a table."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from analysis_runs import Run, Setting, percent
+from answers import accuracies
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from iwp_miniature import KINDS, Example
 
-__all__ = ["layers_figure", "layers_markdown", "mean_accuracy", "measure_layers", "relative_average"]
-
-Flags = NDArray[np.bool_]
-Names = NDArray[np.str_]
-
-
-def mean_accuracy(right: Flags, kinds: Names) -> tuple[float, float]:
-    """Return the mean over kinds of the share of right answers, and its standard error.
-
-    Parameters
-    ----------
-    right : ndarray of bool, shape (E,)
-    kinds : ndarray of str, shape (E,)
-        Kind of each question; two of each at least.
-    """
-    groups = [right[kinds == kind] for kind in np.unique(kinds)]
-    variance = sum(group.var(ddof=1) / len(group) for group in groups)
-    return float(np.mean([group.mean() for group in groups])), math.sqrt(variance) / len(groups)
-
-
-def relative_average(right: Flags, full: Flags, kinds: Names) -> tuple[float, float] | None:
-    """Return the paper's relative average, the mean over kinds of accuracy over that without pruning, and its error.
-
-    Parameters
-    ----------
-    right, full : ndarray of bool, shape (E,)
-        Whether each question was answered right with and without pruning.
-    kinds : ndarray of str, shape (E,)
-        Kind of each question; two of each at least.
-
-    Returns
-    -------
-    tuple of float, or None
-        Shares, not per cent. The standard error is that of ratios of means of paired answers, to first order. None
-        where a kind has no right answer without pruning.
-    """
-    ratios, variance = [], 0.0
-    for kind in np.unique(kinds):
-        mine, base = right[kinds == kind].astype(float), full[kinds == kind].astype(float)
-        if not base.any():
-            return None
-        ratio = mine.mean() / base.mean()
-        ratios.append(ratio)
-        variance += (mine - ratio * base).var(ddof=1) / len(mine) / base.mean() ** 2
-    return float(np.mean(ratios)), math.sqrt(variance) / len(ratios)
+__all__ = ["layers_figure", "layers_markdown", "measure_layers"]
 
 
 def measure_layers(examples: Sequence[Example], full: Run, runs: Mapping[Setting, Run]) -> dict[str, Any]:
@@ -65,27 +20,10 @@ def measure_layers(examples: Sequence[Example], full: Run, runs: Mapping[Setting
     styles = np.array([example.scene.layout.style for example in examples])
     budgets: dict[str, list[dict[str, Any]]] = {}
     for setting, run in sorted(runs.items(), key=lambda item: (-item[0].budget, item[0].layer)):
-        row = {"layer": setting.layer, **_accuracies(run.right, kinds, styles)}
-        relative = relative_average(run.right, full.right, kinds)
-        if relative is not None:
-            row |= {"relative_average": 100 * relative[0], "relative_standard_error": 100 * relative[1]}
+        row = {"layer": setting.layer, **accuracies(run.right, kinds, styles, full=full.right)}
         budgets.setdefault(percent(setting.budget), []).append(row)
-    without = _accuracies(full.right, kinds, styles)
+    without = accuracies(full.right, kinds, styles)
     return {"questions": len(examples), "without pruning": without, "budgets": budgets}
-
-
-def _accuracies(right: Flags, kinds: Names, styles: Names) -> dict[str, Any]:
-    mean, error = mean_accuracy(right, kinds)
-    by_style = {
-        str(style): 100 * float(np.mean([right[(kinds == kind) & (styles == style)].mean() for kind in KINDS]))
-        for style in np.unique(styles)
-    }
-    return {
-        "mean": 100 * mean,
-        "standard_error": 100 * error,
-        "by_kind": {kind: 100 * float(right[kinds == kind].mean()) for kind in KINDS},
-        **by_style,
-    }
 
 
 def layers_figure(found: Mapping[str, Mapping[str, Any]]) -> Figure:

@@ -5,10 +5,10 @@ file are kept, so an interrupted run goes on. Run: ``python benchmarks/bench_acc
 """
 
 import argparse
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
+from hashlib import sha256
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from _harness import RESULTS, header, read, write_to
 from accuracy_rules import ABLATIONS, MAIN, Asked, options
-from numpy.typing import NDArray
+from answers import Flags, accuracies
 from rich.progress import track
 from torch import Tensor
 
-from iwp_miniature import ARCHITECTURES, KINDS, Example, Miniature, draw_examples, in_batches, load_miniature
+from iwp_miniature import ARCHITECTURES, Example, Miniature, draw_examples, in_batches, load_miniature
 from iwp_transformers import family_of, prune_visual_tokens
 
 BUDGETS = (0.353, 0.222, 0.111, 0.056)
@@ -40,10 +40,10 @@ class Evaluation:
             inputs = miniature.encode([each.scene.image for each in batch], [each.question.text for each in batch])
             regions = family_of(miniature.model).regions(miniature.model.config, inputs, 0)
             self.batches.append((Asked(batch, regions), with_features(miniature.model, inputs)))
-        self.kinds = np.array([KINDS.index(each.question.kind) for each in examples])
-        self.dense = np.array([each.scene.layout.style == "dense" for each in examples])
+        self.kinds = np.array([each.question.kind for each in examples])
+        self.styles = np.array([each.scene.layout.style for each in examples])
 
-    def right(self, around: Any) -> NDArray[np.bool_]:
+    def right(self, around: Any) -> Flags:
         """Tell which questions are answered right; `around` gives a context for each batch."""
         words = []
         for asked, inputs in self.batches:
@@ -51,20 +51,20 @@ class Evaluation:
                 words += self._answers(inputs)
         return np.array([word == each.question.answer for word, each in zip(words, self.examples, strict=True)])
 
-    def pruned(self, rule: str, layer: int, budget: float) -> NDArray[np.bool_]:
+    def pruned(self, rule: str, layer: int, budget: float) -> Flags:
         """Tell which questions are answered right under a rule."""
         return self.right(
             lambda asked: prune_visual_tokens(self.miniature.model, budget=budget, layer=layer, **options(rule, asked))
         )
 
-    def without_picture(self) -> NDArray[np.bool_]:
+    def without_picture(self) -> Flags:
         """Tell which questions are answered right from the text alone."""
         words = []
         for asked, _ in self.batches:
             words += self._answers(self.miniature.encode_text([each.question.text for each in asked.examples]))
         return np.array([word == each.question.answer for word, each in zip(words, self.examples, strict=True)])
 
-    def without_visual_tokens(self, layer: int) -> NDArray[np.bool_]:
+    def without_visual_tokens(self, layer: int) -> Flags:
         """Tell which questions are answered right if layers from `layer` on see no visual token at all."""
         return self.right(lambda asked: hidden_from(self.miniature.model, self._visual(asked), layer))
 
@@ -112,33 +112,23 @@ def hidden_from(model: Any, visual: Tensor, layer: int) -> Iterator[None]:
             handle.remove()
 
 
-def summary(evaluation: Evaluation, right: NDArray[np.bool_], full: NDArray[np.bool_] | None) -> dict[str, Any]:
-    """Return accuracies in percent: by kind, their mean and its standard error, by style, and relative to `full`."""
-    by_kind = [right[evaluation.kinds == kind] for kind in range(len(KINDS))]
-    shares = np.array([part.mean() for part in by_kind])
-    variance = sum(part.mean() * (1 - part.mean()) / len(part) for part in by_kind) / len(KINDS) ** 2
-    entry: dict[str, Any] = {
-        "mean": 100 * float(shares.mean()),
-        "standard_error": 100 * math.sqrt(variance),
-        "by_kind": {kind: round(100 * float(share), 1) for kind, share in zip(KINDS, shares, strict=True)},
-        "sparse": 100 * _balanced(evaluation, right, ~evaluation.dense),
-        "dense": 100 * _balanced(evaluation, right, evaluation.dense),
-        "right": np.packbits(right).tobytes().hex(),
-    }
-    if full is not None:
-        whole = np.array([full[evaluation.kinds == kind].mean() for kind in range(len(KINDS))])
-        entry["relative_average"] = 100 * float((shares / whole).mean())
-    return entry
+def trained(folder: Path) -> dict[str, Any]:
+    """Tell which weights a folder holds: the seed of their training and a digest."""
+    log = read(folder / "training.json")
+    digest = sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    return {"training_seed": log and log["recipe"]["seed"], "weights_sha256": digest[:16]}
 
 
-def answered(entry: Mapping[str, Any], questions: int) -> NDArray[np.bool_]:
+def summary(evaluation: Evaluation, right: Flags, full: Flags | None) -> dict[str, Any]:
+    """Return what the result file holds of some answers: accuracies in per cent, and every answer as a bit."""
+    told = accuracies(right, evaluation.kinds, evaluation.styles, full=full)
+    return told | {"right": np.packbits(right).tobytes().hex()}
+
+
+def answered(entry: Mapping[str, Any], questions: int) -> Flags:
     """Return which questions were answered right, from the `summary` that holds them as bits."""
     packed = np.frombuffer(bytes.fromhex(entry["right"]), dtype=np.uint8)
     return np.unpackbits(packed)[:questions].astype(bool)
-
-
-def _balanced(evaluation: Evaluation, right: NDArray[np.bool_], among: NDArray[np.bool_]) -> float:
-    return float(np.mean([right[among & (evaluation.kinds == kind)].mean() for kind in range(len(KINDS))]))
 
 
 def cells(rules: str) -> list[tuple[str, int, float]]:
@@ -155,7 +145,7 @@ def key(rule: str, layer: int, budget: float) -> str:
     return f"{rule} | layer {layer} | {budget:.1%}"
 
 
-def main() -> None:
+def main(given: Sequence[str] | None = None) -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", choices=list(ARCHITECTURES))
@@ -164,22 +154,24 @@ def main() -> None:
     parser.add_argument("--per-kind", type=int, default=125, help="questions a kind and style of scene (18 of them)")
     parser.add_argument("--rules", choices=("none", "quick", "main", "all"), default="all")
     parser.add_argument("--output", type=Path)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
     output = arguments.output or RESULTS / f"accuracy_{arguments.model}.json"
     miniature = load_miniature(arguments.model, arguments.folder)
     examples = draw_examples(miniature.architecture, split=arguments.split, per_kind=arguments.per_kind, seed=1)
     evaluation = Evaluation(miniature, examples)
     conditions = {"model": arguments.model, "split": arguments.split, "questions": len(examples), "dtype": "float32"}
+    conditions |= trained(Path(miniature.model.name_or_path))
     size = f"--per-kind {arguments.per_kind} --rules {arguments.rules}"
-    command = f"python benchmarks/bench_accuracy.py {arguments.model} {size}"
-    now = header(command, **conditions)
+    place = f" --folder {arguments.folder.name}" if arguments.folder else ""
+    now = header(f"python benchmarks/bench_accuracy.py {arguments.model}{place} {size}", **conditions)
     result = read(output) or {"header": now, "cells": {}}
     if any(result["header"][name] != value for name, value in conditions.items()):
         parser.error(f"--output {output} holds another measurement: {result['header']}")
-    if now["commit"] != result["header"]["commit"]:
-        result["header"].setdefault("resumed", []).append({name: now[name] for name in ("commit", "date", "command")})
     measured: dict[str, Any] = result["cells"]
-    measure: dict[str, Callable[[], NDArray[np.bool_]]] = {
+    for name, entry in measured.items():
+        full = None if name == "full" else answered(measured["full"], len(examples))
+        measured[name] = summary(evaluation, answered(entry, len(examples)), full)
+    measure: dict[str, Callable[[], Flags]] = {
         "full": lambda: evaluation.right(lambda _asked: nullcontext()),
         "no picture": evaluation.without_picture,
         **{
@@ -188,11 +180,13 @@ def main() -> None:
         },
         **{key(*cell): partial(evaluation.pruned, *cell) for cell in cells(arguments.rules)},
     }
-    for name in track(measure, description=arguments.model):
-        if name not in measured:
-            full = answered(measured["full"], len(examples)) if "full" in measured else None
-            measured[name] = summary(evaluation, measure[name](), full)
-            write_to(output, result)
+    missing = [name for name in measure if name not in measured]
+    if missing and now["commit"] != result["header"]["commit"]:
+        result["header"].setdefault("resumed", []).append({name: now[name] for name in ("commit", "date", "command")})
+    for name in track(missing, description=arguments.model):
+        full = answered(measured["full"], len(examples)) if name != "full" else None
+        measured[name] = summary(evaluation, measure[name](), full)
+        write_to(output, result)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
@@ -83,6 +84,32 @@ def test_every_rule_keeps_the_budget(evaluation: Any) -> None:
             few._answers(inputs)
         kept = session.records[-1].kept
         assert {len(set(row.tolist())) for row in kept} == {len(kept[0])}, name
+
+
+def test_a_stopped_run_goes_on_with_the_same_weights_only(tmp_path: Path) -> None:
+    """A lost cell is measured again, figures follow from the bits, and another model's file is refused."""
+    bench, folder, output = import_module("bench_accuracy"), tmp_path / "weights", tmp_path / "made.json"
+    miniature = random_miniature("qwen2.5-vl")
+    miniature.tokenizer.save_pretrained(folder)
+    miniature.model.save_pretrained(folder)
+    command = ["qwen2.5-vl", "--folder", str(folder), "--per-kind", "2", "--rules", "none", "--output", str(output)]
+    bench.main(command)
+    made = json.loads(output.read_text())
+    spoilt = json.loads(output.read_text())
+    spoilt["header"]["commit"] = "another"
+    spoilt["cells"]["full"]["mean"] = -1.0
+    del spoilt["cells"]["no visual token | layer 2"]
+    output.write_text(json.dumps(spoilt))
+
+    bench.main(command)
+
+    again = json.loads(output.read_text())
+    assert again["cells"] == made["cells"]
+    assert [entry["commit"] for entry in again["header"]["resumed"]] == [made["header"]["commit"]]
+    miniature.model.lm_head.weight.data.neg_()
+    miniature.model.save_pretrained(folder)
+    with pytest.raises(SystemExit):
+        bench.main(command)
 
 
 def result(**answers: list[bool]) -> dict[str, Any]:

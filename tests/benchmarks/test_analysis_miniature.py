@@ -75,22 +75,22 @@ def flags(text: str) -> NDArray[np.bool_]:
 
 def test_the_relative_average_is_the_mean_over_kinds_of_accuracy_over_that_without_pruning() -> None:
     """By hand: kind a keeps 1 of 2 right answers, kind b gains one on 3, of four questions each."""
-    layers = import_module("analysis_layers")
+    answers = import_module("answers")
     kinds = np.array(list("abababab"))
     full, pruned = flags("rrwrrrww"), flags("rrwrwrwr")
     assert full[kinds == "a"].sum() == 2
     assert full[kinds == "b"].sum() == 3
-    mean, _ = layers.relative_average(pruned, full, kinds)
+    mean, _ = answers.relative_average(pruned, full, kinds)
     assert mean == pytest.approx((1 / 2 + 4 / 3) / 2)
-    accuracy, _ = layers.mean_accuracy(pruned, kinds)
+    accuracy, _ = answers.mean_accuracy(pruned, kinds)
     assert accuracy == pytest.approx((1 / 4 + 4 / 4) / 2)
 
 
 def test_what_was_never_right_has_no_relative_average() -> None:
     """A kind without a right answer leaves nothing to divide by."""
-    layers = import_module("analysis_layers")
+    answers = import_module("answers")
     kinds = np.array(list("aabb"))
-    assert layers.relative_average(flags("rrrr"), flags("rrww"), kinds) is None
+    assert answers.relative_average(flags("rrrr"), flags("rrww"), kinds) is None
 
 
 def test_accuracies_are_told_by_kind_style_layer_and_budget() -> None:
@@ -134,7 +134,7 @@ def test_accuracies_are_told_by_kind_style_layer_and_budget() -> None:
 @pytest.mark.parametrize("estimator", ["relative_average", "mean_accuracy"])
 def test_standard_errors_are_the_spread_of_repeated_experiments(estimator: str) -> None:
     """Two thousand experiments with answers that hang together; the errors told agree with the spread seen."""
-    layers = import_module("analysis_layers")
+    answers = import_module("answers")
     rng = np.random.default_rng(0)
     kinds = np.array(["a"] * 150 + ["b"] * 90)
     chance = np.where(kinds == "a", 0.9, 0.7)
@@ -143,7 +143,7 @@ def test_standard_errors_are_the_spread_of_repeated_experiments(estimator: str) 
         full = rng.random(len(kinds)) < chance
         pruned = np.where(rng.random(len(kinds)) < 0.8, full, rng.random(len(kinds)) < 0.4)
         given = (pruned, full, kinds) if estimator == "relative_average" else (pruned, kinds)
-        estimate, error = getattr(layers, estimator)(*given)
+        estimate, error = getattr(answers, estimator)(*given)
         estimates.append(estimate)
         errors.append(error)
     assert np.mean(errors) == pytest.approx(np.std(estimates), rel=0.06)
