@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from _harness import RESULTS, read
-from accuracy_rules import ABLATIONS, MAIN
+from accuracy_rules import ABLATIONS, MAIN, PAPER, PRESET
 from bench_accuracy import ABLATION_BUDGETS, ABLATION_LAYERS, BUDGETS, LAYERS, answered, key
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -19,12 +19,14 @@ from numpy.typing import NDArray
 
 from iwp_miniature import ARCHITECTURES, KINDS
 
-PAPER = "IWP (the paper's default)"
 RANDOM = "random (three seeds)"
 SEEDS = tuple(name for name in MAIN if name.startswith("random"))
 UPPER_BOUND = "tokens of the digits asked for"
 SHOWN = [*(name for name in MAIN if name not in (*SEEDS, UPPER_BOUND)), RANDOM]
 COLUMNS = [(layer, budget) for layer in ABLATION_LAYERS for budget in ABLATION_BUDGETS]
+
+CLAIMS = [(PRESET, PAPER), (PRESET, "DivPrune"), (PAPER, RANDOM), (PAPER, "magnitude only")]
+"""Pairs of rules that the README compares."""
 
 Cells = Mapping[str, Mapping[str, Any]]
 
@@ -90,6 +92,25 @@ def kinds_table(result: Mapping[str, Any], rules: Sequence[str], layer: int, bud
         relative = np.mean([cell.get("relative_average", 100.0) for cell in cells])
         lines.append(f"| {rule or 'no pruning'} | " + " | ".join(shares) + f" | {relative:.1f} |")
     return "\n".join(lines)
+
+
+def seeds_table(runs: Sequence[Mapping[str, Any]]) -> str:
+    """Return a Markdown table of what is claimed: how much better rules are than others, one entry a training run."""
+    lines = ["| points better | " + " | ".join(f"layer {layer}, {budget:.1%}" for layer, budget in COLUMNS) + " |"]
+    lines.append("|---" * (1 + len(COLUMNS)) + "|")
+    for rule, other in CLAIMS:
+        entries = []
+        for layer, budget in COLUMNS:
+            gaps = [difference(run, rule, other, layer, budget) for run in runs]
+            entries.append(", ".join(f"{gap:+.1f}" for gap, _ in gaps) + f" (± {max(error for _, error in gaps):.1f})")
+        lines.append(f"| {rule} over {other} | " + " | ".join(entries) + " |")
+    return "\n".join(lines)
+
+
+def training_runs(name: str, folder: Path = RESULTS) -> list[Mapping[str, Any]]:
+    """Return what was measured on each training run of a miniature, in the order of their seeds."""
+    found = [read(path) for path in folder.glob(f"accuracy_{name}*.json")]
+    return sorted(filter(None, found), key=lambda result: int(result["header"]["training_seed"]))
 
 
 def panel(axes: Axes, result: Mapping[str, Any], lines: Mapping[float, tuple[int, float]]) -> None:
@@ -158,6 +179,12 @@ def main() -> None:
         print(table(result, [*SHOWN, UPPER_BOUND]))
         print("\n### ablations\n")
         print(table(result, [PAPER, *ABLATIONS]))
+        runs = training_runs(name)
+        whole = ", ".join(f"{run['cells']['full']['mean']:.1f}" for run in runs)
+        print(
+            f"\n### training runs, seeds {[run['header']['training_seed'] for run in runs]}: {whole} with all tokens\n"
+        )
+        print(seeds_table(runs))
         for layer in ABLATION_LAYERS:
             print(f"\n### by kind of question, layer {layer}, {ABLATION_BUDGETS[-1]:.1%}\n")
             print(kinds_table(result, [*SHOWN, UPPER_BOUND], layer, ABLATION_BUDGETS[-1]))

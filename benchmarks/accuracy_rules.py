@@ -18,7 +18,9 @@ from iwp_transformers import LayerView
 from iwp_transformers.geometry import Region
 from iwp_transformers.presets import PER_QUERY
 
-__all__ = ["ABLATIONS", "MAIN", "RULES", "Asked", "options"]
+__all__ = ["ABLATIONS", "MAIN", "PAPER", "PRESET", "RULES", "Asked", "options"]
+
+PAPER, PRESET = "IWP (the paper's default)", "per-query preset (ours)"
 
 
 @dataclass(frozen=True)
@@ -181,8 +183,8 @@ def _overlap(region: Region, top: float, left: float, height: float, width: floa
 
 
 MAIN: dict[str, Rule] = {
-    "IWP (the paper's default)": _fixed(),
-    "per-query preset (ours)": _fixed(**PER_QUERY),
+    PAPER: _fixed(),
+    PRESET: _fixed(**PER_QUERY),
     "magnitude only": _fixed(strategy=TopK()),
     "duplication only": _fixed(strategy=PCMMR(temper=0.0)),
     "random, seed 0": _random(0),

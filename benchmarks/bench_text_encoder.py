@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from _harness import header, write
+from accuracy_rules import PAPER, PRESET
 from greedy_rivals import div_prune
 from numpy.typing import NDArray
 from rich.progress import track
@@ -33,7 +34,6 @@ from iwp_core.presets import PER_QUERY
 ASKING, LENGTH, PASSAGES = 32, 256, 96
 LAYERS = (1, 2, 3)
 BUDGETS = (0.353, 0.222, 0.111)
-PAPER, PRESET = "IWP (the paper's default)", "per-query preset (ours)"
 
 
 @dataclass(frozen=True)
