@@ -18,7 +18,7 @@ from iwp_transformers import LayerView
 from iwp_transformers.geometry import Region
 from iwp_transformers.presets import PER_QUERY
 
-__all__ = ["ABLATIONS", "MAIN", "PAPER", "PRESET", "RULES", "Asked", "options"]
+__all__ = ["ABLATIONS", "CLAIMED", "MAIN", "PAPER", "PRESET", "RULES", "Asked", "options"]
 
 PAPER, PRESET = "IWP (the paper's default)", "per-query preset (ours)"
 
@@ -198,6 +198,9 @@ MAIN: dict[str, Rule] = {
     "tokens of the digits asked for": _asked_for,
 }
 """Measured at every layer and budget."""
+
+CLAIMED = [PAPER, PRESET, "DivPrune", "magnitude only", *(name for name in MAIN if name.startswith("random"))]
+"""Those of which the README claims something, measured on every training run."""
 
 ABLATIONS: dict[str, Rule] = {
     **{

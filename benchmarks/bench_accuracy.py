@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from hashlib import sha256
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from _harness import RESULTS, header, read, write_to
-from accuracy_rules import ABLATIONS, MAIN, Asked, options
+from accuracy_rules import ABLATIONS, CLAIMED, MAIN, Asked, options
 from answers import Flags, accuracies
 from rich.progress import track
 from torch import Tensor
@@ -131,13 +131,17 @@ def answered(entry: Mapping[str, Any], questions: int) -> Flags:
     return np.unpackbits(packed)[:questions].astype(bool)
 
 
-def cells(rules: str) -> list[tuple[str, int, float]]:
-    """Return what is measured: the main rules everywhere, the ablations where they tell most."""
-    main = list(product(MAIN, LAYERS, BUDGETS))
-    ablations = list(product(ABLATIONS, ABLATION_LAYERS, ABLATION_BUDGETS))
-    quick = [cell for cell in main if cell[1] in ABLATION_LAYERS and cell[2] in ABLATION_BUDGETS]
-    rest = [cell for cell in main if cell not in quick]
-    return {"none": [], "quick": quick, "main": quick + rest, "all": quick + ablations + rest}[rules]
+Cell = tuple[str, int, float]
+SETS: dict[str, list[Cell]] = {
+    "none": [],
+    "claims": [*product(CLAIMED, ABLATION_LAYERS, ABLATION_BUDGETS)],
+    "quick": [*product(MAIN, ABLATION_LAYERS, ABLATION_BUDGETS)],
+    "budgets": [*product(MAIN, ABLATION_LAYERS, BUDGETS)],
+    "ablations": [*product(ABLATIONS, ABLATION_LAYERS, ABLATION_BUDGETS)],
+    "main": [*product(MAIN, LAYERS, BUDGETS)],
+}
+SETS["all"] = list(dict.fromkeys(chain.from_iterable(SETS.values())))
+"""What may be asked for, each a list of rules with layer and budget; all of them in the order of what tells most."""
 
 
 def key(rule: str, layer: int, budget: float) -> str:
@@ -152,7 +156,7 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--folder", type=Path, help="weights to measure; default: those that are shipped")
     parser.add_argument("--split", choices=("validation", "test"), default="test")
     parser.add_argument("--per-kind", type=int, default=125, help="questions a kind and style of scene (18 of them)")
-    parser.add_argument("--rules", choices=("none", "quick", "main", "all"), default="all")
+    parser.add_argument("--rules", choices=list(SETS), default="all")
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args(given)
     output = arguments.output or RESULTS / f"accuracy_{arguments.model}.json"
@@ -178,7 +182,7 @@ def main(given: Sequence[str] | None = None) -> None:
             f"no visual token | layer {layer}": partial(evaluation.without_visual_tokens, layer)
             for layer in (1, 2, 3, 4)
         },
-        **{key(*cell): partial(evaluation.pruned, *cell) for cell in cells(arguments.rules)},
+        **{key(*cell): partial(evaluation.pruned, *cell) for cell in SETS[arguments.rules]},
     }
     missing = [name for name in measure if name not in measured]
     if missing and now["commit"] != result["header"]["commit"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from contextlib import nullcontext
 from importlib import import_module
@@ -152,6 +153,23 @@ def test_the_random_row_is_the_mean_of_its_seeds() -> None:
     assert lines[3].split("|")[3].strip() == f"{100 / 3:.1f} ({gap:+.1f} ± {error:.1f})"
     assert gap == pytest.approx(-200 / 3)
     assert error == pytest.approx(100 / 3)  # differences -1/3 and -1: deviation sqrt(2)/3, over the root of 2
+
+
+def test_every_training_run_has_its_entry(tmp_path: Path) -> None:
+    """Runs come in the order of their seeds; the error told is the largest of theirs."""
+    report = import_module("accuracy_report")
+    names = {*itertools.chain.from_iterable(report.CLAIMS), *report.SEEDS}
+    for seed, won in ((2, False), (0, True), (10, True)):
+        answers = {name: [name == report.PRESET and won, True] * 2 for name in names}
+        made = result(**answers)
+        made["header"]["training_seed"] = seed
+        (tmp_path / f"accuracy_qwen2.5-vl_seed{seed}.json").write_text(json.dumps(made))
+
+    runs = report.training_runs("qwen2.5-vl", tmp_path)
+
+    assert [run["header"]["training_seed"] for run in runs] == [0, 2, 10]
+    line = report.seeds_table(runs).splitlines()[2]
+    assert line.split("|")[3].strip() == "+50.0, +0.0, +50.0 (± 28.9)"  # of 1, 0, 1, 0: sqrt(1/3) over the root of 4
 
 
 def test_rows_that_were_not_measured_stay_empty() -> None:
