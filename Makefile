@@ -28,7 +28,7 @@ $(VENV)-oldest/ready: pyproject.toml constraints-oldest.txt
 
 demo: $(VENV)/ready  ## ask a trained miniature with all visual tokens and with few (outputs/demo.png)
 	mkdir -p outputs
-	$(BIN)/iwp demo --seed 8 --output outputs/demo.png
+	$(BIN)/iwp demo --seed 14 --output outputs/demo.png
 
 test: $(VENV)/ready  ## run all tests
 	$(BIN)/python -m pytest --numprocesses auto
