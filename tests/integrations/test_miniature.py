@@ -28,6 +28,8 @@ needs_torchvision = pytest.mark.skipif(
     importlib.util.find_spec("torchvision") is None, reason="the processors need torchvision"
 )
 PER_KIND = 20
+LEAST = {"llava-onevision": 0.88, "qwen2.5-vl": 0.90}
+"""What each must reach on these questions; some points below what they do, for other machines and versions."""
 
 load_miniature = cache(load)
 
@@ -71,7 +73,7 @@ def test_most_answers_are_right_and_dropping_tokens_at_random_costs_answers(name
     ):
         lottery = accuracy(asked, answers(miniature, asked))
 
-    assert full > 0.8
+    assert full > LEAST[name]
     assert lottery < full - 0.15
 
 
@@ -82,7 +84,7 @@ def test_without_the_picture_the_answers_are_guesses(name: str) -> None:
 
     words = miniature.answer(miniature.encode_text([each.question.text for each in asked]))
 
-    assert accuracy(asked, words) < 0.25
+    assert accuracy(asked, words) < 0.22
 
 
 @every_miniature
@@ -96,7 +98,7 @@ def test_answers_are_not_read_before_layer_2(name: str) -> None:
         logits = oracle.true_logits(miniature.model, inputs, 2, visual)
         words += miniature.tokenizer.batch_decode(logits[:, -1].argmax(-1)[:, None])
 
-    assert accuracy(asked, words) < 0.25
+    assert accuracy(asked, words) < 0.22
 
 
 def test_pictures_of_different_sizes_give_qwen_different_numbers_of_tokens() -> None:
