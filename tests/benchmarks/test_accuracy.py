@@ -182,9 +182,11 @@ def test_rows_that_were_not_measured_stay_empty() -> None:
 
 
 @pytest.mark.parametrize("name", ["llava-onevision", "qwen2.5-vl"])
-def test_the_tables_of_the_readme_are_what_was_measured(name: str) -> None:
+def test_the_tables_of_the_readmes_are_what_was_measured(name: str) -> None:
     """Line by line."""
     report = import_module("accuracy_report")
     measured = report.read(report.RESULTS / f"accuracy_{name}.json")
 
     assert report.table(measured, [*report.SHOWN, report.UPPER_BOUND]) in (ROOT / "README.md").read_text("utf-8")
+    runs = report.seeds_table(report.training_runs(name))
+    assert runs in (ROOT / "benchmarks" / "README.md").read_text("utf-8")
