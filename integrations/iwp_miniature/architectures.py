@@ -196,8 +196,8 @@ class Qwen25VL(Architecture):
             "fullatt_block_indexes": [2],
             "initializer_range": 0.05,
         }
-        # A base at which neighbouring columns still differ, while the slowest channels hardly turn across a picture: as in
-        # a large model, products of queries and keys mean something without rotary embedding too.
+        # With this base neighbouring columns differ, while the slowest channels hardly turn across a picture: as in a
+        # large model, products of queries and keys mean something without rotary embedding too.
         rope = {"rope_type": "default", "rope_theta": 100.0, "mrope_section": [2, 4, 10]}
         config = Qwen2_5_VLConfig(
             text_config={**DECODER, "rope_parameters": rope},
