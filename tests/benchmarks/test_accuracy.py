@@ -190,3 +190,20 @@ def test_the_tables_of_the_readmes_are_what_was_measured(name: str) -> None:
     assert report.table(measured, [*report.SHOWN, report.UPPER_BOUND]) in (ROOT / "README.md").read_text("utf-8")
     runs = report.seeds_table(report.training_runs(name))
     assert runs in (ROOT / "benchmarks" / "README.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("name", ["llava-onevision", "qwen2.5-vl"])
+def test_the_weights_that_ship_are_those_that_were_measured(name: str) -> None:
+    """By their digest, and the model card tells the accuracy of the result file."""
+    bench, report = import_module("bench_accuracy"), import_module("accuracy_report")
+    folder = ROOT / "integrations" / "iwp_miniature" / "weights" / name
+    measured = report.read(report.RESULTS / f"accuracy_{name}.json")
+
+    about = bench.trained(folder)
+
+    assert {key: measured["header"][key] for key in about} == about
+    full = measured["cells"]["full"]
+    assert (
+        f"{full['mean']:.1f} % right (standard error {full['standard_error']:.1f})"
+        in (folder / "README.md").read_text()
+    )
