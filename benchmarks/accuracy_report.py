@@ -128,7 +128,7 @@ def panel(axes: Axes, result: Mapping[str, Any], lines: Mapping[float, tuple[int
             continue
         style: dict[str, Any] = {"color": f"C{index}", "linewidth": 2.6 if index < 2 else 1.3}  # noqa: PLR2004 - IWP
         if rule in (RANDOM, UPPER_BOUND):
-            style = {"color": "black" if rule == RANDOM else "grey", "linestyle": ":", "linewidth": 1.6}
+            style = {"color": "black", "linestyle": ":" if rule == RANDOM else "--", "linewidth": 1.6}
         axes.plot(*zip(*points, strict=True), marker="o", markersize=3.5, label=rule, **style)
     axes.axhline(100, color="lightgrey", linewidth=1, zorder=0)
     axes.grid(alpha=0.3)
