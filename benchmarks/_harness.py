@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
+PAPER, PRESET = "IWP (the paper's default)", "per-query preset (ours)"
+"""The names of our own rules in every result file."""
+
 PACKAGES = ("iwp", "torch", "numpy", "transformers", "triton", "cupy-cuda12x", "cupy-cuda13x", "array-api-compat")
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _harness import RESULTS, read
-from accuracy_rules import ABLATIONS, MAIN, PAPER, PRESET
+from _harness import PAPER, RESULTS, read
+from accuracy_rules import ABLATIONS, CLAIMS, MAIN, RANDOM, SEEDS, runs_of
 from bench_accuracy import ABLATION_BUDGETS, ABLATION_LAYERS, BUDGETS, LAYERS, answered, key
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -19,21 +19,11 @@ from numpy.typing import NDArray
 
 from iwp_miniature import ARCHITECTURES, KINDS
 
-RANDOM = "random (three seeds)"
-SEEDS = tuple(name for name in MAIN if name.startswith("random"))
 UPPER_BOUND = "tokens of the digits asked for"
 SHOWN = [*(name for name in MAIN if name not in (*SEEDS, UPPER_BOUND)), RANDOM]
 COLUMNS = [(layer, budget) for layer in ABLATION_LAYERS for budget in ABLATION_BUDGETS]
 
-CLAIMS = [(PRESET, PAPER), (PRESET, "DivPrune"), (PAPER, RANDOM), (PAPER, "magnitude only")]
-"""Pairs of rules whose difference is told for every training run."""
-
 Cells = Mapping[str, Mapping[str, Any]]
-
-
-def runs_of(rule: str) -> Sequence[str]:
-    """Return the measured rules that a row stands for."""
-    return SEEDS if rule == RANDOM else (rule,)
 
 
 def is_measured(cells: Cells, rule: str, layer: int, budget: float) -> bool:
@@ -61,10 +51,14 @@ def difference(result: Mapping[str, Any], rule: str, other: str, layer: int, bud
     return 100 * float(gap.mean()), 100 * float(gap.std(ddof=1) / math.sqrt(len(gap)))
 
 
+def _heading(*names: str) -> list[str]:
+    """Return the first two lines of a Markdown table."""
+    return ["| " + " | ".join(names) + " |", "|---" * len(names) + "|"]
+
+
 def table(result: Mapping[str, Any], rules: Sequence[str]) -> str:
     """Return a Markdown table: accuracy and, but for the paper's default, the paired difference to it."""
-    lines = ["| rule | " + " | ".join(f"layer {layer}, {budget:.1%}" for layer, budget in COLUMNS) + " |"]
-    lines.append("|---" * (1 + len(COLUMNS)) + "|")
+    lines = _heading("rule", *(f"layer {layer}, {budget:.1%}" for layer, budget in COLUMNS))
     for rule in rules:
         entries = []
         for layer, budget in COLUMNS:
@@ -82,7 +76,7 @@ def table(result: Mapping[str, Any], rules: Sequence[str]) -> str:
 
 def kinds_table(result: Mapping[str, Any], rules: Sequence[str], layer: int, budget: float) -> str:
     """Return a Markdown table of accuracy by kind of question at one layer and budget, and of the relative average."""
-    lines = ["| rule | " + " | ".join(KINDS) + " | relative average |", "|---" * (2 + len(KINDS)) + "|"]
+    lines = _heading("rule", *KINDS, "relative average")
     for rule in [None, *rules]:
         if rule is not None and not is_measured(result["cells"], rule, layer, budget):
             continue
@@ -96,8 +90,7 @@ def kinds_table(result: Mapping[str, Any], rules: Sequence[str], layer: int, bud
 
 def seeds_table(runs: Sequence[Mapping[str, Any]]) -> str:
     """Return a Markdown table of what is claimed: how much better rules are than others, one entry a training run."""
-    lines = ["| points better | " + " | ".join(f"layer {layer}, {budget:.1%}" for layer, budget in COLUMNS) + " |"]
-    lines.append("|---" * (1 + len(COLUMNS)) + "|")
+    lines = _heading("points better", *(f"layer {layer}, {budget:.1%}" for layer, budget in COLUMNS))
     for rule, other in CLAIMS:
         entries = []
         for layer, budget in COLUMNS:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from _harness import PAPER, PRESET
 from greedy_rivals import div_prune
 from torch import Tensor
 
@@ -18,9 +19,7 @@ from iwp_transformers import LayerView
 from iwp_transformers.geometry import Region
 from iwp_transformers.presets import PER_QUERY
 
-__all__ = ["ABLATIONS", "CLAIMED", "MAIN", "PAPER", "PRESET", "RULES", "Asked", "options"]
-
-PAPER, PRESET = "IWP (the paper's default)", "per-query preset (ours)"
+__all__ = ["ABLATIONS", "CLAIMED", "CLAIMS", "MAIN", "RANDOM", "RULES", "SEEDS", "Asked", "options", "runs_of"]
 
 
 @dataclass(frozen=True)
@@ -199,8 +198,20 @@ MAIN: dict[str, Rule] = {
 }
 """Measured at every layer and budget."""
 
-CLAIMED = [PAPER, PRESET, "DivPrune", "magnitude only", *(name for name in MAIN if name.startswith("random"))]
-"""Those of which the README claims something, measured on every training run."""
+RANDOM = "random (three seeds)"
+SEEDS = tuple(name for name in MAIN if name.startswith("random"))
+
+
+def runs_of(rule: str) -> Sequence[str]:
+    """Return the measured rules that a row of a table stands for."""
+    return SEEDS if rule == RANDOM else (rule,)
+
+
+CLAIMS = [(PRESET, PAPER), (PRESET, "DivPrune"), (PAPER, RANDOM), (PAPER, "magnitude only")]
+"""Pairs of rows whose difference is told for every training run ..."""
+
+CLAIMED = list(dict.fromkeys(run for claim in CLAIMS for rule in claim for run in runs_of(rule)))
+"""... and the rules that have to be measured on each for it."""
 
 ABLATIONS: dict[str, Rule] = {
     **{

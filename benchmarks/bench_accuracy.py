@@ -172,9 +172,13 @@ def main(given: Sequence[str] | None = None) -> None:
     if any(result["header"][name] != value for name, value in conditions.items()):
         parser.error(f"--output {output} holds another measurement: {result['header']}")
     measured: dict[str, Any] = result["cells"]
-    for name, entry in measured.items():
+
+    def enter(name: str, right: Flags) -> None:
         full = None if name == "full" else answered(measured["full"], len(examples))
-        measured[name] = summary(evaluation, answered(entry, len(examples)), full)
+        measured[name] = summary(evaluation, right, full)
+
+    for name, entry in measured.items():
+        enter(name, answered(entry, len(examples)))
     measure: dict[str, Callable[[], Flags]] = {
         "full": lambda: evaluation.right(lambda _asked: nullcontext()),
         "no picture": evaluation.without_picture,
@@ -188,8 +192,7 @@ def main(given: Sequence[str] | None = None) -> None:
     if missing and now["commit"] != result["header"]["commit"]:
         result["header"].setdefault("resumed", []).append({name: now[name] for name in ("commit", "date", "command")})
     for name in track(missing, description=arguments.model):
-        full = answered(measured["full"], len(examples)) if name != "full" else None
-        measured[name] = summary(evaluation, measure[name](), full)
+        enter(name, measure[name]())
         write_to(output, result)
 
 

@@ -20,8 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from _harness import header, write
-from accuracy_rules import PAPER, PRESET
+from _harness import PAPER, PRESET, header, write
 from greedy_rivals import div_prune
 from numpy.typing import NDArray
 from rich.progress import track
