@@ -138,6 +138,7 @@ SETS: dict[str, list[Cell]] = {
     "quick": [*product(MAIN, ABLATION_LAYERS, ABLATION_BUDGETS)],
     "budgets": [*product(MAIN, ABLATION_LAYERS, BUDGETS)],
     "ablations": [*product(ABLATIONS, ABLATION_LAYERS, ABLATION_BUDGETS)],
+    "layers": [*product(MAIN, LAYERS, ABLATION_BUDGETS)],
     "main": [*product(MAIN, LAYERS, BUDGETS)],
 }
 SETS["all"] = list(dict.fromkeys(chain.from_iterable(SETS.values())))
