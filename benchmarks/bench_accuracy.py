@@ -1,17 +1,20 @@
 """How many answers a trained miniature still gets right when visual tokens are dropped, rule by rule.
 
-Every rule runs through the public `prune_visual_tokens`, every answer through `generate`. Cells already in the result
-file are kept, so an interrupted run goes on. Run: ``python benchmarks/bench_accuracy.py llava-onevision``.
+Every rule runs through the public `prune_visual_tokens`, every answer through `generate`. What is the same for all
+rules is computed once: the tower, and the layers before the one that prunes. Cells already in the result file are kept,
+so an interrupted run goes on. Run: ``python benchmarks/bench_accuracy.py llava-onevision``.
 """
 
 import argparse
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
 from itertools import chain, product
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -30,47 +33,78 @@ ABLATION_LAYERS, ABLATION_BUDGETS = (2, 3), (0.222, 0.111)
 BATCH = 75
 
 
+@dataclass(frozen=True)
+class Batch:
+    """Some questions, encoded.
+
+    Parameters
+    ----------
+    asked : Asked
+        What a rule may know.
+    inputs : dict
+        What `generate` is called with, the tower's features in place of pixels.
+    outputs : list
+        What each of the first layers returns without pruning.
+    """
+
+    asked: Asked
+    inputs: dict[str, Any]
+    outputs: list[Any]
+
+
 class Evaluation:
     """The test questions, encoded once, and the answers of one miniature under any rule."""
 
     def __init__(self, miniature: Miniature, examples: Sequence[Example]) -> None:
         self.miniature, self.examples = miniature, examples
+        self.layers: Sequence[Any] = miniature.model.model.language_model.layers
         self.batches = []
         for batch in in_batches(examples, BATCH):
             inputs = miniature.encode([each.scene.image for each in batch], [each.question.text for each in batch])
             regions = family_of(miniature.model).regions(miniature.model.config, inputs, 0)
-            self.batches.append((Asked(batch, regions), with_features(miniature.model, inputs)))
+            inputs = with_features(miniature.model, inputs)
+            with recorded(self.layers[: max(LAYERS)]) as outputs:
+                self._answers(inputs)
+            self.batches.append(Batch(Asked(batch, regions), inputs, outputs))
         self.kinds = np.array([each.question.kind for each in examples])
         self.styles = np.array([each.scene.layout.style for each in examples])
 
-    def right(self, around: Any) -> Flags:
+    def right(self, around: Callable[[Batch], Any]) -> Flags:
         """Tell which questions are answered right; `around` gives a context for each batch."""
         words = []
-        for asked, inputs in self.batches:
-            with around(asked):
-                words += self._answers(inputs)
-        return np.array([word == each.question.answer for word, each in zip(words, self.examples, strict=True)])
+        for batch in self.batches:
+            with around(batch):
+                words += self._answers(batch.inputs)
+        return self._compared(words)
 
     def pruned(self, rule: str, layer: int, budget: float) -> Flags:
         """Tell which questions are answered right under a rule."""
-        return self.right(
-            lambda asked: prune_visual_tokens(self.miniature.model, budget=budget, layer=layer, **options(rule, asked))
-        )
+
+        @contextmanager
+        def around(batch: Batch) -> Iterator[None]:
+            chosen = options(rule, batch.asked)
+            with (
+                replayed(self.layers[:layer], batch.outputs),
+                prune_visual_tokens(self.miniature.model, budget=budget, layer=layer, **chosen),
+            ):
+                yield
+
+        return self.right(around)
 
     def without_picture(self) -> Flags:
         """Tell which questions are answered right from the text alone."""
         words = []
-        for asked, _ in self.batches:
-            words += self._answers(self.miniature.encode_text([each.question.text for each in asked.examples]))
-        return np.array([word == each.question.answer for word, each in zip(words, self.examples, strict=True)])
+        for batch in self.batches:
+            words += self._answers(self.miniature.encode_text([each.question.text for each in batch.asked.examples]))
+        return self._compared(words)
 
     def without_visual_tokens(self, layer: int) -> Flags:
         """Tell which questions are answered right if layers from `layer` on see no visual token at all."""
-        return self.right(lambda asked: hidden_from(self.miniature.model, self._visual(asked), layer))
+        token = self.miniature.model.config.image_token_id
+        return self.right(lambda batch: hidden_from(self.layers[layer:], batch.inputs["input_ids"] == token))
 
-    def _visual(self, asked: Asked) -> Tensor:
-        index = next(i for i, (each, _) in enumerate(self.batches) if each is asked)
-        return self.batches[index][1]["input_ids"] == self.miniature.model.config.image_token_id
+    def _compared(self, words: Sequence[str]) -> Flags:
+        return np.array([word == each.question.answer for word, each in zip(words, self.examples, strict=True)])
 
     def _answers(self, inputs: Mapping[str, Any]) -> list[str]:
         with torch.no_grad():
@@ -89,8 +123,29 @@ def with_features(model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def hidden_from(model: Any, visual: Tensor, layer: int) -> Iterator[None]:
-    """Forbid layers from `layer` on to attend to visual tokens, in a prefill of full length."""
+def recorded(layers: Sequence[Any]) -> Iterator[list[Any]]:
+    """Collect what each of the first layers returns, in one forward."""
+    outputs: list[Any] = []
+    handles = [layer.register_forward_hook(lambda _layer, _args, output: outputs.append(output)) for layer in layers]
+    try:
+        yield outputs
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def replayed(layers: Sequence[Any], outputs: Sequence[Any]) -> Iterator[None]:
+    """Let the first layers return what they did before, their hooks being called; for answers of one forward."""
+    with ExitStack() as patches:
+        for layer, output in zip(layers, outputs, strict=False):
+            patches.enter_context(patch.object(layer, "forward", lambda *_args, output=output, **_kwargs: output))
+        yield
+
+
+@contextmanager
+def hidden_from(layers: Sequence[Any], visual: Tensor) -> Iterator[None]:
+    """Forbid layers to attend to visual tokens, in a prefill of full length."""
 
     def hide(_module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         length = visual.shape[1]
@@ -103,7 +158,6 @@ def hidden_from(model: Any, visual: Tensor, layer: int) -> Iterator[None]:
         bias = torch.zeros(allowed.shape).masked_fill(~allowed, torch.finfo(args[0].dtype).min)
         return args, kwargs | {"attention_mask": bias.to(args[0].dtype)}
 
-    layers = model.model.language_model.layers[layer:]
     handles = [each.register_forward_pre_hook(hide, with_kwargs=True) for each in layers]
     try:
         yield
@@ -181,7 +235,7 @@ def main(given: Sequence[str] | None = None) -> None:
     for name, entry in measured.items():
         enter(name, answered(entry, len(examples)))
     measure: dict[str, Callable[[], Flags]] = {
-        "full": lambda: evaluation.right(lambda _asked: nullcontext()),
+        "full": lambda: evaluation.right(lambda _batch: nullcontext()),
         "no picture": evaluation.without_picture,
         **{
             f"no visual token | layer {layer}": partial(evaluation.without_visual_tokens, layer)

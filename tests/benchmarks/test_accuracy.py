@@ -43,20 +43,22 @@ def alone(evaluation: Any, index: int) -> dict[str, torch.Tensor]:
     return encoded
 
 
-def test_a_rule_answers_as_the_model_does_pruned_one_question_at_a_time(evaluation: Any) -> None:
-    """Batches, precomputed features and the order of answers change nothing."""
-    model = evaluation.miniature.model
+@pytest.mark.parametrize(("rule", "layer"), [("IWP (the paper's default)", 1), ("FastV", 2)])
+def test_a_rule_answers_as_the_model_does_pruned_one_question_at_a_time(evaluation: Any, rule: str, layer: int) -> None:
+    """Batches, features and first layers computed before, and the order of answers change nothing."""
+    model, rules = evaluation.miniature.model, import_module("accuracy_rules")
+    options = rules.options(rule, rules.Asked([], []))
     words = []
     for index in range(len(evaluation.examples)):
-        with prune_visual_tokens(model, budget=0.222, layer=1):
+        with prune_visual_tokens(model, budget=0.222, layer=layer, **options):
             words += evaluation.miniature.answer(alone(evaluation, index))
 
-    assert evaluation.pruned("IWP (the paper's default)", 1, 0.222).tolist() == said(evaluation, words)
+    assert evaluation.pruned(rule, layer, 0.222).tolist() == said(evaluation, words)
 
 
 def test_all_tokens_answer_as_no_rule(evaluation: Any) -> None:
     """A budget of everything is the model itself, for rules of this library and for rivals."""
-    full = evaluation.right(lambda _asked: nullcontext()).tolist()
+    full = evaluation.right(lambda _batch: nullcontext()).tolist()
 
     for rule in ("IWP (the paper's default)", "FastV, window", "pooling", "DivPrune", "tokens of the digits asked for"):
         assert evaluation.pruned(rule, 2, 1.0).tolist() == full
@@ -79,10 +81,11 @@ def test_every_rule_keeps_the_budget(evaluation: Any) -> None:
     """Each rule of the tables runs and keeps distinct tokens, as many as asked for."""
     rules = import_module("accuracy_rules")
     few = import_module("bench_accuracy").Evaluation(evaluation.miniature, evaluation.examples[:2])
-    asked, inputs = few.batches[0]
+    (batch,) = few.batches
     for name in rules.RULES:
-        with prune_visual_tokens(few.miniature.model, budget=0.111, layer=2, **rules.options(name, asked)) as session:
-            few._answers(inputs)
+        options = rules.options(name, batch.asked)
+        with prune_visual_tokens(few.miniature.model, budget=0.111, layer=2, **options) as session:
+            few._answers(batch.inputs)
         kept = session.records[-1].kept
         assert {len(set(row.tolist())) for row in kept} == {len(kept[0])}, name
 
