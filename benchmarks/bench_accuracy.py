@@ -8,7 +8,7 @@ so an interrupted run goes on. Run: ``python benchmarks/bench_accuracy.py llava-
 import argparse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
 from itertools import chain, product
@@ -43,13 +43,13 @@ class Batch:
         What a rule may know.
     inputs : dict
         What `generate` is called with, the tower's features in place of pixels.
-    outputs : list
-        What each of the first layers returns without pruning.
+    outputs : dict
+        What a layer that stands before the one that prunes has returned, by its index.
     """
 
     asked: Asked
     inputs: dict[str, Any]
-    outputs: list[Any]
+    outputs: dict[int, Any] = field(default_factory=dict)
 
 
 class Evaluation:
@@ -62,10 +62,7 @@ class Evaluation:
         for batch in in_batches(examples, BATCH):
             inputs = miniature.encode([each.scene.image for each in batch], [each.question.text for each in batch])
             regions = family_of(miniature.model).regions(miniature.model.config, inputs, 0)
-            inputs = with_features(miniature.model, inputs)
-            with recorded(self.layers[: max(LAYERS)]) as outputs:
-                self._answers(inputs)
-            self.batches.append(Batch(Asked(batch, regions), inputs, outputs))
+            self.batches.append(Batch(Asked(batch, regions), with_features(miniature.model, inputs)))
         self.kinds = np.array([each.question.kind for each in examples])
         self.styles = np.array([each.scene.layout.style for each in examples])
 
@@ -84,7 +81,7 @@ class Evaluation:
         def around(batch: Batch) -> Iterator[None]:
             chosen = options(rule, batch.asked)
             with (
-                replayed(self.layers[:layer], batch.outputs),
+                remembered(self.layers[:layer], batch.outputs),
                 prune_visual_tokens(self.miniature.model, budget=budget, layer=layer, **chosen),
             ):
                 yield
@@ -123,23 +120,17 @@ def with_features(model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def recorded(layers: Sequence[Any]) -> Iterator[list[Any]]:
-    """Collect what each of the first layers returns, in one forward."""
-    outputs: list[Any] = []
-    handles = [layer.register_forward_hook(lambda _layer, _args, output: outputs.append(output)) for layer in layers]
-    try:
-        yield outputs
-    finally:
-        for handle in handles:
-            handle.remove()
+def remembered(layers: Sequence[Any], outputs: dict[int, Any]) -> Iterator[None]:
+    """Let the first layers run once and then return the same, with their hooks called; for answers of one forward."""
 
+    def forward(index: int, run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if index not in outputs:
+            outputs[index] = run(*args, **kwargs)
+        return outputs[index]
 
-@contextmanager
-def replayed(layers: Sequence[Any], outputs: Sequence[Any]) -> Iterator[None]:
-    """Let the first layers return what they did before, their hooks being called; for answers of one forward."""
     with ExitStack() as patches:
-        for layer, output in zip(layers, outputs, strict=False):
-            patches.enter_context(patch.object(layer, "forward", lambda *_args, output=output, **_kwargs: output))
+        for index, layer in enumerate(layers):
+            patches.enter_context(patch.object(layer, "forward", partial(forward, index, layer.forward)))
         yield
 
 
@@ -158,12 +149,10 @@ def hidden_from(layers: Sequence[Any], visual: Tensor) -> Iterator[None]:
         bias = torch.zeros(allowed.shape).masked_fill(~allowed, torch.finfo(args[0].dtype).min)
         return args, kwargs | {"attention_mask": bias.to(args[0].dtype)}
 
-    handles = [each.register_forward_pre_hook(hide, with_kwargs=True) for each in layers]
-    try:
+    with ExitStack() as hooks:
+        for layer in layers:
+            hooks.enter_context(layer.register_forward_pre_hook(hide, with_kwargs=True))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def trained(folder: Path) -> dict[str, Any]:
