@@ -8,10 +8,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from iwp_transformers.capture import LayerView, TokenView
+    from iwp_transformers.view import LayerView, TokenView
     from iwp_transformers.families import family_of, supported_models
     from iwp_transformers.picture import kept_tokens_figure
-    from iwp_transformers.record import PrefillSummary, PruningRecord
+    from iwp_transformers.record import PrefillSummary, PruningRecord, StageRecord
     from iwp_transformers.session import PruningSession, prune_visual_tokens
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "PrefillSummary",
     "PruningRecord",
     "PruningSession",
+    "StageRecord",
     "TokenView",
     "family_of",
     "kept_tokens_figure",
@@ -28,13 +29,14 @@ __all__ = [
 
 # Imported when first asked for, so that the command line can say which package is missing instead of failing on it.
 _HOMES = {
-    "LayerView": "capture",
-    "TokenView": "capture",
+    "LayerView": "view",
+    "TokenView": "view",
     "family_of": "families",
     "kept_tokens_figure": "picture",
     "supported_models": "families",
     "PrefillSummary": "record",
     "PruningRecord": "record",
+    "StageRecord": "record",
     "PruningSession": "session",
     "prune_visual_tokens": "session",
 }
@@ -45,3 +47,7 @@ def __getattr__(name: str) -> Any:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

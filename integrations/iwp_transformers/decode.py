@@ -1,58 +1,102 @@
-"""A step on a cache that an earlier prefill pruned."""
+"""Steps on a pruned cache: each layer's own mask, with the columns that the layer still has. Traceable by torch.compile."""
 
-from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import Cache
+from transformers import Cache, PreTrainedConfig
 from transformers.utils.generic import ModelOutput
 
-from iwp_transformers.masks import causal_mask
-from iwp_transformers.plan import CacheMemory, Entrance, PruningPlan
-from iwp_transformers.remove import restore_attentions
+from iwp_transformers.pruned_cache import pruned_layer
+from iwp_transformers.rows import restored_attention
+from iwp_transformers.versions import causal_mask
 
-__all__ = ["Decode"]
+__all__ = ["check_step", "restore_attentions", "step_mask"]
 
 
-class Decode:
-    """One forward on a cache that an earlier prefill pruned.
+def check_step(cache: Cache | None, samples: int) -> None:
+    """Raise unless a step fits the cache that it goes on with.
 
     Parameters
     ----------
-    plan : PruningPlan
-        What was done.
-    memory : CacheMemory
-        What is known of the cache before this step.
-    real : torch.Tensor
-        Shape (B, Q), bool: which of the new tokens are no padding.
+    cache : transformers.Cache or None
+        The cache of the step.
+    samples : int
+        Samples of the step.
+
+    Raises
+    ------
+    NotImplementedError
+        If the cache was pruned with another number of samples.
+    """
+    if cache is None:
+        return
+    for index in range(len(cache.layers)):
+        part = pruned_layer(cache, index)
+        if part is not None and part.rows is not None:
+            if part.rows.index.shape[0] != samples:
+                msg = (
+                    f"the cache was pruned with {part.rows.index.shape[0]} samples and is used with {samples}: which"
+                    " tokens it lacks is known by sample; repeat or select samples by the methods of the cache"
+                )
+                raise NotImplementedError(msg)
+            return
+
+
+def step_mask(config: PreTrainedConfig, cache: Cache, index: int, hidden: Tensor, mask: Any, layers: int) -> Any:
+    """Return the mask of a layer in a step on a pruned cache.
+
+    Parameters
+    ----------
+    config : transformers.PreTrainedConfig
+        Configuration of the decoder.
     cache : transformers.Cache
         The cache.
+    index : int
+        Number of the layer.
+    hidden : torch.Tensor
+        Its inputs, shape (B, Q, E).
+    mask : object
+        The mask that it was given, which knows nothing of what was dropped.
+    layers : int
+        Number of layers.
     """
+    part = pruned_layer(cache, index)
+    if part is None or part.rows is None:
+        return mask
+    rows = part.rows
+    if part.fresh:
+        rows.forget_mask()
+    keys = part.get_mask_sizes(hidden.shape[1])[0]
+    build = partial(_built, config, cache, index, hidden)
+    short = rows.step_mask(mask, keys, build, shortened=part.shortened)
+    if index + 1 == layers:
+        rows.forget_mask()
+    return short
 
-    def __init__(self, plan: PruningPlan, memory: CacheMemory, real: Tensor, cache: Cache) -> None:
-        self._plan = plan
-        self._mask: object = None
-        self.memory = memory.extended(real)
-        self.cache = cache
 
-    def enter(self, index: int, hidden: Tensor, arguments: Mapping[str, Any]) -> Entrance:
-        """Prepare what layer `index` is about to get."""
-        plan = self._plan
-        if index < plan.layer:
-            return None
-        if index < plan.removal:
-            mask = causal_mask(plan.config, hidden, self.memory.visible, self.cache, index)
-            return hidden, {**arguments, "attention_mask": mask}
-        if index == plan.removal:
-            self._mask = causal_mask(plan.config, hidden, self.memory.columns >= 0, self.cache, index)
-        return hidden, {**arguments, "attention_mask": self._mask}
+def _built(config: PreTrainedConfig, cache: Cache, index: int, hidden: Tensor, visible: Tensor) -> object:
+    return causal_mask(config, hidden, visible, cache, index)
 
-    def finish(self, output: ModelOutput) -> ModelOutput:
-        """Put attention weights, if they were asked for, back at full length."""
-        if output.get("attentions"):
-            new = output["last_hidden_state"].shape[1]
-            columns = self.memory.columns
-            rows = torch.arange(new, device=columns.device).expand(columns.shape[0], -1)
-            output["attentions"] = restore_attentions(output["attentions"], self._plan.removal, rows, columns, new)
-        return output
+
+def restore_attentions(cache: Cache, output: ModelOutput) -> None:
+    """Put attention weights of a step, if they were asked for, back at full length.
+
+    Parameters
+    ----------
+    cache : transformers.Cache
+        The pruned cache.
+    output : ModelOutput
+        What the decoder returns; its attentions are replaced.
+    """
+    attentions = list(output["attentions"])
+    # The first layer always holds all tokens.
+    keys = attentions[0].shape[-1]
+    for index, weights in enumerate(attentions):
+        part = pruned_layer(cache, index)
+        if part is not None and part.rows is not None and part.shortened:
+            columns = part.rows.columns(weights.shape[-1])
+            rows = torch.arange(weights.shape[2], device=columns.device).expand(columns.shape[0], -1)
+            attentions[index] = restored_attention(weights, rows, columns, (weights.shape[2], keys))
+    output["attentions"] = tuple(attentions)

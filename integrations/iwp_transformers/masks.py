@@ -1,96 +1,178 @@
-"""Attention masks: read the padding out of whatever form it came in, and build those of the shortened layers."""
+"""Attention masks as pure functions: a layer's own mask loses rows and columns, and is never rebuilt.
+
+A mask has shape (B, K), for kernels that unpad; (B, heads, Q, K), where B and heads may be 1, with True or 0 for what may
+be attended to; or it is a `BlockMask` of flex attention.
+"""
+
+from collections.abc import Callable
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-from transformers import Cache, PreTrainedConfig
-from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, create_causal_mask
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
-__all__ = ["causal_mask", "unpadded"]
+from iwp_transformers.rows import KeptRows
 
-# Dimensions of a mask: (B, K), or (B, 1, Q, K).
-FLAT, SQUARE = 2, 4
+__all__ = ["hide_columns", "is_padding_free", "real_tokens", "take_columns", "take_rows_and_columns"]
+
+# Dimensions of a mask that tells padding alone, and of one that tells what each query may attend to.
+PADDING, SQUARE = 2, 4
 
 
-def unpadded(attention_mask: object, *, past: Tensor, length: int) -> Tensor:
-    """Return which of the newest tokens are no padding.
+def real_tokens(attention_mask: object, shape: tuple[int, int], device: torch.device) -> Tensor:
+    """Return which tokens of a prompt are no padding.
 
     Parameters
     ----------
-    attention_mask : torch.Tensor, mapping of str to torch.Tensor, or None
-        What the language model was given: a 2-D mask; the 4-D one, or those by layer type, that `generate` prepares
-        for static caches; or nothing, for no padding.
-    past : torch.Tensor
-        Shape (B, S), bool: which of the tokens seen before are no padding.
-    length : int
-        Number of new tokens Q.
+    attention_mask : torch.Tensor, BlockMask, mapping of str to these, or None
+        What the model or its decoder was given; None means that nothing is padding.
+    shape : tuple of int
+        Samples B and tokens T.
+    device : torch.device
+        Where the answer goes.
 
     Returns
     -------
     torch.Tensor
-        Shape (B, Q), bool, on the device of `past`.
+        Shape (B, T), bool.
 
     Raises
     ------
     NotImplementedError
-        If the mask forbids anything but padding and the future.
+        If padding cannot be read from the mask.
     """
-    mask = attention_mask["full_attention"] if isinstance(attention_mask, dict) else attention_mask
+    mask = next(iter(attention_mask.values())) if isinstance(attention_mask, dict) else attention_mask
     if mask is None:
-        return past.new_ones(past.shape[0], length)
-    if not isinstance(mask, Tensor) or mask.ndim not in (FLAT, SQUARE):
-        msg = f"`attention_mask` is a {type(mask).__name__}, pruning reads padding from tensors of 2 or 4 dimensions"
+        return torch.ones(shape, dtype=torch.bool, device=device)
+    batch, length = shape
+    tokens = torch.arange(length, device=device)
+    if isinstance(mask, BlockMask):
+        samples = torch.arange(batch, device=device)[:, None].expand(shape)
+        head = torch.zeros((), dtype=torch.int64, device=device)
+        allowed = mask.mask_mod(samples.flatten(), head, tokens.repeat(batch), tokens.repeat(batch))
+        return allowed.view(shape) if allowed.numel() > 1 else allowed.expand(shape)
+    if not isinstance(mask, Tensor) or mask.ndim not in (PADDING, SQUARE):
+        what = f"shape {tuple(mask.shape)}" if isinstance(mask, Tensor) else f"a {type(mask).__name__}"
+        msg = f"`attention_mask` has {what}, pruning reads padding from tensors of 2 or 4 dimensions"
         raise NotImplementedError(msg)
-    if mask.ndim == FLAT:
-        return mask[:, -length:].to(device=past.device, dtype=torch.bool)
-    seen = past.shape[1]
-    allowed = mask[..., : seen + length].to(past.device)
-    allowed = allowed if allowed.dtype == torch.bool else allowed == 0
-    # The newest token may look at all before it but padding, so the last row of the square is the padding.
-    real = allowed[:, 0, -1, seen:].expand(past.shape[0], -1)
-    causal = past.new_ones(length, seen + length).tril(seen)
-    if not bool((allowed == (causal & torch.cat((past, real), dim=1)[:, None, None, :])).all()):
-        msg = (
-            "`attention_mask` has 4 dimensions and forbids more than padding and the future: pruning rebuilds the"
-            " masks of the shortened layers from the padding alone; pass a 2-D mask"
-        )
-        raise NotImplementedError(msg)
-    return real
+    if mask.ndim == PADDING:
+        return mask[:, -length:].to(device=device, dtype=torch.bool).expand(shape)
+    # Whatever else a mask says, a token that is no padding may attend to itself.
+    own = mask[:, 0, tokens.to(mask.device), tokens.to(mask.device)]
+    return _allowed(own).to(device).expand(shape)
 
 
-def causal_mask(config: PreTrainedConfig, hidden: Tensor, visible: Tensor, cache: Cache | None, layer: int) -> object:
-    """Build the causal mask of layers that hold fewer tokens than the first.
+def is_padding_free(mask: Tensor) -> bool:
+    """Tell whether a mask of padding has none; waits for the device."""
+    return bool(mask.all())
+
+
+def take_rows_and_columns(mask: Any, rows: KeptRows, keys: int) -> Any:
+    """Return a layer's own mask of a prompt for the rows that stay, as queries and as keys.
 
     Parameters
     ----------
-    config : transformers.PreTrainedConfig
-        Configuration of the language model.
-    hidden : torch.Tensor
-        Inputs of the layer, shape (B, Q, E).
-    visible : torch.Tensor
-        Shape (B, K), bool: which of the layer's tokens, the newest included, may be attended to.
-    cache : transformers.Cache or None
-        The cache, whose layer `layer` tells how many tokens came before.
-    layer : int
-        Layer of the cache to size the mask on.
+    mask : torch.Tensor or BlockMask
+        The layer's mask for all T tokens; a static cache makes it wider than T.
+    rows : KeptRows
+        The rows that stay.
+    keys : int
+        Columns that the shortened layer's attention has: M, or the capacity of a static cache.
 
     Returns
     -------
-    object
-        What the attention implementation of `config` takes.
-
-    Raises
-    ------
-    NotImplementedError
-        If the attention implementation has no mask function: it would attend to padding.
+    torch.Tensor or BlockMask
+        The same kind of mask for M queries and `keys` columns. Rows that only fill up attend to themselves, so that
+        their softmax is finite, and nothing attends to them.
     """
-    implementation = config._attn_implementation
-    if implementation not in ALL_MASK_ATTENTION_FUNCTIONS:
-        msg = f"attention implementation {implementation!r} has no mask function in Transformers, pruning needs one"
-        raise NotImplementedError(msg)
-    return create_causal_mask(
-        config=config,
-        inputs_embeds=hidden,
-        attention_mask=visible.to(hidden.device),
-        past_key_values=cache,
-        layer_idx=layer,
-    )
+    if isinstance(mask, BlockMask):
+        return _taken_blocks(mask, rows, keys)
+    rows = rows.to(mask.device)
+    batch, length = rows.index.shape
+    if mask.ndim == PADDING:
+        return mask.expand(batch, -1).gather(1, rows.index) * rows.real
+    mask = mask.expand(batch, *mask.shape[1:])
+    lines = mask.gather(2, rows.index[:, None, :, None].expand(-1, mask.shape[1], -1, mask.shape[3]))
+    square = lines.gather(3, rows.index[:, None, None, :].expand(-1, mask.shape[1], length, -1))
+    if rows.filled:
+        square = _forbid(square, ~rows.real[:, None, None, :])
+        square = square.masked_fill(torch.diag_embed(~rows.real)[:, None], _permission(mask))
+    return F.pad(square, (0, keys - length), value=_refusal(mask))
+
+
+def take_columns(mask: Any, index: Tensor, live: Tensor) -> Any:
+    """Return a mask with other columns: column c is the old column `index[b, c]`, and forbidden where not `live`.
+
+    Parameters
+    ----------
+    mask : torch.Tensor or BlockMask
+        A full layer's mask.
+    index : torch.Tensor
+        Shape (B, C), int64.
+    live : torch.Tensor
+        Shape (B, C), bool.
+
+    Returns
+    -------
+    torch.Tensor or BlockMask
+        The mask with C columns.
+    """
+    if isinstance(mask, BlockMask):
+        own = mask.mask_mod
+        last = index.shape[1] - 1
+
+        def taken(sample: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+            column = key.clamp(max=last)
+            return own(sample, head, query, index[sample, column]) & live[sample, column] & (key <= last)
+
+        return _blocks(taken, index.shape[0], mask.seq_lengths[0], index.shape[1], index.device)
+    index, live = index.to(mask.device), live.to(mask.device)
+    if mask.ndim == PADDING:
+        return mask.expand(index.shape[0], -1).gather(1, index) * live
+    index, live = index[:, None, None, :], live[:, None, None, :]
+    mask = mask.expand(index.shape[0], *mask.shape[1:])
+    return _forbid(mask.gather(3, index.expand(*mask.shape[:3], -1)), ~live)
+
+
+def hide_columns(mask: Any, visible: Tensor) -> Any:
+    """Return a mask that forbids what is not `visible`, shape (B, C); columns from C on stay as they are."""
+    if isinstance(mask, BlockMask):
+        index = torch.arange(mask.seq_lengths[1], device=visible.device).expand(visible.shape[0], -1)
+        return take_columns(mask, index, F.pad(visible, (0, index.shape[1] - visible.shape[1]), value=True))
+    visible = F.pad(visible.to(mask.device), (0, max(mask.shape[-1] - visible.shape[1], 0)), value=True)
+    if mask.ndim == PADDING:
+        return mask * visible[:, : mask.shape[1]]
+    return _forbid(mask, ~visible[:, None, None, :])
+
+
+def _taken_blocks(mask: BlockMask, rows: KeptRows, keys: int) -> BlockMask:
+    own, index, real = mask.mask_mod, rows.index, rows.real
+    last = index.shape[1] - 1
+
+    def taken(sample: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        row, column = query.clamp(max=last), key.clamp(max=last)
+        allowed = own(sample, head, index[sample, row], index[sample, column]) & real[sample, column] & (key <= last)
+        return allowed | ((query == key) & ~real[sample, row])
+
+    return _blocks(taken, index.shape[0], index.shape[1], keys, index.device)
+
+
+def _blocks(allowed: Callable[..., Tensor], batch: int, queries: int, keys: int, device: torch.device) -> BlockMask:
+    return create_block_mask(allowed, batch, None, queries, keys, device=str(device))
+
+
+def _allowed(mask: Tensor) -> Tensor:
+    return mask if mask.dtype == torch.bool else mask == 0
+
+
+def _permission(mask: Tensor) -> float:
+    return True if mask.dtype == torch.bool else 0.0
+
+
+def _refusal(mask: Tensor) -> float:
+    return False if mask.dtype == torch.bool else torch.finfo(mask.dtype).min
+
+
+def _forbid(mask: Tensor, where: Tensor) -> Tensor:
+    return mask.masked_fill(where, _refusal(mask))

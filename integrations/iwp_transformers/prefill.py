@@ -1,7 +1,8 @@
 """The forward that sees visual tokens for the first time: choose, remove, and put the output back at full length."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,16 +11,47 @@ from transformers import Cache
 from transformers.utils.generic import ModelOutput
 
 from iwp_core.budget import tokens_to_keep
-from iwp_transformers.capture import LayerRows, LayerView
-from iwp_transformers.masks import causal_mask
-from iwp_transformers.plan import CacheMemory, Entrance, PruningPlan
-from iwp_transformers.record import LayerCost, PruningRecord
-from iwp_transformers.remove import KeptRows, kept_rows, restore_attentions
-from iwp_transformers.replay import Replay
-from iwp_transformers.selection import checked_indices
+from iwp_transformers.arguments import ShortenedArguments
+from iwp_transformers.cost import LayerCost, cache_sizes, layer_structure, measured_cost
+from iwp_transformers.plan import PruningPlan, Stage
+from iwp_transformers.prompt import Prompt
+from iwp_transformers.pruned_cache import Lease, mark, shorten_static
+from iwp_transformers.record import PruningRecord, StageRecord
+from iwp_transformers.rows import KeptRows, kept_rows, restored_attention
+from iwp_transformers.selection import ImplicitWeightRule, checked_indices
 from iwp_transformers.stopwatch import Stopwatch
+from iwp_transformers.versions import cache_in
+from iwp_transformers.view import LayerInputs, LayerView
 
-__all__ = ["Prefill"]
+__all__ = ["Costs", "Kept", "Prefill"]
+
+# What layers cost, by their structure; measured in a session's first prefill.
+Costs = dict[tuple[Any, ...], LayerCost]
+# For each sample, the positions that were kept.
+Kept = tuple[Tensor, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Drop:
+    """What was dropped at one stage.
+
+    Attributes
+    ----------
+    layer, removal : int
+        Layers from which the dropped tokens are hidden, and removed.
+    rows : KeptRows
+        The rows that stay.
+    visible : torch.Tensor
+        Shape (B, T), bool: which tokens are neither padding nor dropped.
+    arguments : ShortenedArguments
+        Shortens what the layers are called with.
+    """
+
+    layer: int
+    removal: int
+    rows: KeptRows
+    visible: Tensor
+    arguments: ShortenedArguments
 
 
 class Prefill:
@@ -29,148 +61,200 @@ class Prefill:
     ----------
     plan : PruningPlan
         What to do.
-    visual, real : torch.Tensor
-        Shape (B, T), bool: which tokens are visual, and which are no padding.
-    replay : Replay, optional
-        The run without a cache that this is, or continues.
+    prompt : Prompt
+        What stands where.
+    chosen : sequence of tuple of torch.Tensor
+        Positions kept at each stage, where an earlier forward has chosen them already; empty otherwise.
+    costs : dict
+        What is known of the layers' costs; this forward adds to it.
+
+    Attributes
+    ----------
+    cache : transformers.Cache or None
+        The cache that the layers are called with.
+    kept : list of tuple of torch.Tensor
+        Positions kept at each stage so far.
     """
 
-    def __init__(self, plan: PruningPlan, visual: Tensor, real: Tensor, replay: Replay | None) -> None:
-        self._plan = plan
-        self._visual = tuple(row.nonzero().squeeze(1) for row in visual & real)
-        self._real = real
-        self._text = real & ~visual
-        self._previous: tuple[Tensor, ...] | None = None
-        self._rows: KeptRows | None = None
-        self._shared: dict[str, Any] = {}
-        self.replay = replay
+    def __init__(self, plan: PruningPlan, prompt: Prompt, chosen: Sequence[Kept], costs: Costs) -> None:
+        self._plan, self._prompt, self._chosen, self._costs = plan, prompt, chosen, costs
+        self._structures: list[tuple[Any, ...]] = []
+        self._previous: LayerInputs | None = None
+        self._drops: list[Drop] = []
+        self._removed: Drop | None = None
+        self._stages: list[StageRecord] = []
+        self._watch = Stopwatch()
         self.cache: Cache | None = None
-        self.record: PruningRecord | None = None
-        self.memory: CacheMemory | None = None
+        self.kept: list[Kept] = []
 
-    def enter(self, index: int, hidden: Tensor, arguments: Mapping[str, Any]) -> Entrance:
-        """Prepare what layer `index` is about to get."""
-        plan = self._plan
-        if index < plan.layer:
-            self._previous = (hidden, *arguments["position_embeddings"])
-            return None
-        if index == plan.layer:
-            self.cache = arguments.get("past_key_values")
-            self._choose(hidden, arguments)
-            self._previous = None
-        if self._rows is None or self.memory is None:
-            return None
-        if index < plan.removal:
-            mask = causal_mask(plan.config, hidden, self.memory.visible, self.cache, index)
-            return hidden, {**arguments, "attention_mask": mask}
-        if index == plan.removal:
-            rows = self._rows.to(hidden.device)
-            hidden = rows.gather(hidden)
-            self._shared = {
-                "attention_mask": causal_mask(plan.config, hidden, rows.real, self.cache, index),
-                "position_embeddings": tuple(
-                    rows.to(part.device).gather(part) for part in arguments["position_embeddings"]
-                ),
-                # FlashAttention takes positions with gaps for several sequences in one row.
-                "position_ids": None,
-            }
-        return hidden, {**arguments, **self._shared}
+    @property
+    def replayed(self) -> bool:
+        """Whether an earlier forward chose what is kept, and has a record of it."""
+        return bool(self._chosen)
+
+    def enter(self, index: int, hidden: Tensor, arguments: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
+        """Return what layer `index` gets in place of what it is about to get."""
+        if self.cache is None:
+            self.cache = cache_in(arguments)
+        hidden, present = self._changed(index, hidden, arguments)
+        self._measure(index, hidden, present)
+        for stage in self._plan.stages:
+            if stage.layer == index:
+                self._drop(stage, self._inputs(index, hidden, present))
+                hidden, present = self._changed(index, hidden, arguments)
+        upcoming = any(stage.layer == index + 1 for stage in self._plan.stages)
+        self._previous = self._inputs(index, hidden, present) if upcoming else None
+        return hidden, present
 
     def finish(self, output: ModelOutput) -> ModelOutput:
-        """Put what the language model returns back at full length."""
-        if self._rows is None or self.memory is None:
+        """Put what the decoder returns back at full length."""
+        if not self._drops:
             return output
-        rows, first = self._rows, self._plan.removal
         last = output["last_hidden_state"]
-        if first < len(self._plan.layers):
-            last = rows.scatter(last)
+        if self._removed is not None:
+            last = self._removed.rows.scatter(last)
         else:
             # A single layer is not shortened, it hides what was dropped.
-            last = last.where(self.memory.visible.to(last.device).unsqueeze(-1), 0)
+            last = last.where(self._drops[-1].visible.to(last.device).unsqueeze(-1), 0)
         output["last_hidden_state"] = last
         if output.get("hidden_states"):
-            # A state is None where the caller selected others; the last one is the model's output.
-            between = output["hidden_states"][first + 1 : -1]
-            output["hidden_states"] = (
-                *output["hidden_states"][: first + 1][: len(self._plan.layers)],
-                *(None if state is None else rows.scatter(state) for state in between),
-                None if output["hidden_states"][-1] is None else last,
-            )
+            output["hidden_states"] = self._restored_states(output["hidden_states"], last)
         if output.get("attentions"):
-            columns = rows.columns()
-            output["attentions"] = restore_attentions(output["attentions"], first, columns, columns, rows.full)
+            # The first layer always holds all tokens, and a static cache more columns than those.
+            keys = output["attentions"][0].shape[-1]
+            output["attentions"] = tuple(
+                self._restored_attention(index, weights, keys) for index, weights in enumerate(output["attentions"])
+            )
         return output
 
-    def _choose(self, hidden: Tensor, arguments: Mapping[str, Any]) -> None:
-        chosen_before = self.replay.kept if self.replay else None
-        with Stopwatch(hidden.device) as watch, torch.no_grad():
-            kept = chosen_before or self._positions_to_keep(hidden, arguments["position_embeddings"])
-            keep = self._text.clone()
+    def mark_cache(self, lease: Lease) -> None:
+        """Write on the cache what later steps need to know."""
+        if self.cache is not None and self._drops:
+            mark(self.cache, [(drop.layer, drop.removal, drop.rows, drop.visible) for drop in self._drops], lease)
+
+    def record(self) -> PruningRecord:
+        """Return what was kept, and what it cost."""
+        full = self._prompt.real.shape[1]
+        held = [full] * len(self._plan.layers)
+        for stage in self._stages:
+            held[stage.removal :] = [stage.padded] * len(held[stage.removal :])
+        return PruningRecord(
+            visual=self._prompt.visual,
+            stages=tuple(self._stages),
+            lengths_full=tuple(self._prompt.real.sum(1).tolist()),
+            padded_full=full,
+            costs=[self._costs[structure] for structure in self._structures],
+            cache_sizes=[] if self.cache is None else cache_sizes(self.cache, full, held),
+            watch=self._watch,
+        )
+
+    def _changed(self, index: int, hidden: Tensor, arguments: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
+        """Return inputs and arguments without what has been dropped so far."""
+        due = [drop for drop in self._drops if drop.removal <= index]
+        if not due:
+            hiding = self._drops[-1].arguments.hiding(index, hidden, arguments) if self._drops else arguments
+            return hidden, hiding
+        if due[-1] is not self._removed:
+            rows = due[-1].rows.to(hidden.device)
+            place = rows.index if self._removed is None else rows.within(self._removed.rows.to(hidden.device))
+            hidden = hidden.gather(1, place.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))
+            self._removed = due[-1]
+        return hidden, due[-1].arguments.shortened(index, hidden, arguments)
+
+    def _inputs(self, index: int, hidden: Tensor, arguments: dict[str, Any]) -> LayerInputs:
+        full = self._prompt.real.shape[1]
+        if self._removed is None:
+            columns = torch.arange(full, device=hidden.device).expand(hidden.shape[0], -1)
+        else:
+            columns = self._removed.rows.columns().to(hidden.device)
+        return LayerInputs(self._plan.layers[index], hidden, arguments, columns, full, self._plan.gather)
+
+    def _drop(self, stage: Stage, inputs: LayerInputs) -> None:
+        """Choose what stays from a stage on, and prepare its removal."""
+        plan, device = self._plan, inputs.hidden.device
+        with self._watch.running(device), torch.no_grad():
+            chosen = self._chosen[len(self.kept)] if self._chosen else None
+            kept = self._choose(stage, inputs) if chosen is None else chosen
+            keep = self._prompt.text.clone()
             for row, positions in zip(keep, kept, strict=True):
                 row[positions] = True
-            full, pruned = (mask.sum(1).tolist() for mask in (self._real, keep))
-        if full != pruned:
-            self._rows = kept_rows(keep, max(pruned))
-            self.memory = CacheMemory(self._real, keep, self._rows.columns())
-        if chosen_before is None:
-            self.record = self._recorded(kept, full, pruned, hidden, watch)
-            self.replay = self.replay and replace(self.replay, kept=kept)
-
-    def _recorded(
-        self, kept: Sequence[Tensor], full: list[int], pruned: list[int], hidden: Tensor, watch: Stopwatch
-    ) -> PruningRecord:
-        plan = self._plan
-        return PruningRecord(
-            layer=plan.layer,
-            visual=self._visual,
-            kept=tuple(kept),
-            lengths_full=tuple(full),
-            lengths_pruned=tuple(pruned),
-            padded_full=hidden.shape[1],
-            padded_pruned=hidden.shape[1] if self._rows is None else self._rows.index.shape[1],
-            removal=plan.removal,
-            layers=len(plan.layers),
-            cost=LayerCost.of(plan.layers[plan.layer], plan.config, hidden.element_size()),
-            cached=self.cache is not None,
-            static=bool(getattr(self.cache, "is_compileable", False)),
-            watch=watch,
+            lengths = keep.sum(1).tolist()
+        before = self._stages[-1].lengths if self._stages else tuple(self._prompt.real.sum(1).tolist())
+        self.kept.append(kept)
+        removal, padded = plan.removal(stage), inputs.hidden.shape[1]
+        if tuple(lengths) != before:
+            rows = kept_rows(keep, max(lengths))
+            arguments = ShortenedArguments(plan.config, self.cache, rows, keep)
+            self._drops.append(Drop(stage.layer, removal, rows, keep, arguments))
+            shorten_static(self.cache, removal, rows.full - max(lengths))
+            padded = max(lengths)
+        self._stages.append(
+            StageRecord(layer=stage.layer, removal=removal, kept=kept, lengths=tuple(lengths), padded=padded)
         )
 
-    def _positions_to_keep(self, hidden: Tensor, position_embeddings: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        views = self._views(hidden, position_embeddings)
-        return tuple(
-            positions if view is None else positions[self._chosen(view).to(positions.device)]
-            for positions, view in zip(self._visual, views, strict=True)
-        )
+    def _choose(self, stage: Stage, inputs: LayerInputs) -> Kept:
+        """Return, for each sample, the positions of the visual tokens that stay."""
+        candidates = self.kept[-1] if self.kept else self._prompt.visual
+        return tuple(self._chosen_of(sample, positions, stage, inputs) for sample, positions in enumerate(candidates))
 
-    def _views(self, hidden: Tensor, position_embeddings: Sequence[Tensor]) -> list[LayerView | None]:
-        """Return one view for each sample; None where there is nothing to choose."""
-        plan, before = self._plan, self._previous
-        now = (hidden, *position_embeddings)
-        views: list[LayerView | None] = []
-        for sample, (visual, text) in enumerate(zip(self._visual, self._text, strict=True)):
-            count = tokens_to_keep(plan.budget, len(visual)) if len(visual) else 0
-            if count == len(visual) and (plan.by_default_rule or not count):
-                views.append(None)
-                continue
-            views.append(
-                LayerView(
-                    rows=self._layer_rows(plan.layer, now, sample),
-                    visual_positions=visual.to(hidden.device),
-                    text_positions=text.nonzero().squeeze(1).to(hidden.device),
-                    budget=count,
-                    previous=None if before is None else self._layer_rows(plan.layer - 1, before, sample),
-                )
+    def _chosen_of(self, sample: int, candidates: Tensor, stage: Stage, inputs: LayerInputs) -> Tensor:
+        """Return the positions that one sample keeps of its candidates."""
+        total = len(self._prompt.visual[sample])
+        count = min(tokens_to_keep(stage.budget, total) if total and stage.budget else 0, len(candidates))
+        pinned = self._prompt.pinned[sample, candidates]
+        chosen = self._asked(sample, candidates, count, inputs)
+        if bool(torch.isin(candidates[pinned], chosen).all()):
+            return chosen
+        # A token whose row is read was dropped: it stays, and the rule shares the rest of the budget out.
+        count = max(count - int(pinned.sum()), 0)
+        return torch.cat((candidates[pinned], self._asked(sample, candidates[~pinned], count, inputs))).sort().values
+
+    def _asked(self, sample: int, candidates: Tensor, count: int, inputs: LayerInputs) -> Tensor:
+        """Return the positions of `count` candidates, chosen by the rule."""
+        by_default = isinstance(self._plan.selector, ImplicitWeightRule)
+        if not count or (by_default and count == len(candidates)):
+            return candidates[:count]
+        device = inputs.hidden.device
+        text = self._prompt.text[sample].nonzero().squeeze(1)
+        view = LayerView(candidates.to(device), text.to(device), count, inputs, self._previous, sample)
+        return candidates[self._indices(view).to(candidates.device)]
+
+    def _indices(self, view: LayerView) -> Tensor:
+        selector = self._plan.selector
+        if isinstance(selector, ImplicitWeightRule):
+            return selector(view)
+        indices = checked_indices(selector(view), view)
+        if len(indices) != view.budget and not getattr(selector, "own_count", False):
+            warnings.warn(
+                f"`selector` returned {len(indices)} indices for a budget of {view.budget}; all of them are kept. A rule"
+                " that chooses its own count says so by an attribute `own_count = True`",
+                stacklevel=2,
             )
-        return views
+        return indices
 
-    def _layer_rows(self, index: int, states: Sequence[Tensor], sample: int) -> LayerRows:
-        # Rotary embeddings have batch size 1 where all samples share their positions.
-        hidden, cos, sin = (part[sample % part.shape[0]] for part in states)
-        return LayerRows(self._plan.family, self._plan.layers[index], hidden, cos, sin)
+    def _measure(self, index: int, hidden: Tensor, arguments: dict[str, Any]) -> None:
+        """Learn what a layer costs, unless one of its structure is known."""
+        layer = self._plan.layers[index]
+        structure = layer_structure(layer)
+        self._structures.append(structure)
+        if structure not in self._costs:
+            self._costs[structure] = measured_cost(self._plan.config, index, layer, hidden, arguments)
 
-    def _chosen(self, view: LayerView) -> Tensor:
-        indices = self._plan.selector(view)
-        if isinstance(indices, Tensor) and self._plan.by_default_rule:
-            return indices
-        return checked_indices(indices, len(view.visual_positions), view.visual_positions.device)
+    def _restored_states(self, states: Sequence[Tensor | None], last: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the states between the layers at full length; one is None where the caller selected others."""
+        restored = list(states)
+        for place in range(1, len(states) - 1):
+            # What stands at `place` is what the layer before returned.
+            drops = [drop for drop in self._drops if drop.removal < place]
+            state = states[place]
+            if drops and state is not None:
+                restored[place] = drops[-1].rows.scatter(state)
+        restored[-1] = None if states[-1] is None else last
+        return tuple(restored)
+
+    def _restored_attention(self, index: int, weights: Tensor, keys: int) -> Tensor:
+        drops = [drop for drop in self._drops if drop.removal <= index]
+        if not drops:
+            return weights
+        columns, full = drops[-1].rows.columns(), drops[-1].rows.full
+        return restored_attention(weights, columns, columns, (full, keys))

@@ -1,48 +1,15 @@
 """What one pruned prefill kept, and what that saved."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from torch import Tensor, nn
-from transformers import PreTrainedConfig
+import torch
+from torch import Tensor
 
+from iwp_transformers.cost import LayerCost
 from iwp_transformers.stopwatch import Stopwatch
 
-__all__ = ["LayerCost", "PrefillSummary", "PruningRecord"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class LayerCost:
-    """What one decoder layer costs for each token.
-
-    Attributes
-    ----------
-    weights : int
-        Entries of its linear layers' matrices.
-    width : int
-        Width Hq * D of all query heads.
-    cache_bytes : int
-        Bytes that its keys and values take in the cache.
-    """
-
-    weights: int
-    width: int
-    cache_bytes: int
-
-    @classmethod
-    def of(cls, layer: nn.Module, config: PreTrainedConfig, itemsize: int) -> "LayerCost":
-        """Read the cost off a layer, its configuration and the bytes of one number."""
-        attention: Any = layer.self_attn
-        linears = [part for part in layer.modules() if isinstance(part, nn.Linear)]
-        return cls(
-            weights=sum(part.in_features * part.out_features for part in linears),
-            width=config.num_attention_heads * attention.head_dim,
-            cache_bytes=2 * config.num_key_value_heads * attention.head_dim * itemsize,
-        )
-
-    def flops(self, length: int) -> int:
-        """Return the operations for one sequence: 2 T W for the matrices and 2 T (T + 1) Hq D for causal attention."""
-        return 2 * length * self.weights + 2 * length * (length + 1) * self.width
+__all__ = ["PrefillSummary", "PruningRecord", "StageRecord"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,13 +22,12 @@ class PrefillSummary:
         Visual tokens before and after.
     tokens_full, tokens_pruned : tuple of int
         For each decoder layer, the tokens that enter it without and with pruning, padding not counted.
-    kv_bytes_full, kv_bytes_pruned : int
-        Bytes of keys and values in the cache after the prefill. Both are 0 without a cache; they are equal with a
-        static cache, which is allocated at full length whatever it holds.
-    flops_full, flops_pruned : int
-        Operations of the decoder layers, padding counted since it is computed: for a layer, B (2 T W + 2 T (T + 1) Hq
-        D) with T rows a sample, W entries in its matrices, and causal attention. Vision tower, head and the selection
-        itself are left out.
+    kv_bytes_full, kv_bytes_pruned : int or None
+        Bytes that the cache would hold after the prefill without pruning, and holds, as its tensors tell. Both are 0
+        without a cache; None where the cache cannot be measured.
+    flops_full, flops_pruned : int or None
+        Operations of the decoder layers, padding counted since it is computed, attention as causal; counted from what
+        the layers run. None where a layer computes out of sight. Vision tower, head and selection are left out.
     selection_seconds : float
         Time spent choosing.
     """
@@ -70,64 +36,127 @@ class PrefillSummary:
     kept_tokens: int
     tokens_full: tuple[int, ...]
     tokens_pruned: tuple[int, ...]
-    kv_bytes_full: int
-    kv_bytes_pruned: int
-    flops_full: int
-    flops_pruned: int
+    kv_bytes_full: int | None
+    kv_bytes_pruned: int | None
+    flops_full: int | None
+    flops_pruned: int | None
     selection_seconds: float
 
     @property
-    def kv_bytes_saved(self) -> int:
+    def kv_bytes_saved(self) -> int | None:
         """Bytes that the cache does not hold."""
+        if self.kv_bytes_full is None or self.kv_bytes_pruned is None:
+            return None
         return self.kv_bytes_full - self.kv_bytes_pruned
 
     @property
-    def flops_share(self) -> float:
+    def flops_share(self) -> float | None:
         """Operations with pruning as a share of those without."""
+        if self.flops_full is None or self.flops_pruned is None:
+            return None
         return self.flops_pruned / self.flops_full
 
     def __str__(self) -> str:
         """Return the numbers in four lines."""
+        saved, share = self.kv_bytes_saved, self.flops_share
+        cache = "not measured" if saved is None else f"{saved / 2**20:,.1f} of {self.kv_bytes_full / 2**20:,.1f} MiB saved"  # type: ignore[operator]  # known with what is saved
+        flops = (
+            "FLOPs not known: a layer computes out of sight"
+            if share is None
+            else f"{self.flops_pruned:.3g} of {self.flops_full:.3g} FLOPs ({share:.1%})"
+        )
         return "\n".join((
             f"visual tokens  {self.kept_tokens:,} of {self.visual_tokens:,} kept",
-            f"KV cache       {self.kv_bytes_saved / 2**20:,.1f} of {self.kv_bytes_full / 2**20:,.1f} MiB saved",
-            f"prefill        {self.flops_pruned:.3g} of {self.flops_full:.3g} FLOPs ({self.flops_share:.1%})",
+            f"KV cache       {cache}",
+            f"prefill        {flops}",
             f"selection      {self.selection_seconds * 1000:.1f} ms",
         ))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class PruningRecord:
-    """What one prefill kept.
+class StageRecord:
+    """What was kept at one layer.
 
     Attributes
     ----------
     layer : int
         First decoder layer that the dropped tokens are hidden from.
-    visual, kept : tuple of torch.Tensor
-        For each sample, int64 and ascending: positions in the input sequence (padding counted) of its visual tokens,
-        and of those among them that were kept.
-    lengths_full, lengths_pruned : tuple of int
-        For each sample, its tokens without padding, before and after.
-    padded_full, padded_pruned : int
-        Rows computed for each sample, before and after.
     removal : int
         First layer whose sequence is shorter: `layer`, but 1 where that is 0.
+    kept : tuple of torch.Tensor
+        For each sample, int64 and ascending: positions of the visual tokens that stay.
+    lengths : tuple of int
+        For each sample, its tokens without padding that stay.
+    padded : int
+        Rows computed for each sample.
     """
 
     layer: int
-    visual: tuple[Tensor, ...]
-    kept: tuple[Tensor, ...]
-    lengths_full: tuple[int, ...]
-    lengths_pruned: tuple[int, ...]
-    padded_full: int
-    padded_pruned: int
     removal: int
-    layers: int = field(repr=False)
-    cost: LayerCost = field(repr=False)
-    cached: bool = field(repr=False)
-    static: bool = field(repr=False)
+    kept: tuple[Tensor, ...]
+    lengths: tuple[int, ...]
+    padded: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class PruningRecord:
+    """What one prefill kept.
+
+    Attributes
+    ----------
+    visual : tuple of torch.Tensor
+        For each sample, int64 and ascending: positions of its visual tokens in the input sequence, padding counted.
+    stages : tuple of StageRecord
+        What was kept where, by ascending layer; one for each layer that tokens are dropped at.
+    lengths_full : tuple of int
+        For each sample, its tokens without padding.
+    padded_full : int
+        Rows that the layers before the first stage compute for each sample.
+    """
+
+    visual: tuple[Tensor, ...]
+    stages: tuple[StageRecord, ...]
+    lengths_full: tuple[int, ...]
+    padded_full: int
+    costs: Sequence[LayerCost | None] = field(repr=False)
+    cache_sizes: Sequence[tuple[int | None, int | None]] = field(repr=False)
     watch: Stopwatch = field(repr=False)
+
+    @property
+    def layer(self) -> int:
+        """First decoder layer that dropped tokens are hidden from."""
+        return self.stages[0].layer
+
+    @property
+    def removal(self) -> int:
+        """First layer whose sequence is shorter."""
+        return self.stages[0].removal
+
+    @property
+    def lengths_pruned(self) -> tuple[int, ...]:
+        """For each sample, its tokens without padding that stay to the end."""
+        return self.stages[-1].lengths
+
+    @property
+    def padded_pruned(self) -> int:
+        """Rows that the last layer computes for each sample."""
+        return self.stages[-1].padded
+
+    @property
+    def kept(self) -> tuple[Tensor, ...]:
+        """For each sample, the positions of the visual tokens that stay to the end, padding counted."""
+        return self.stages[-1].kept
+
+    @property
+    def kept_indices(self) -> tuple[Tensor, ...]:
+        """For each sample, which of its own visual tokens stay: int64, ascending, the same whatever shared the batch."""
+        return tuple(torch.searchsorted(visual, kept) for kept, visual in zip(self.kept, self.visual, strict=True))
+
+    def __repr__(self) -> str:
+        """Return layers and counts in one line."""
+        kept, visual = (sum(map(len, part)) for part in (self.kept, self.visual))
+        layers = ", ".join(str(stage.layer) for stage in self.stages)
+        return f"PruningRecord({kept} of {visual} visual tokens kept, {len(self.visual)} samples, layer {layers})"
 
     def summary(self) -> PrefillSummary:
         """Return what the pruning saved.
@@ -137,22 +166,31 @@ class PruningRecord:
         PrefillSummary
             Numbers over the whole batch; `str` of it is a small report.
         """
-        batch, shortened = len(self.visual), max(self.layers - self.removal, 0)
-        untouched = self.layers - shortened
-        full, pruned = (batch * self.cost.flops(length) for length in (self.padded_full, self.padded_pruned))
-        held_full, held_pruned = (
-            batch * length * self.cost.cache_bytes * self.cached for length in (self.padded_full, self.padded_pruned)
+        layers, batch = len(self.costs), len(self.visual)
+        lengths, padded = [sum(self.lengths_full)] * layers, [self.padded_full] * layers
+        for stage in self.stages:
+            shorter = max(layers - stage.removal, 0)
+            lengths[layers - shorter :] = [sum(stage.lengths)] * shorter
+            padded[layers - shorter :] = [stage.padded] * shorter
+        full, pruned = (
+            [None if cost is None else cost.flops(length) for cost, length in zip(self.costs, rows, strict=True)]
+            for rows in ([self.padded_full] * layers, padded)
         )
-        if self.static:
-            held_pruned = held_full
+        held_full, held = zip(*self.cache_sizes, strict=True) if self.cache_sizes else ((0,), (0,))
         return PrefillSummary(
             visual_tokens=sum(map(len, self.visual)),
             kept_tokens=sum(map(len, self.kept)),
-            tokens_full=(sum(self.lengths_full),) * self.layers,
-            tokens_pruned=(sum(self.lengths_full),) * untouched + (sum(self.lengths_pruned),) * shortened,
-            kv_bytes_full=self.layers * held_full,
-            kv_bytes_pruned=untouched * held_full + shortened * held_pruned,
-            flops_full=self.layers * full,
-            flops_pruned=untouched * full + shortened * pruned,
+            tokens_full=(sum(self.lengths_full),) * layers,
+            tokens_pruned=tuple(lengths),
+            kv_bytes_full=_total(held_full),
+            kv_bytes_pruned=_total(held),
+            flops_full=_total(full, batch),
+            flops_pruned=_total(pruned, batch),
             selection_seconds=self.watch.seconds,
         )
+
+
+def _total(parts: Sequence[float | None], times: int = 1) -> int | None:
+    """Return the sum, or None if a part is not known."""
+    known = [part for part in parts if part is not None]
+    return round(sum(known) * times) if len(known) == len(parts) else None

@@ -1,40 +1,78 @@
 """Everything that is refused, each with its reason: better no answer than a wrong one."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
-from transformers import Cache, PreTrainedConfig
+from transformers import PreTrainedConfig
+
+from iwp_core.budget import check_budget
+from iwp_transformers.hooks import is_pruned
+from iwp_transformers.plan import Stage
+from iwp_transformers.versions import cache_in
 
 if TYPE_CHECKING:
-    from iwp_transformers.plan import CacheMemory, PruningPlan
+    from iwp_transformers.plan import PruningPlan
 
-__all__ = [
-    "check_continuation",
-    "check_history",
-    "check_ids",
-    "check_layer",
-    "check_layer_types",
-    "check_prefill",
-    "check_unknown_cache",
-    "check_unused",
-]
+__all__ = ["check_history", "check_ids", "check_layer_types", "check_prefill", "check_unused", "stages_of"]
 
 # Rows of M-RoPE positions when those of the text are put in front: text, time, height, width.
 TEXT_AND_MULTIMODAL = 4
 
 
-def check_layer(layer: int, layers: Sequence[nn.Module]) -> None:
-    """Raise unless `layer` is one of the model's.
+def stages_of(
+    layer: int | Sequence[int], budget: float | Sequence[float], layers: Sequence[nn.Module]
+) -> tuple[Stage, ...]:
+    """Return where how many tokens are kept.
+
+    Parameters
+    ----------
+    layer, budget : number or sequence of numbers
+        As given to `prune_visual_tokens`.
+    layers : sequence of torch.nn.Module
+        The decoder's layers.
+
+    Raises
+    ------
+    TypeError
+        If a budget is no number.
+    ValueError
+        If they do not belong together, do not ascend and descend, or are outside what is allowed.
+    """
+    if not isinstance(layer, (tuple, list)) and not isinstance(budget, (tuple, list)):
+        check_budget(budget)
+        return (Stage(layer=_checked_layer(layer, layers), budget=budget),)
+    if not isinstance(layer, (tuple, list)) or not isinstance(budget, (tuple, list)) or len(layer) != len(budget):
+        msg = f"`layer` is {layer!r} and `budget` is {budget!r}, expected two numbers, or two tuples of the same length"
+        raise ValueError(msg)
+    numbers = [_checked_layer(each, layers) for each in layer]
+    if not numbers or any(later <= earlier for earlier, later in pairwise(numbers)):
+        msg = f"`layer` is {layer!r}, expected at least one layer, and each behind the one before"
+        raise ValueError(msg)
+    for each in budget:
+        if isinstance(each, bool) or each != 0:
+            check_budget(each)
+    alike = [isinstance(each, Integral) for each in budget if each]
+    if len(set(alike)) < 2 and any(later > earlier for earlier, later in pairwise(budget)):  # noqa: PLR2004 - two kinds
+        msg = f"`budget` is {budget!r}, expected no stage to keep more than the one before: what was dropped is gone"
+        raise ValueError(msg)
+    return tuple(Stage(layer=number, budget=each) for number, each in zip(numbers, budget, strict=True))
+
+
+def _checked_layer(layer: object, layers: Sequence[nn.Module]) -> int:
+    """Return a layer as an int.
 
     Raises
     ------
     ValueError
-        If it is not an int from 0 to the last layer.
+        If it is no integer, or the model has no such layer.
     """
-    if isinstance(layer, bool) or not isinstance(layer, int) or not 0 <= layer < len(layers):
+    if isinstance(layer, bool) or not isinstance(layer, Integral) or not 0 <= layer < len(layers):
         msg = f"`layer` is {layer!r}, expected an int from 0 to {len(layers) - 1}: the model has {len(layers)} layers"
         raise ValueError(msg)
+    return int(layer)
 
 
 def check_history(history: int) -> None:
@@ -69,15 +107,15 @@ def check_layer_types(config: PreTrainedConfig, layer: int) -> None:
         raise NotImplementedError(msg)
 
 
-def check_unused(text: nn.Module, session: type) -> None:
-    """Raise if a session is attached to the language model.
+def check_unused(text: nn.Module) -> None:
+    """Raise if a session is attached to the decoder.
 
     Raises
     ------
     ValueError
         If one is.
     """
-    if any(isinstance(getattr(hook, "__self__", None), session) for hook in text._forward_pre_hooks.values()):
+    if is_pruned(text):
         msg = "`model` is being pruned by an open session already: close that one first"
         raise ValueError(msg)
 
@@ -96,7 +134,7 @@ def check_ids(tokens: Tensor | None) -> Tensor:
     return tokens
 
 
-def check_prefill(plan: "PruningPlan", arguments: Mapping[str, Any], seen: int) -> None:
+def check_prefill(plan: "PruningPlan", arguments: Mapping[str, Any]) -> None:
     """Raise if a forward with visual tokens cannot be pruned exactly.
 
     Raises
@@ -105,6 +143,8 @@ def check_prefill(plan: "PruningPlan", arguments: Mapping[str, Any], seen: int) 
         If the cache holds tokens already, the prompt comes in chunks, sequences are packed, or gradient
         checkpointing is on.
     """
+    cache = cache_in(arguments)
+    seen = 0 if cache is None else int(cache.get_seq_length())
     if seen:
         msg = (
             f"visual tokens arrive on a cache that holds {seen} tokens already (a later image, or a prefill in"
@@ -136,7 +176,7 @@ def _cut(positions: Tensor | None) -> bool:
 def _packed(arguments: Mapping[str, Any]) -> bool:
     """Tell whether Transformers would read the positions as several sequences in a row."""
     positions = arguments.get("position_ids")
-    if positions is None or arguments.get("attention_mask") is not None or arguments.get("past_key_values") is not None:
+    if positions is None or arguments.get("attention_mask") is not None or cache_in(arguments) is not None:
         return False
     *rows, _, _ = positions.shape
     if rows:
@@ -145,41 +185,3 @@ def _packed(arguments: Mapping[str, Any]) -> bool:
             return False
         positions = positions[0]
     return bool((positions.diff(dim=-1) != 1).any())
-
-
-def check_continuation(memory: "CacheMemory", seen: int, batch: int) -> None:
-    """Raise if a pruned cache is not as it was left.
-
-    Raises
-    ------
-    NotImplementedError
-        If it was cropped, or a batch of several samples repeated or selected from.
-    """
-    if seen != memory.seen:
-        msg = (
-            f"the cache holds {seen} tokens but {memory.seen} were seen: it was cropped (assisted decoding does),"
-            " or filled elsewhere; the layers behind the pruned one would be out of step"
-        )
-        raise NotImplementedError(msg)
-    if memory.visible.shape[0] not in (1, batch):
-        msg = (
-            f"the cache was pruned with {memory.visible.shape[0]} samples and is used with {batch}: which tokens were"
-            " removed is known by sample; repeat the samples before the prefill"
-        )
-        raise NotImplementedError(msg)
-
-
-def check_unknown_cache(cache: Cache, layers: int) -> None:
-    """Raise if a cache that this session did not fill was pruned.
-
-    Raises
-    ------
-    NotImplementedError
-        If its layers hold different numbers of tokens.
-    """
-    if int(cache.get_seq_length(0)) != int(cache.get_seq_length(layers - 1)):
-        msg = (
-            "the cache was pruned by another session, or is a copy: which tokens it lacks is not known;"
-            " go on with the cache and the session of its prefill"
-        )
-        raise NotImplementedError(msg)

@@ -1,44 +1,62 @@
-"""Decoding without a cache: the prompt runs again for each token, and must not be pruned anew each time."""
+"""Decoding without a cache: `generate` runs the whole text again for each token, and must not choose anew each time."""
 
+import inspect
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any
+from weakref import ref
 
-import torch
 from torch import Tensor
+from transformers import GenerationConfig, GenerationMixin
 
-__all__ = ["Replay"]
+__all__ = ["Replay", "running_generation"]
+
+_GENERATE = inspect.unwrap(GenerationMixin.generate).__code__
+
+
+def running_generation() -> GenerationConfig | None:
+    """Return the configuration that the innermost `generate` of this thread works with; None outside of `generate`.
+
+    Every call of `generate` makes a configuration of its own, so that this object tells calls apart.
+    """
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame.f_code is not _GENERATE:
+        frame = frame.f_back
+    config = None if frame is None else frame.f_locals.get("generation_config")
+    return config if isinstance(config, GenerationConfig) else None
 
 
 @dataclass(frozen=True, eq=False)
 class Replay:
-    """What was kept of a prompt that ran without a cache, for the runs that make it longer by a token each.
+    """What was kept of a prompt that one `generate` runs again and again.
 
     Without it, decoded tokens would count as part of the question, and ids decoded with and without a cache differ.
 
     Attributes
     ----------
-    tokens : torch.Tensor
-        Shape (B, T): the prompt.
-    features : tuple
-        The objects that brought its visual features.
-    kept : sequence of torch.Tensor, or None
-        Positions kept, for each sample; None before that was chosen.
+    generation : weak reference to GenerationConfig
+        The call of `generate`.
     length : int
-        Tokens of the last run.
+        Tokens of the prompt, padding counted.
+    samples : int
+        Samples of the batch.
+    kept : sequence of tuple of torch.Tensor
+        For each stage and sample, the positions that were kept.
     """
 
-    tokens: Tensor
-    features: tuple[Any, ...]
-    kept: Sequence[Tensor] | None
+    generation: "ref[GenerationConfig]"
     length: int
+    samples: int
+    kept: Sequence[tuple[Tensor, ...]]
 
-    def continued(self, tokens: Tensor, features: tuple[Any, ...]) -> "Replay | None":
-        """Return the replay after another run, or None if that is no continuation of this one."""
-        if tokens.shape != (self.tokens.shape[0], self.length + 1):
-            return None
-        if any(mine is not theirs for mine, theirs in zip(self.features, features, strict=True)):
-            return None
-        if not torch.equal(tokens[:, : self.tokens.shape[1]], self.tokens):
-            return None
-        return Replay(self.tokens, self.features, self.kept, self.length + 1)
+    @classmethod
+    def of(cls, generation: GenerationConfig, tokens: Tensor, kept: Sequence[tuple[Any, ...]]) -> "Replay":
+        """Remember what was kept of a prompt, `tokens` of shape (B, T)."""
+        return cls(ref(generation), tokens.shape[1], tokens.shape[0], kept)
+
+    def kept_for(self, generation: GenerationConfig, tokens: Tensor) -> Sequence[tuple[Tensor, ...]]:
+        """Return what was kept if `tokens` continue the prompt of the same call; nothing otherwise."""
+        same = self.generation() is generation and tokens.shape[0] == self.samples and tokens.shape[1] > self.length
+        return self.kept if same else ()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["KeptRows", "kept_rows", "restore_attentions"]
+__all__ = ["KeptRows", "kept_rows", "restored_attention"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -16,25 +16,34 @@ class KeptRows:
     Attributes
     ----------
     index : torch.Tensor
-        Shape (B, M), int64: source position of each row, ascending where `real`.
+        Shape (B, M), int64: position in the full sequence of each row, ascending where `real`.
     real : torch.Tensor
         Shape (B, M), bool: False for the rows that only fill the rectangle.
     full : int
-        Length T of the sequences the rows came from.
+        Length T of the full sequences.
+    filled : bool
+        Whether any row only fills the rectangle.
     """
 
     index: Tensor
     real: Tensor
     full: int
+    filled: bool
 
     def to(self, device: torch.device) -> "KeptRows":
         """Return the same rows with their tensors on a device."""
-        return KeptRows(self.index.to(device), self.real.to(device), self.full)
+        return KeptRows(self.index.to(device), self.real.to(device), self.full, self.filled)
 
-    def gather(self, states: Tensor) -> Tensor:
-        """Take the rows out of states, shape (B, T, E) or (1, T, E), as (B, M, E)."""
-        states = states.expand(self.index.shape[0], -1, -1)
-        return states.gather(1, self.index.unsqueeze(-1).expand(-1, -1, states.shape[-1]))
+    def gather(self, states: Tensor, dim: int) -> Tensor:
+        """Take the rows out of a tensor whose axis `dim` runs over T, and the one before it over B or 1."""
+        index = self.index.to(states.device)
+        sizes = list(states.shape)
+        sizes[dim - 1] = index.shape[0]
+        shape = [1] * states.ndim
+        shape[dim - 1], shape[dim] = index.shape
+        sizes_taken = list(sizes)
+        sizes_taken[dim] = index.shape[1]
+        return states.expand(sizes).gather(dim, index.view(shape).expand(sizes_taken))
 
     def scatter(self, states: Tensor) -> Tensor:
         """Put rows, shape (B, M, E), back where they were, (B, T, E); rows without a source are zero."""
@@ -44,8 +53,15 @@ class KeptRows:
         return full.scatter(1, index, states.where(real, 0))
 
     def columns(self) -> Tensor:
-        """Return the source position of each row, shape (B, M), with -1 for the rows that only fill up."""
+        """Return the full position of each row, shape (B, M), with -1 for the rows that only fill up."""
         return self.index.where(self.real, -1)
+
+    def within(self, outer: "KeptRows") -> Tensor:
+        """Return where these rows stand among those of `outer`, which hold them all, shape (B, M)."""
+        place = torch.zeros(outer.index.shape[0], outer.full, dtype=torch.int64, device=outer.index.device)
+        rank = torch.arange(outer.index.shape[1], device=outer.index.device).expand_as(outer.index)
+        # Filling rows repeat the position of a dropped token, which no kept row stands at.
+        return place.scatter(1, outer.index, rank).gather(1, self.index)
 
 
 def kept_rows(keep: Tensor, length: int) -> KeptRows:
@@ -65,35 +81,27 @@ def kept_rows(keep: Tensor, length: int) -> KeptRows:
     """
     # A stable sort puts what goes before what stays, and leaves the order within both alone.
     index = keep.int().argsort(dim=1, stable=True)[:, keep.shape[1] - length :]
-    return KeptRows(index, keep.gather(1, index), keep.shape[1])
+    real = keep.gather(1, index)
+    return KeptRows(index, real, keep.shape[1], not bool(real.all()))
 
 
-def restore_attentions(
-    attentions: Sequence[Tensor], first: int, rows: Tensor, columns: Tensor, queries: int
-) -> tuple[Tensor, ...]:
+def restored_attention(weights: Tensor, rows: Tensor, columns: Tensor, shape: Sequence[int]) -> Tensor:
     """Put attention weights among kept tokens back into the full square; what was dropped weighs zero.
 
     Parameters
     ----------
-    attentions : sequence of torch.Tensor
-        One for each layer, shape (B, Hq, Q, K); K may exceed the columns, as it does with a static cache.
-    first : int
-        First layer that was shortened, at least 1.
+    weights : torch.Tensor
+        Shape (B, Hq, Q, K); K may exceed the columns, as it does with a static cache.
     rows, columns : torch.Tensor
         Shapes (B, Q) and (B, C), int64: full position of each query and key, negative for filling.
-    queries : int
-        Number of queries of the full square.
+    shape : sequence of int
+        Queries and keys of the full square.
 
     Returns
     -------
-    tuple of torch.Tensor
-        All of the first one's number of keys, since the first layer always holds all tokens.
+    torch.Tensor
+        Shape (B, Hq, *shape).
     """
-    shape = (queries, attentions[0].shape[-1])
-    return (*attentions[:first], *(_restored(weights, rows, columns, shape) for weights in attentions[first:]))
-
-
-def _restored(weights: Tensor, rows: Tensor, columns: Tensor, shape: tuple[int, int]) -> Tensor:
     rows, columns = rows.to(weights.device), columns.to(weights.device)
     weights = weights[..., : columns.shape[1]]
     real = (rows >= 0)[:, None, :, None] & (columns >= 0)[:, None, None, :]

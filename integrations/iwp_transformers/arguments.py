@@ -1,0 +1,90 @@
+"""The arguments of a shortened layer: its own, less the rows that were dropped."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask
+from transformers import Cache, PreTrainedConfig
+
+from iwp_transformers.masks import hide_columns, take_rows_and_columns
+from iwp_transformers.rows import KeptRows
+from iwp_transformers.versions import causal_mask
+
+__all__ = ["ShortenedArguments"]
+
+
+class ShortenedArguments:
+    """Shortens what a prompt's layers are called with; what several layers share is shortened once.
+
+    Parameters
+    ----------
+    config : transformers.PreTrainedConfig
+        Configuration of the decoder.
+    cache : transformers.Cache or None
+        The cache of the forward.
+    rows : KeptRows
+        The rows that stay.
+    visible : torch.Tensor
+        Shape (B, T), bool: which tokens are neither padding nor dropped.
+    """
+
+    def __init__(self, config: PreTrainedConfig, cache: Cache | None, rows: KeptRows, visible: Tensor) -> None:
+        self._config, self._cache, self._rows, self._visible = config, cache, rows, visible
+        self._known: dict[int, tuple[object, Any]] = {}
+
+    def hiding(self, index: int, hidden: Tensor, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the arguments of a layer that holds all tokens and hides the dropped ones."""
+        mask = arguments.get("attention_mask")
+        if mask is None:
+            hiding = causal_mask(self._config, hidden, self._visible, self._cache, index)
+        else:
+            hiding = hide_columns(mask, self._visible)
+        return {**arguments, "attention_mask": hiding}
+
+    def shortened(self, index: int, hidden: Tensor, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the arguments of a layer that gets the rows that stay, `hidden` of shape (B, M, E)."""
+        short = {name: self._once(name, value) for name, value in arguments.items() if name != "attention_mask"}
+        if arguments.get("position_embeddings") is not None:
+            # With its rotary embedding at hand, a layer uses positions only to find packed sequences by their gaps.
+            short["position_ids"] = None
+        if "attention_mask" in arguments:
+            short["attention_mask"] = self._mask(index, hidden, arguments["attention_mask"])
+        return short
+
+    def _mask(self, index: int, hidden: Tensor, mask: Any) -> Any:
+        keys = self._rows.index.shape[1]
+        if self._cache is not None:
+            keys = self._cache.get_mask_sizes(keys, index)[0]
+        if id(mask) not in self._known:
+            if mask is None:
+                short = causal_mask(self._config, hidden, self._rows.real, self._cache, index) if self._rows.filled else None
+            else:
+                short = take_rows_and_columns(mask, self._rows, keys)
+            self._known[id(mask)] = (mask, short)
+        return self._known[id(mask)][1]
+
+    def _once(self, name: str, value: Any) -> Any:
+        if not isinstance(value, (Tensor, tuple, list)):
+            return value
+        if id(value) not in self._known:
+            # The value is kept beside its answer, so that no other object can come to have its id.
+            self._known[id(value)] = (value, self._taken(name, value))
+        return self._known[id(value)][1]
+
+    def _taken(self, name: str, value: Any) -> Any:
+        if isinstance(value, (tuple, list)):
+            return type(value)(self._taken(name, part) for part in value)
+        if not isinstance(value, Tensor) or isinstance(value, BlockMask):
+            return value
+        batch, full = self._rows.index.shape[0], self._rows.full
+        for dim in range(1, value.ndim):
+            if value.shape[dim] == full and value.shape[dim - 1] in (1, batch):
+                return self._rows.gather(value, dim)
+        if full in value.shape:
+            msg = (
+                f"layer argument `{name}` has shape {tuple(value.shape)}: one axis is as long as the prompt of {full}"
+                f" tokens, but the one before it is not the batch of {batch}, so it is not known how to shorten it"
+            )
+            raise NotImplementedError(msg)
+        return value

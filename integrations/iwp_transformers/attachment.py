@@ -1,0 +1,305 @@
+"""The hooks of one session on one model, from attaching to detaching."""
+
+import inspect
+import threading
+import weakref
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+from transformers import Cache
+from transformers.utils.generic import ModelOutput
+
+from iwp_transformers.decode import check_step, restore_attentions, step_mask
+from iwp_transformers.hooks import Hook
+from iwp_transformers.masks import real_tokens
+from iwp_transformers.plan import PruningPlan
+from iwp_transformers.prefill import Costs, Prefill
+from iwp_transformers.prompt import prompt_of
+from iwp_transformers.pruned_cache import Lease
+from iwp_transformers.refusals import check_ids, check_prefill
+from iwp_transformers.replay import Replay, running_generation
+from iwp_transformers.versions import cache_in
+
+if TYPE_CHECKING:
+    from iwp_transformers.session import PruningSession
+
+__all__ = ["Attachment"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Changed = tuple[tuple[Any, ...], dict[str, Any]] | None
+
+
+def _uncompiled(method: Callable[P, R]) -> Callable[P, R]:
+    """Keep what only prefills do out of compiled graphs."""
+    return cast("Callable[P, R]", torch.compiler.disable(method))  # type: ignore[no-untyped-call]  # untyped in torch
+
+
+class _Forward:
+    """What one forward of the multimodal model needs, held by the thread that runs it.
+
+    Attributes
+    ----------
+    session : PruningSession
+        Kept alive until the forward ends.
+    arguments : mapping
+        What the multimodal model was called with, by name.
+    prefill : Prefill or None
+        Known once the decoder is called, where the forward sees visual tokens.
+    finished : bool
+        Whether the decoder has returned.
+    """
+
+    def __init__(self, session: "PruningSession", arguments: Mapping[str, Any]) -> None:
+        self.session = session
+        self.arguments = arguments
+        self.prefill: Prefill | None = None
+        self.generation: Any = None
+        self.finished = False
+
+
+class _Thread(threading.local):
+    """What one thread is in the middle of."""
+
+    def __init__(self) -> None:
+        self.forwards: list[_Forward | None] = []
+        self.labels: Tensor | None = None
+        self.replay: Replay | None = None
+
+
+class Attachment:
+    """The hooks of one session on one model.
+
+    Steps on a cache need nothing but the cache, and can be compiled. What a prefill needs stays with the thread that
+    runs it, so that any number of threads may use the model at once.
+
+    Parameters
+    ----------
+    plan : PruningPlan
+        What to do.
+    session : weak reference to PruningSession
+        Whose records are written; a session that is gone is not brought back.
+    lease : Lease
+        Handed to the caches that are pruned.
+    costs : dict
+        What is known of the layers' costs.
+    """
+
+    def __init__(
+        self, plan: PruningPlan, session: "weakref.ref[PruningSession]", lease: Lease, costs: Costs
+    ) -> None:
+        self._plan, self._session, self._lease, self._costs = plan, session, lease, costs
+        self._names = list(inspect.signature(type(plan.inner).forward).parameters)[1:]
+        self._layer_names = [list(inspect.signature(type(layer).forward).parameters)[1:] for layer in plan.layers]
+        self._bringers = plan.family.bringers
+        self._thread = _Thread()
+        self._changed = threading.Condition()
+        self._running = 0
+        # Read by every step, also by compiled ones: whether any thread is in the middle of a prefill.
+        self._busy = False
+        self._handles = self._attach()
+        # What was compiled before does not look for new hooks.
+        torch.compiler.reset()
+
+    def _attach(self) -> list[RemovableHandle]:
+        plan = self._plan
+        handles = [
+            Hook(self._enter_model).before(plan.inner),
+            Hook(self._enter_text).before(plan.text),
+            Hook(self._leave_text).after(plan.text),
+            Hook(self._leave_model).after(plan.inner),
+        ]
+        if plan.model is not plan.inner:
+            handles += [Hook(self._see_labels).before(plan.model), Hook(self._forget_labels).after(plan.model)]
+        for index, layer in enumerate(plan.layers):
+            handles.append(Hook(partial(self._enter_layer, index)).before(layer))
+        return handles
+
+    def detach(self) -> None:
+        """Take every hook off the model, once the prefills of other threads are done; harmless when repeated."""
+        self._lease.open = False
+        mine = len(self._thread.forwards)
+        with self._changed:
+            self._changed.wait_for(lambda: self._running <= mine)
+        for handle in self._handles:
+            handle.remove()
+
+    # What the model with a head is called with.
+
+    def _see_labels(self, _module: nn.Module, _args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if kwargs.get("labels") is not None:
+            self._keep_labels(kwargs["labels"])
+
+    def _forget_labels(self, _module: nn.Module, _args: tuple[Any, ...], kwargs: dict[str, Any], _output: Any) -> None:
+        if kwargs.get("labels") is not None:
+            self._keep_labels(None)
+
+    @_uncompiled
+    def _keep_labels(self, labels: Tensor | None) -> None:
+        self._thread.labels = labels
+
+    # The multimodal model.
+
+    def _enter_model(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Begin a forward that brings visual features; one that brings none is left alone."""
+        if args or self._busy or any(kwargs.get(name) is not None for name in self._bringers):
+            self._begin(args, kwargs)
+
+    def _leave_model(self, _module: nn.Module, _args: tuple[Any, ...], _kwargs: Any, output: Any) -> None:
+        if self._busy:
+            self._end(output)
+
+    @_uncompiled
+    def _begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        arguments = {**self._by_position(args), **kwargs}
+        session = self._session()
+        brings = any(arguments.get(name) is not None for name in self._bringers)
+        pruning = brings and self._lease.open and session is not None
+        if pruning or self._thread.forwards:
+            self._thread.forwards.append(_Forward(session, arguments) if pruning and session else None)
+            with self._changed:
+                self._running += 1
+                self._busy = True
+
+    @_uncompiled
+    def _end(self, output: Any) -> None:
+        if not self._thread.forwards:
+            return
+        forward = self._thread.forwards.pop()
+        with self._changed:
+            self._running -= 1
+            self._busy = self._running > 0
+            self._changed.notify_all()
+        if forward is not None and output is not None and forward.prefill is not None and not forward.finished:
+            msg = "the decoder returned without its hooks being called: this prefill was not pruned; please report it"
+            raise RuntimeError(msg)
+
+    def _by_position(self, args: tuple[Any, ...]) -> dict[str, Any]:
+        """Return positional arguments of the multimodal model by their names.
+
+        Raises
+        ------
+        NotImplementedError
+            If the model's forward does not name them.
+        """
+        if len(args) > len(self._names) or {"args"} & set(self._names[: len(args)]):
+            msg = (
+                f"{type(self._plan.inner).__name__}.forward was given {len(args)} arguments by position that it does"
+                " not name: which of them are ids and features is not known; pass them by name"
+            )
+            raise NotImplementedError(msg)
+        return dict(zip(self._names, args, strict=False))
+
+    # Its decoder.
+
+    def _enter_text(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Decide whether this forward is a pruning prefill, a step on a pruned cache, or neither."""
+        if self._busy and self._prepare(args, kwargs):
+            return
+        states = kwargs.get("inputs_embeds")
+        states = kwargs.get("input_ids", *args[:1]) if states is None else states
+        check_step(cache_in(kwargs), states.shape[0])
+
+    @_uncompiled
+    def _prepare(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        forward = self._forward()
+        if forward is None:
+            return False
+        plan, arguments = self._plan, forward.arguments
+        tokens = check_ids(arguments.get("input_ids"))
+        ids = plan.family.token_ids(plan.inner.config, arguments)
+        visual = torch.isin(tokens, torch.tensor(ids, dtype=tokens.dtype, device=tokens.device))
+        if not bool(visual.any()):
+            return False
+        check_prefill(plan, kwargs)
+        given = arguments.get("attention_mask")
+        padding = given if isinstance(given, Tensor) and given.ndim == 2 else kwargs.get("attention_mask")  # noqa: PLR2004 - of shape (B, T)
+        real = real_tokens(padding, (tokens.shape[0], tokens.shape[1]), tokens.device)
+        if kwargs.get("use_cache") is False and not torch.is_grad_enabled():
+            forward.generation = running_generation()
+        replay, chosen = self._thread.replay, ()
+        if forward.generation is not None and replay is not None:
+            chosen = replay.kept_for(forward.generation, tokens)
+        labels = self._thread.labels
+        forward.prefill = Prefill(plan, prompt_of(visual, real, labels), chosen, self._costs)
+        return True
+
+    def _leave_text(
+        self, _module: nn.Module, _args: tuple[Any, ...], kwargs: dict[str, Any], output: ModelOutput | None
+    ) -> ModelOutput | None:
+        """Put what the decoder returns back at full length; after an exception `output` is None."""
+        if self._busy:
+            restored = self._finish(output)
+            if restored is not None:
+                return restored
+        if output is not None and isinstance(output, dict) and output.get("attentions"):
+            cache = cache_in(kwargs)
+            if cache is not None:
+                restore_attentions(cache, output)
+        return output
+
+    @_uncompiled
+    def _finish(self, output: ModelOutput | None) -> ModelOutput | None:
+        forward = self._forward()
+        if forward is None or forward.prefill is None or forward.finished or output is None:
+            return None
+        prefill, forward.finished = forward.prefill, True
+        if not isinstance(output, dict) or "last_hidden_state" not in output:
+            msg = f"the decoder returned a {type(output).__name__} without `last_hidden_state`: it cannot be restored"
+            raise RuntimeError(msg)
+        unseen = cache_in(output)
+        if unseen is not None and unseen is not prefill.cache:
+            msg = (
+                "the prefill filled a cache that its layers were not seen to be called with, so that what was pruned is"
+                " not known to it; this version of Transformers hands caches over in a new way"
+            )
+            raise RuntimeError(msg)
+        if not prefill.replayed:
+            forward.session.records.append(prefill.record())
+            if forward.generation is not None:
+                tokens = forward.arguments["input_ids"]
+                self._thread.replay = Replay.of(forward.generation, tokens, prefill.kept)
+        restored = prefill.finish(output)
+        prefill.mark_cache(self._lease)
+        return restored
+
+    # Its layers.
+
+    def _enter_layer(self, index: int, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Changed:
+        """Hand a prefill what a layer is about to get, or a step on a pruned cache its mask."""
+        if self._busy:
+            changed = self._enter_prefill(index, args, kwargs)
+            if changed is not None:
+                return changed
+        cache = cache_in(kwargs)
+        if cache is None:
+            return None
+        config, layers = self._plan.config, len(self._plan.layers)
+        mask = step_mask(config, cache, index, args[0] if args else kwargs["hidden_states"], kwargs["attention_mask"], layers)
+        return args, {**kwargs, "attention_mask": mask}
+
+    @_uncompiled
+    def _enter_prefill(self, index: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Changed:
+        forward = self._forward()
+        if forward is None or forward.prefill is None or forward.finished:
+            return None
+        names = self._layer_names[index]
+        arguments = {**dict(zip(names, args, strict=False)), **kwargs}
+        hidden = arguments.pop(names[0])
+        if "attention_mask" in names and "attention_mask" not in arguments:
+            msg = (
+                f"layer {index} was called without `attention_mask`, which it takes: this version of Transformers hands"
+                " masks over in a new way, and pruning would miss them"
+            )
+            raise RuntimeError(msg)
+        hidden, changed = forward.prefill.enter(index, hidden, arguments)
+        return (hidden,), changed
+
+    def _forward(self) -> _Forward | None:
+        return self._thread.forwards[-1] if self._thread.forwards else None
+
+

@@ -1,0 +1,150 @@
+"""Read queries, keys and values where a layer's own module hands them to its attention function.
+
+The module's forward runs with an attention function of ours in place of its own, on a private copy of the module object:
+nothing that another thread could see is written, neither a configuration nor a registry. Weights are shared, not copied.
+"""
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import FunctionType, MethodType
+from typing import Any, Never
+
+import torch
+from torch import Tensor, nn
+from transformers import Cache
+
+from iwp_transformers.twins import twin_of
+
+__all__ = ["AttentionInputs", "attention_inputs"]
+
+# The name by which every modelling file of Transformers looks up its attention function.
+REGISTRY = "ALL_ATTENTION_FUNCTIONS"
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionInputs:
+    """What a layer hands to its attention function.
+
+    Attributes
+    ----------
+    queries : torch.Tensor
+        Shape (B, Hq, T, D).
+    keys : torch.Tensor
+        Shape (B, H, T, D).
+    values : torch.Tensor
+        Shape (B, H, T, Dv).
+    scaling : float
+        What the products of queries and keys are multiplied with.
+    """
+
+    queries: Tensor
+    keys: Tensor
+    values: Tensor
+    scaling: float
+
+
+def attention_inputs(
+    layer: nn.Module, hidden: Tensor, arguments: Mapping[str, Any], *, rotated: bool = True
+) -> AttentionInputs:
+    """Return what a decoder layer would hand to its attention function.
+
+    Parameters
+    ----------
+    layer : torch.nn.Module
+        The decoder layer.
+    hidden : torch.Tensor
+        Its inputs, shape (B, T, E).
+    arguments : mapping
+        The other arguments that it is called with, by name; a cache among them is left alone.
+    rotated : bool, default True
+        With rotary embedding, or with the identity in its place.
+
+    Returns
+    -------
+    AttentionInputs
+        Of all T tokens.
+
+    Raises
+    ------
+    NotImplementedError
+        If the layer has no attention that takes its function from Transformers' registry, or rotates in a way that
+        cannot be left out.
+    """
+    given = {name: None if isinstance(value, Cache) else value for name, value in arguments.items()}
+    if not rotated and "position_embeddings" in given:
+        given["position_embeddings"] = _identity(given["position_embeddings"])
+    elif not rotated:
+        msg = f"a {type(layer).__name__} is not handed its rotary embedding, so that queries and keys without it cannot be had"
+        raise NotImplementedError(msg)
+    twin = _with_own_attention(layer)
+    try:
+        with torch.no_grad():
+            # Straight to the forward: the hooks on the layer, ours among them, are for its own calls.
+            inspect.unwrap(type(twin).forward)(twin, hidden, **given)
+    except _Received as received:
+        return received.inputs
+    msg = f"a {type(layer).__name__} returned without a call of its attention function: it has no queries and keys to read"
+    raise NotImplementedError(msg)
+
+
+class _Received(BaseException):  # noqa: N818 - no error; not an Exception, so that no forward swallows it
+    """Carries what the attention function got out of the forward that called it."""
+
+    def __init__(self, inputs: AttentionInputs) -> None:
+        super().__init__()
+        self.inputs = inputs
+
+
+def _receive(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *_args: Any, **kwargs: Any) -> Never:
+    scaling = kwargs.get("scaling", getattr(module, "scaling", None))
+    raise _Received(AttentionInputs(query, key, value, query.shape[-1] ** -0.5 if scaling is None else float(scaling)))
+
+
+class _Registry:
+    """Stands for the registry of attention functions within one forward."""
+
+    def get_interface(self, *_args: object) -> Any:
+        """Return the function that receives, whatever is asked for."""
+        return _receive
+
+    def __getitem__(self, _name: str) -> Any:
+        """Return the function that receives, whatever is asked for."""
+        return _receive
+
+
+def _identity(embedding: Any) -> Any:
+    """Return the rotary embedding that leaves everything as it is."""
+    if isinstance(embedding, Tensor) and embedding.is_complex():
+        return torch.ones_like(embedding)
+    if isinstance(embedding, (tuple, list)) and len(embedding) == 2:  # noqa: PLR2004 - cosine and sine
+        return torch.ones_like(embedding[0]), torch.zeros_like(embedding[1])
+    if embedding is None:
+        return None
+    msg = f"rotary embedding is a {type(embedding).__name__}, expected cosine and sine, or complex numbers"
+    raise NotImplementedError(msg)
+
+
+def _with_own_attention(layer: nn.Module) -> nn.Module:
+    """Return a copy of a layer, with the same weights, whose attention modules call `_receive`."""
+    names = [name for name, part in layer.named_modules() if _asks_registry(part)]
+    if not names:
+        msg = (
+            f"no part of a {type(layer).__name__} takes its attention function from Transformers' registry: there are"
+            " no queries and keys to read"
+        )
+        raise NotImplementedError(msg)
+    return twin_of(layer, dict.fromkeys(names, _receiving_forward))
+
+
+def _asks_registry(module: nn.Module) -> bool:
+    code = getattr(inspect.unwrap(type(module).forward), "__code__", None)
+    return code is not None and REGISTRY in code.co_names
+
+
+def _receiving_forward(module: nn.Module) -> MethodType:
+    forward: Any = inspect.unwrap(type(module).forward)
+    names = {**forward.__globals__, REGISTRY: _Registry()}
+    function = FunctionType(forward.__code__, names, forward.__name__, forward.__defaults__, forward.__closure__)
+    function.__kwdefaults__ = forward.__kwdefaults__
+    return MethodType(function, module)

@@ -1,0 +1,47 @@
+"""Hooks that belong to one session: they stay behind when a model is copied or pickled."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+__all__ = ["Hook", "is_pruned"]
+
+
+class Hook:
+    """A forward hook of a session on one module.
+
+    A deep copy or a pickle of the module has in its place something that does nothing, and that needs no iwp to be
+    loaded: the copied model computes as if it had never been pruned.
+
+    Parameters
+    ----------
+    run : callable
+        What the hook does.
+    """
+
+    def __init__(self, run: Callable[..., Any]) -> None:
+        self._run = run
+
+    def __call__(self, *args: Any) -> Any:
+        """Do it."""
+        return self._run(*args)
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, str]]:
+        """Copy and pickle as a function of the standard library that takes anything and returns None."""
+        return getattr, (nullcontext(), "__exit__")
+
+    def before(self, module: nn.Module) -> RemovableHandle:
+        """Run before each forward of a module, with its arguments by position and by name."""
+        return module.register_forward_pre_hook(self, with_kwargs=True)
+
+    def after(self, module: nn.Module) -> RemovableHandle:
+        """Run after each forward of a module, also if it failed."""
+        return module.register_forward_hook(self, with_kwargs=True, always_call=True)
+
+
+def is_pruned(module: nn.Module) -> bool:
+    """Tell whether a session has a hook on a module."""
+    return any(isinstance(hook, Hook) for hook in module._forward_pre_hooks.values())

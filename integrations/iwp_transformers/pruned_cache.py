@@ -1,0 +1,313 @@
+"""What later steps have to know of a pruned cache, kept on the cache's own layers, so that it travels with them."""
+
+from collections.abc import Callable, Sequence
+from functools import cache as remembered
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import Cache
+from transformers.cache_utils import CacheLayerMixin, StaticLayer
+
+from iwp_transformers.masks import hide_columns, take_columns
+from iwp_transformers.rows import KeptRows
+
+__all__ = ["Lease", "PrunedLayer", "PrunedRows", "mark", "pruned_layer", "shorten_static"]
+
+# Static layers are shortened by a multiple of this many tokens, so that prompts of similar length share their shapes.
+STEP = 64
+
+
+class Lease:
+    """Whether the session that pruned a cache is open; one object for the cache and all its copies.
+
+    Attributes
+    ----------
+    open : bool
+        False once the session was closed, and in a cache that was pickled.
+    """
+
+    def __init__(self, *, open_: bool = True) -> None:
+        self.open = open_
+
+    def __deepcopy__(self, memo: object) -> "Lease":
+        """Return the lease itself: a copy of a cache lives as long as the cache."""
+        return self
+
+    def __reduce__(self) -> tuple[Callable[..., "Lease"], tuple[()]]:
+        """Pickle as a lease that has ended: hooks do not travel with a file."""
+        return _ended, ()
+
+
+def _ended() -> Lease:
+    return Lease(open_=False)
+
+
+class PrunedRows:
+    """The fixed map from the columns of shortened cache layers to those of the full ones.
+
+    Column c of a shortened layer stands at full position `index[b, c]` where c < M, and c + T - M behind that.
+
+    Parameters
+    ----------
+    rows : KeptRows
+        The rows that stayed of the prompt.
+    visible : torch.Tensor
+        Shape (B, T), bool: which tokens of the prompt are neither padding nor dropped.
+    capacity : tuple of int, optional
+        Columns of a full and of a shortened layer, where the cache is static.
+
+    Attributes
+    ----------
+    full, kept : int
+        Tokens of the prompt before and after, T and M.
+    """
+
+    def __init__(self, rows: KeptRows, visible: Tensor, capacity: tuple[int, int] | None) -> None:
+        self.full, self.kept, self.filled = rows.full, rows.index.shape[1], rows.filled
+        self.index, self.live, self.visible = rows.index, rows.real, visible
+        self.static = capacity is not None
+        self._last: tuple[object, object] | None = None
+        if capacity is not None:
+            self._reserve(*capacity)
+
+    def _reserve(self, wide: int, narrow: int) -> None:
+        """Lay the map out for the whole capacity, so that no step changes a shape and none is compiled again."""
+        new = torch.arange(self.kept, narrow, device=self.index.device) + (self.full - self.kept)
+        batch = self.index.shape[0]
+        self.index = torch.cat((self.index, new.clamp(max=wide - 1).expand(batch, -1)), dim=1)
+        self.live = torch.cat((self.live, (new < wide).expand(batch, -1)), dim=1)
+        self.visible = F.pad(self.visible, (0, wide - self.full), value=True)
+        for part in (self.index, self.live, self.visible):
+            torch._dynamo.mark_static_address(part, guard=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copy without the mask of a step."""
+        return {**self.__dict__, "_last": None}
+
+    def select(self, change: Callable[[Tensor], Tensor]) -> None:
+        """Follow samples that are repeated, selected or put in another order."""
+        self.index, self.live, self.visible = change(self.index), change(self.live), change(self.visible)
+
+    def step_mask(self, mask: object, keys: int, build: Callable[[Tensor], object], *, shortened: bool) -> object:
+        """Return what a layer of a step gets for its mask; layers that share a mask share the answer.
+
+        Parameters
+        ----------
+        mask : object
+            What the layer was given, sized on the full layers.
+        keys : int
+            Columns of the layer, those of the step included.
+        build : callable
+            Makes a mask out of what is visible, shape (B, keys), where the layer had none.
+        shortened : bool
+            Whether the layer's cache lacks the dropped tokens, or holds them and must hide them.
+        """
+        if self._last is not None and self._last[0] is mask:
+            return self._last[1]
+        short = self._shortened(mask, keys, build) if shortened else self._hiding(mask, keys, build)
+        self._last = (mask, short)
+        return short
+
+    def forget_mask(self) -> None:
+        """Drop the mask of a step that has ended, or of layers whose mask is made otherwise."""
+        self._last = None
+
+    def columns(self, keys: int) -> Tensor:
+        """Return the full position of each of `keys` columns, shape (B, keys), with -1 for filling."""
+        index, live = self._extended(keys)
+        return index.where(live, -1)
+
+    def _extended(self, keys: int) -> tuple[Tensor, Tensor]:
+        if self.static:
+            return self.index[:, :keys], self.live[:, :keys]
+        new = torch.arange(self.full, self.full + keys - self.kept, device=self.index.device)
+        index = torch.cat((self.index, new.expand(self.index.shape[0], -1)), dim=1)
+        return index, F.pad(self.live, (0, len(new)), value=True)
+
+    def _shortened(self, mask: Any, keys: int, build: Callable[[Tensor], object]) -> object:
+        if mask is None:
+            return build(self._extended(keys)[1]) if self.filled else None
+        if isinstance(mask, Tensor) and mask.ndim == 2 and self.static:  # noqa: PLR2004 - a mask of padding alone
+            # A kernel that unpads gets a mask as long as what was seen, and cuts keys and values to it.
+            keys = mask.shape[1] - self.full + self.kept
+        return take_columns(mask, *self._extended(keys))
+
+    def _hiding(self, mask: Any, keys: int, build: Callable[[Tensor], object]) -> object:
+        if mask is None:
+            return build(F.pad(self.visible, (0, keys - self.visible.shape[1]), value=True))
+        return hide_columns(mask, self.visible)
+
+
+class PrunedLayer(CacheLayerMixin):
+    """Mixin of every layer of a pruned cache; its type is also what compiled steps are told apart by.
+
+    Attributes
+    ----------
+    lease : Lease or None
+        Whether the session is open; None once the layer was reset, and is like any other again.
+    rows : PrunedRows or None
+        The map of a layer that was shortened or hides tokens; None for those before.
+    shortened : bool
+        Whether the layer lacks the dropped tokens.
+    base : int
+        Rows that the layer held after the prompt, which cannot be cropped.
+    fresh : bool
+        Whether the mask of a step is made anew at this layer, and not shared with the layer before.
+    owner : bool
+        Whether the layer takes `rows` along when samples are reordered: one map serves many layers.
+    """
+
+    _layer_type = None
+    lease: Lease | None
+    rows: PrunedRows | None
+    shortened: bool
+    base: int
+    fresh: bool
+    owner: bool
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Add keys and values, unless nobody would shorten the mask that goes with them.
+
+        Raises
+        ------
+        NotImplementedError
+            If the session that pruned the cache is closed.
+        """
+        if self.lease is not None and not self.lease.open:
+            msg = (
+                "this cache was pruned by a session that is closed (or is a pickled copy): only its hooks know which"
+                " tokens it lacks; keep the session open, or start again from the prompt"
+            )
+            raise NotImplementedError(msg)
+        return super().update(key_states, value_states, *args, **kwargs)  # type: ignore[safe-super]  # a mixin
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Remove the newest tokens, as long as they were decoded after the prompt.
+
+        Raises
+        ------
+        NotImplementedError
+            If the crop reaches into the prompt, or is given as a length to keep.
+        """
+        if self.lease is not None:
+            added = int(self.get_seq_length()) - self.base
+            if tokens_to_remove > 0 or added + tokens_to_remove < 0:
+                msg = (
+                    f"`crop({tokens_to_remove})` on a pruned cache, to which {added} tokens were added behind its"
+                    " prompt: it can lose those, given as a negative number, but none of the prompt, whose tokens are"
+                    " not the same in all layers"
+                )
+                raise NotImplementedError(msg)
+        super().crop(tokens_to_remove)  # type: ignore[misc]  # the class that it is mixed into has it
+
+    def reset(self) -> None:
+        """Empty the layer, which is like any other from then on."""
+        super().reset()
+        self.lease = self.rows = None
+        wide = self.__dict__.pop("full_capacity", None)
+        if wide is not None:
+            self.max_cache_len, self.is_initialized = wide, False
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Put the samples in another order."""
+        super().reorder_cache(beam_idx)
+        self._select(lambda part: part.index_select(0, beam_idx.to(part.device)))
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keep some samples."""
+        super().batch_select_indices(indices)  # type: ignore[misc]  # the class that it is mixed into has it
+        self._select(lambda part: part[indices.to(part.device) if isinstance(indices, Tensor) else indices])
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Repeat each sample."""
+        super().batch_repeat_interleave(repeats)  # type: ignore[misc]  # the class that it is mixed into has it
+        self._select(lambda part: part.repeat_interleave(repeats, dim=0))
+
+    def _select(self, change: Callable[[Tensor], Tensor]) -> None:
+        if self.rows is not None and self.owner:
+            self.rows.select(change)
+
+
+@remembered
+def _pruned_class(base: type) -> type:
+    return type(f"Pruned{base.__name__}", (PrunedLayer, base), {"__module__": __name__, "__qualname__": f"Pruned{base.__name__}"})
+
+
+def __getattr__(name: str) -> type:
+    """Return the class of pruned layers for a class of Transformers, so that pickle finds it by its name."""
+    from transformers import cache_utils
+
+    base = getattr(cache_utils, name.removeprefix("Pruned"), None)
+    if name.startswith("Pruned") and isinstance(base, type):
+        return _pruned_class(base)
+    msg = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(msg)
+
+
+def pruned_layer(cache: Cache | None, index: int) -> PrunedLayer | None:
+    """Return a layer of a pruned cache; None where the cache is none such, or was reset."""
+    if cache is None or index >= len(cache.layers):
+        return None
+    part = cache.layers[index]
+    return part if isinstance(part, PrunedLayer) and part.lease is not None else None
+
+
+def shorten_static(cache: Cache | None, first: int, removed: int) -> None:
+    """Let static layers from `first` on be allocated without the rows that they will never hold."""
+    less = removed // STEP * STEP
+    if cache is None or not less:
+        return
+    for index in range(first, len(cache.layers)):
+        layer: Any = cache.layers[index]
+        if type(layer) is StaticLayer or type(layer).__mro__[1:3] == (PrunedLayer, StaticLayer):
+            # Some versions allocate all layers before the prefill; this one holds nothing yet, and is allocated anew.
+            layer.full_capacity = layer.max_cache_len
+            layer.max_cache_len -= less
+            layer.keys = layer.values = None
+            layer.is_initialized = False
+
+
+def mark(cache: Cache, stages: Sequence[tuple[int, int, KeptRows, Tensor]], lease: Lease) -> None:
+    """Write on a cache that was just pruned what later steps need to know.
+
+    Parameters
+    ----------
+    cache : transformers.Cache
+        The cache, which holds the prompt.
+    stages : sequence of tuple
+        For each time that tokens were dropped, ascending: the layer from which they are hidden, the layer from which
+        they are removed, the rows that stay, and which tokens are visible, shape (B, T).
+    lease : Lease
+        Whether the session is open.
+    """
+    layers: list[Any] = cache.layers
+    for index, part in enumerate(layers):
+        if isinstance(part, CacheLayerMixin):
+            layers[index] = part = _as_pruned(part)
+            unknown = {"rows": None, "shortened": False, "fresh": False, "owner": False}
+            part.__dict__.update(unknown, lease=lease, base=int(part.get_seq_length()))
+    for number, (hidden_from, removed_from, rows, visible) in enumerate(stages):
+        ends = stages[number + 1][0] if number + 1 < len(stages) else len(layers)
+        last = layers[min(removed_from, len(layers) - 1)]
+        capacity = (layers[0].max_cache_len, last.max_cache_len) if isinstance(last, StaticLayer) else None
+        known = PrunedRows(rows, visible, capacity)
+        for index in range(hidden_from, ends):
+            layers[index].__dict__.update(
+                rows=known,
+                shortened=index >= removed_from,
+                fresh=index in (hidden_from, removed_from),
+                owner=index == hidden_from,
+            )
+
+
+def _as_pruned(part: Any) -> Any:
+    """Return a layer of the same contents that knows what was pruned."""
+    if isinstance(part, PrunedLayer):
+        return part
+    twin = object.__new__(_pruned_class(type(part)))
+    twin.__dict__.update(part.__dict__)
+    return twin
