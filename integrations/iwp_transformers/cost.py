@@ -81,11 +81,13 @@ def measured_cost(
         without = {name: None if isinstance(value, Cache) else value for name, value in arguments.items()}
         short = rows.gather(hidden, 1)
         try:
-            given = ShortenedArguments(config, None, rows, rows.real).shortened(index, short, without)
-            counts.append(_counted(layer, short, given))
+            # Nobody who counts or listens to the forward proper hears of this one.
+            with _disable_current_modes():
+                given = ShortenedArguments(config, None, rows, rows.real).shortened(index, short, without)
+                counts.append(_counted(layer, short, given))
+                pairs = _pair_width(layer, short, given)
         except Exception:  # noqa: BLE001 - a layer that cannot run by itself has a cost that is not known
             return LayerCost(linear=None, quadratic=None)
-        pairs = _pair_width(layer, short, given)
     first, second = counts
     if first is None or second is None:
         return LayerCost(linear=None, quadratic=None)
@@ -179,8 +181,8 @@ def _counted(layer: nn.Module, hidden: Tensor, arguments: Mapping[str, Any]) -> 
 
         return forward if _owns_matrix(part) else run
 
-    # Nobody who listens to the forward proper hears of this one, and random numbers that it draws are drawn again.
-    with _disable_current_modes(), torch.no_grad(), torch.random.fork_rng(enabled=layer.training), counter:
+    # A layer in training draws random numbers, which the forward proper must draw again.
+    with torch.no_grad(), torch.random.fork_rng(enabled=layer.training), counter:
         bare_twin(layer, watched).forward(hidden, **arguments)
     return None if counter.hidden or not counter.flops else counter.flops
 
