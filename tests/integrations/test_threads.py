@@ -52,7 +52,7 @@ def rounds(model: nn.Module, inputs: dict[str, Any], **options: Any) -> Callable
 @pytest.mark.parametrize("layer", [0, 1])
 @pytest.mark.parametrize("family", BOTH)
 def test_eight_threads_get_the_ids_of_one_after_the_other(family: str, layer: int, cache: str) -> None:
-    """Images and text alone, mixed: every answer is that of its own prompt, and every pruned prefill leaves a record."""
+    """Images and text alone, mixed: each answer is that of its own prompt, each pruned prefill leaves a record."""
     model = FACTORIES[family]()
     prompts = [make_inputs(model, [prompt]) for prompt in EIGHT]
     options = {"cache_implementation": cache}
@@ -175,7 +175,9 @@ def test_capturing_writes_nothing_that_another_thread_could_see(family: str) -> 
     registered = dict(ALL_ATTENTION_FUNCTIONS.items())
 
     def visible() -> dict[str, Any]:
-        modules = {name: (id(part), type(part), part.training, sorted(vars(part))) for name, part in text.named_modules()}
+        modules = {
+            name: (id(part), type(part), part.training, sorted(vars(part))) for name, part in text.named_modules()
+        }
         return {
             "configurations": [part.to_dict() for part in (model.config, text.config, attention.config)],
             "implementations": [part._attn_implementation for part in (model.config, text.config, attention.config)],
