@@ -34,9 +34,12 @@ def model(request: pytest.FixtureRequest) -> nn.Module:
 
 
 @pytest.fixture(params=BOTH)
-def fresh(request: pytest.FixtureRequest) -> nn.Module:
-    """Give a miniature that pickles: Transformers adds closures once hidden states are asked for."""
-    return FACTORIES[request.param]()
+def twins(request: pytest.FixtureRequest) -> tuple[Any, Any]:
+    """Give two equal models, one to be asked for what is right, and one that pickles: no forward ever ran in it.
+
+    Transformers hangs closures on a model that ran, which cannot be pickled.
+    """
+    return FACTORIES[request.param](), FACTORIES[request.param]()
 
 
 def forget(names: list[Any]) -> None:
@@ -193,50 +196,52 @@ DUPLICATES: dict[str, Callable[[Any], Any]] = {
 
 
 @pytest.mark.parametrize("duplicate", DUPLICATES)
-def test_a_model_copied_within_a_session_computes_as_one_that_was_never_pruned(
-    fresh: nn.Module, duplicate: str
-) -> None:
+def test_a_model_copied_within_a_session_computes_as_never_pruned(twins: tuple[Any, Any], duplicate: str) -> None:
     """Bit for bit, while the session is open and after it; the original stays pruned; the copy can be pruned anew."""
-    inputs = make_inputs(fresh, PAIR)
-    unpruned, ids = logits_of(fresh, inputs), greedy(fresh, inputs)
+    reference, model = twins
+    inputs = make_inputs(reference, PAIR)
+    unpruned, pruned, ids = logits_of(reference, inputs), pruned_logits(reference, inputs), greedy(reference, inputs)
 
-    with prune_visual_tokens(fresh, budget=0.3, layer=1) as session:
-        pruned = logits_of(fresh, inputs)
-        copied = DUPLICATES[duplicate](fresh)
+    with prune_visual_tokens(model, budget=0.3, layer=1) as session:
+        copied = DUPLICATES[duplicate](model)
         assert torch.equal(logits_of(copied, inputs), unpruned)
         assert torch.equal(greedy(copied, inputs), ids)
-        assert len(session.records) == 1
-        assert torch.equal(logits_of(fresh, inputs), pruned)
+        assert not session.records
+        assert torch.equal(logits_of(model, inputs), pruned)
         with prune_visual_tokens(copied, budget=0.3, layer=1):
             assert torch.equal(logits_of(copied, inputs), pruned)
 
     assert torch.equal(logits_of(copied, inputs), unpruned)
     assert torch.equal(pruned_logits(copied, inputs), pruned)
-    assert torch.equal(logits_of(fresh, inputs), unpruned)
+    assert torch.equal(logits_of(model, inputs), unpruned)
 
 
 @pytest.mark.parametrize("duplicate", DUPLICATES)
-def test_the_inner_model_copied_within_a_session_computes_as_never_pruned(fresh: Any, duplicate: str) -> None:
+def test_the_inner_model_copied_within_a_session_computes_as_never_pruned(
+    twins: tuple[Any, Any], duplicate: str
+) -> None:
     """Also where only the part that is hooked is copied, and the original's session closed first."""
-    inputs = make_inputs(fresh, PAIR)
+    reference, model = twins
+    inputs = make_inputs(reference, PAIR)
     with torch.no_grad():
-        unpruned = fresh.model(**inputs).last_hidden_state
+        unpruned = reference.model(**inputs).last_hidden_state
 
-    with prune_visual_tokens(fresh, budget=0.3, layer=1):
-        copied = DUPLICATES[duplicate](fresh.model)
+    with prune_visual_tokens(model, budget=0.3, layer=1):
+        copied = DUPLICATES[duplicate](model.model)
     with torch.no_grad():
         assert torch.equal(copied(**inputs).last_hidden_state, unpruned)
         with prune_visual_tokens(copied, budget=0.3, layer=1):
             assert not torch.equal(copied(**inputs).last_hidden_state, unpruned)
 
 
-def test_a_copy_of_a_copy_computes_as_never_pruned(fresh: nn.Module) -> None:
-    """Whatever a copy carries does not come back to life."""
-    inputs = make_inputs(fresh, PAIR)
-    unpruned = logits_of(fresh, inputs)
+def test_a_copy_of_a_copy_computes_as_never_pruned(model: nn.Module) -> None:
+    """Whatever a copy carries does not come back to life, also where the model ran pruned before."""
+    inputs = make_inputs(model, PAIR)
+    unpruned = logits_of(model, inputs)
 
-    with prune_visual_tokens(fresh, budget=0.3, layer=1):
-        copied = copy.deepcopy(copy.deepcopy(fresh))
+    with prune_visual_tokens(model, budget=0.3, layer=1):
+        greedy(model, inputs)
+        copied = copy.deepcopy(copy.deepcopy(model))
         with prune_visual_tokens(copied, budget=0.3, layer=1):
             again = copy.deepcopy(copied)
 
@@ -244,22 +249,37 @@ def test_a_copy_of_a_copy_computes_as_never_pruned(fresh: nn.Module) -> None:
     assert torch.equal(logits_of(copied, inputs), unpruned)
 
 
-def test_a_model_saved_within_a_session_loads_as_never_pruned(fresh: Any, tmp_path: Path) -> None:
+def test_a_model_copied_while_it_chooses_computes_as_never_pruned(model: nn.Module) -> None:
+    """A reference model made in the middle of a forward is none the wiser."""
+    inputs = make_inputs(model, PAIR)
+    unpruned = logits_of(model, inputs)
+    copies: list[nn.Module] = []
+
+    def copies_it(view: LayerView) -> Tensor:
+        copies.append(copy.deepcopy(model))
+        return scattered(view)
+
+    assert pruned_logits(model, inputs, selector=copies_it).shape == unpruned.shape
+
+    assert torch.equal(logits_of(copies[0], inputs), unpruned)
+
+
+def test_a_model_saved_within_a_session_loads_as_never_pruned(model: Any, tmp_path: Path) -> None:
     """`save_pretrained` writes weights and configuration without a trace of the session."""
-    inputs = make_inputs(fresh, PAIR)
-    unpruned = logits_of(fresh, inputs)
-    fresh.save_pretrained(tmp_path / "before")
+    inputs = make_inputs(model, PAIR)
+    unpruned = logits_of(model, inputs)
+    model.save_pretrained(tmp_path / "before")
 
-    with prune_visual_tokens(fresh, budget=0.3, layer=1):
-        fresh.save_pretrained(tmp_path / "within")
-        names = set(fresh.state_dict())
-    loaded = type(fresh).from_pretrained(tmp_path / "within").eval()
+    with prune_visual_tokens(model, budget=0.3, layer=1):
+        model.save_pretrained(tmp_path / "within")
+        names = set(model.state_dict())
+    loaded = type(model).from_pretrained(tmp_path / "within").eval()
 
-    assert names == set(fresh.state_dict())
+    assert names == set(model.state_dict())
     before, within = ((tmp_path / name / "config.json").read_text(encoding="utf-8") for name in ("before", "within"))
     assert within == before
     assert torch.equal(logits_of(loaded, inputs), unpruned)
-    assert torch.equal(pruned_logits(loaded, inputs), pruned_logits(fresh, inputs))
+    assert torch.equal(pruned_logits(loaded, inputs), pruned_logits(model, inputs))
 
 
 def in_another_thread(call: Callable[[], object]) -> None:
