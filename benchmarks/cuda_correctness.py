@@ -1,8 +1,12 @@
 """Answers on the device against the core's own code in float64 on the CPU, on fresh random and hard inputs."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from importlib import import_module
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -29,6 +33,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "top-k": {"strategy": TopK()},
 }
 """Options besides the defaults, tried on one size."""
+
+BACKENDS = {"torch": "iwp_torch", "CuPy": "iwp_cupy"}
+FUSED = ("log_magnitude", "progressive_chunked_mmr")
+"""The kernels of a backend that run on a GPU only."""
 
 UNTIED = ("independent", "clusters", "key bias 300", "logits in the hundreds")
 """Kinds that the plain algorithm serves too: no zero vectors, no exact ties."""
@@ -120,6 +128,38 @@ def reference(tokens: Tokens, count: int, **options: Any) -> np.ndarray:
 def answer(library: Library, tokens: Tokens, count: int, **options: Any) -> np.ndarray:
     """Choose on the device."""
     return library.back(select_tokens(*(library.into(part) for part in tokens.parts), count, **options))
+
+
+@contextmanager
+def kernels_that_serve(name: str) -> Iterator[set[str]]:
+    """Give the set that names each kernel for CUDA that serves a call of a library within the block."""
+    serving: set[str] = set()
+    if name not in BACKENDS:
+        yield serving
+        return
+    backend = import_module(BACKENDS[name])
+
+    def noted(key: str, *arguments: Any, **options: Any) -> Any:
+        serving.add(key)
+        return kernels[key].run(*arguments, **options)
+
+    kernels = dict(backend.kernels)
+    noting = {key: replace(kernels[key], run=partial(noted, key)) for key in FUSED}
+    with patch.object(backend, "kernels", kernels | noting):
+        yield serving
+
+
+def _served(name: str, library: Library, tokens: Tokens) -> dict[str, list[str]]:
+    """List, dtype by dtype, the kernels for CUDA that serve a call with the default options.
+
+    Where they cannot be compiled the reference runs instead: right, and slow, and otherwise unseen.
+    """
+    found = {}
+    for dtype in library.dtypes:
+        with kernels_that_serve(name) as serving:
+            answer(library, tokens.to(getattr(torch, dtype)), 5)
+        found[dtype] = sorted(serving)
+    return found
 
 
 def _cases(plan: Plan, generator: torch.Generator) -> Iterator[tuple[str, Tokens, float, dict[str, Any]]]:
@@ -220,6 +260,7 @@ def run(plan: Plan, device: torch.device, seed: int, allowance: Allowance) -> di
     tokens = KINDS["clusters"](20, generator)
     for name, library in found.items():
         result[name] = {
+            "kernels that serve": _served(name, library, tokens),
             "rows of a batch equal their own calls": _rows_equal_their_own_calls(library, 130, generator),
             "errors against the CPU": {call: _same_error(library, spoil, tokens) for call, spoil in BAD_CALLS.items()},
         }

@@ -237,15 +237,11 @@ def _in_common(answer: Any, expected: Tensor) -> float:
 
 
 def _measure_case(
-    case: Candidates,
-    series: dict[str, Series],
-    clock: Clock,
-    allowance: Allowance,
-    enough: float,
-    expected: Tensor | None,
-) -> tuple[dict[str, Any], Tensor | None]:
-    """Time several rules on a case; return their figures, and the answer of ours, which others are compared with."""
+    case: Candidates, series: dict[str, Series], clock: Clock, allowance: Allowance, enough: float
+) -> dict[str, Any]:
+    """Time all rules on a case, ours first, whose answer the plain algorithm's is compared with."""
     rules: dict[str, Any] = {}
+    expected: Tensor | None = None
     for name, one in series.items():
         rules[name] = one.measure(case, clock, allowance, enough)
         answer = rules[name].pop("answer", None)
@@ -253,7 +249,7 @@ def _measure_case(
             expected = answer.cpu()
         if (name in OUR_RULES or name == DENSE) and answer is not None and expected is not None:
             rules[name]["tokens in common with iwp"] = _in_common(answer, expected)
-    return rules, expected
+    return rules
 
 
 def run(
@@ -264,33 +260,30 @@ def run(
     allowance: Allowance,
     show: Callable[[list[dict[str, Any]]], None],
 ) -> list[dict[str, Any]]:
-    """Time every rule at every size that time and memory allow, first ours, then the rivals.
+    """Time every rule at every size that time and memory allow.
 
+    Share by share, so that what lack of time leaves out are the last shares, and not some rules of all of them.
     `show` is given the list of cases, as far as it goes, after each.
     """
-    cases: dict[Any, dict[str, Any]] = {}
-    answers: dict[Any, Tensor | None] = {}
-    for rules in (OUR_RULES, RIVALS):
-        series = {
-            dtype: {name: Series(replace(rule, patience=plan.patience * rule.patience)) for name, rule in rules.items()}
-            for dtype in plan.dtypes
-        }
-        # In each series the small sizes come first: they foretell what the large ones take.
-        for key in product(plan.shares, plan.dtypes, plan.sizes):
-            share, dtype, total = key
-            count = tokens_to_keep(share, total)
-            about = {"tokens": total, "kept": count, "share": share, "dtype": dtype, "rules": {}}
-            entry = cases.setdefault(key, about)
-            if allowance.left < 0:
-                entry["rules"] |= {name: {"not run": "time"} for name in rules}
-                continue
-            generator = torch.Generator(clock.device).manual_seed(seed + total)
-            tokens = draw(total, generator, key_bias=KEY_BIAS).to(getattr(torch, dtype))
-            case = Candidates(tokens, count, plan.feature_width, plan.text_tokens, generator)
-            entry["limits"] = limits(case, dtype, peaks)
-            figures, answers[key] = _measure_case(case, series[dtype], clock, allowance, plan.enough, answers.get(key))
-            entry["rules"] |= figures
-            del tokens, case
-            clock.settle(release=True)
-            show(list(cases.values()))
-    return list(cases.values())
+    rules = {
+        name: replace(rule, patience=plan.patience * rule.patience) for name, rule in {**OUR_RULES, **RIVALS}.items()
+    }
+    series = {dtype: {name: Series(rule) for name, rule in rules.items()} for dtype in plan.dtypes}
+    cases: list[dict[str, Any]] = []
+    # In each series the small sizes come first: they foretell what the large ones take.
+    for share, total, dtype in product(plan.shares, plan.sizes, plan.dtypes):
+        count = tokens_to_keep(share, total)
+        entry: dict[str, Any] = {"tokens": total, "kept": count, "share": share, "dtype": dtype}
+        cases.append(entry)
+        if allowance.left < 0:
+            entry["rules"] = {name: {"not run": "time"} for name in rules}
+            continue
+        generator = torch.Generator(clock.device).manual_seed(seed + total)
+        tokens = draw(total, generator, key_bias=KEY_BIAS).to(getattr(torch, dtype))
+        case = Candidates(tokens, count, plan.feature_width, plan.text_tokens, generator)
+        entry["limits"] = limits(case, dtype, peaks)
+        entry["rules"] = _measure_case(case, series[dtype], clock, allowance, plan.enough)
+        del tokens, case
+        clock.settle(release=True)
+        show(cases)
+    return cases

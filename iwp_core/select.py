@@ -139,7 +139,8 @@ def _ascending(chosen: Array, like: Array, count: int, *, check: bool) -> Array:
         msg = f"`strategy` returned shape {tuple(chosen.shape)}, expected ({count},)"
         raise ValueError(msg)
     kept = as_dtype(xp.sort(chosen), arange_indices(0, like).dtype)
-    if check and (kept[0] < 0 or kept[-1] >= total or xp.any(kept[1:] == kept[:-1])):
+    # One question, as a device may have to be waited for with each.
+    if check and ((kept[0] < 0) | (kept[-1] >= total) | xp.any(kept[1:] == kept[:-1])):
         msg = f"`strategy` returned repeated or foreign positions, expected {count} distinct ones from 0 to {total - 1}"
         raise ValueError(msg)
     return kept

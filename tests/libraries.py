@@ -46,7 +46,9 @@ class Library:
         source = np.asarray(x)
         name = dtype or str(source.dtype)
         if name in self.halves:
-            # Through float32: NumPy has no bfloat16 and some libraries read no float16.
+            # Through float32: NumPy has no bfloat16 and some libraries read no float16. Rounded first where NumPy can,
+            # since a number that is rounded twice may not be the one that the oracle reads.
+            source = source.astype(np.float16) if name == "float16" else source
             single = self.namespace.asarray(source.astype(np.float32))
             return single.to(self.dtype(name)) if self.name == "torch" else single.astype(self.dtype(name))
         return self.namespace.asarray(source, dtype=self.dtype(name))

@@ -12,7 +12,6 @@ from torch import Tensor
 from iwp_core.duplication import Duplication, PairwiseDuplication
 
 __all__ = [
-    "DENSE_PRODUCTS",
     "log_magnitude",
     "progressive_chunked_mmr",
     "supports_log_magnitude",
@@ -31,14 +30,6 @@ OLDEST_TRITON = (3, 4)
 
 OLDEST_CARD = (8, 0)
 """Compute capability from which on tensor cores multiply bfloat16 and TF32."""
-
-DENSE_PRODUCTS = 2**47
-"""Multiplications of token coordinates from which on the core's lazy loop runs instead of the plain one.
-
-The plain loop compares every candidate with every chosen token, pairs * heads * (D + Dv) multiplications on tensor
-cores, and never waits; the lazy loop compares a small part of them, and waits for each round. This many, about those of
-M = 131,000 of N = 1,000,000 tokens with 4 heads of 128, is a guess of where they meet, not a measurement.
-"""
 
 
 @cache
@@ -101,13 +92,14 @@ def supports_progressive_chunked_mmr(
     exponent: int,
 ) -> bool:
     """Return whether `progressive_chunked_mmr` serves a call."""
-    del penalty, floor, exponent  # all are served
+    # However much work it is: the plain loop compares every candidate with every chosen token and never waits, the
+    # core's lazy loop compares few of them and waits for each round. On an H100 the second took 29 to 93 times as long
+    # at 100,000 tokens (benchmarks/README.md).
+    del sizes, penalty, floor, exponent  # all are served
     if type(duplication) is not Duplication or scores.dtype != torch.float32:
         return False
     tokens = [factor.tokens for factor in duplication.factors]
-    width = sum(factor.shape[0] * factor.shape[-1] for factor in tokens)
-    fits = min(factor.shape[-1] for factor in tokens) >= NARROWEST
-    return fits and _serves(*tokens) and scores.shape[0] * sum(sizes[:-1]) * width <= DENSE_PRODUCTS
+    return min(factor.shape[-1] for factor in tokens) >= NARROWEST and _serves(*tokens)
 
 
 def progressive_chunked_mmr(

@@ -206,23 +206,17 @@ def test_a_million_tokens_take_less_than_a_gibibyte_beside_the_inputs() -> None:
     assert sum(size for storage, size in sizes.items() if storage not in inputs) < 2**30
 
 
-def test_more_work_than_the_plain_loop_is_good_for_is_left_to_the_lazy_one(
-    recorded: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Pairs times heads times coordinates, the last chunk left out, against one constant."""
+def test_the_lazy_loop_is_never_asked_however_large_the_work() -> None:
+    """It waits for each of its rounds: a million tokens of which a third are kept go to the kernels too."""
+    pytest.importorskip("triton", reason="Triton is not installed")
     supports = iwp_torch.kernels["progressive_chunked_mmr"].supports
-    keys, values, _ = tokens(1000)
+    keys, values, _ = tokens(1_000_000)
     duplication = Duplication(keys, values, metric="dual", kernel="exponential")
-    call: Any = (torch.zeros(1000, device="meta"), duplication, [2, 4, 900])
-    options = {"penalty": 5.0, "floor": 0.01, "exponent": 2}
+    scores = torch.zeros(1_000_000, device="meta")
 
-    monkeypatch.setattr(fused, "DENSE_PRODUCTS", 1000 * 6 * 4 * 256)
-    served = supports(*call, **options)
-    monkeypatch.setattr(fused, "DENSE_PRODUCTS", 1000 * 6 * 4 * 256 - 1)
-
-    assert served
-    assert not supports(*call, **options)
-    assert recorded == []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fused, "_triton_serves", lambda _: True)
+        assert supports(scores, duplication, [2, 351_000, 2_000], penalty=5.0, floor=0.01, exponent=2)
 
 
 SHARED_MEMORY = 99 * 1024

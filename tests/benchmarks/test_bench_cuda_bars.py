@@ -32,7 +32,13 @@ def result_of(**changes: Any) -> dict[str, Any]:
         "models": [{"model": "LLaVA", "tokens": 7290, "batch": 1, "11.1%": {"against full": against}}],
         "correctness": {
             "shares": {"torch": {"bfloat16": {"ties": kind, "zeros": {"not run": "time"}}}},
-            "torch": {"errors against the CPU": {"NaN": changes.get("error", "same")}},
+            "torch": {
+                "errors against the CPU": {"NaN": changes.get("error", "same")},
+                "kernels that serve": {
+                    "float64": [],
+                    "bfloat16": changes.get("serving", ["log_magnitude", "progressive_chunked_mmr"]),
+                },
+            },
         },
     }
 
@@ -74,6 +80,7 @@ def test_bars_are_met_by_numbers_that_reach_them() -> None:
         ({"kind": {"share": 0.96}}, "torch, bfloat16: least share of the reference's tokens"),
         ({"kind": {"failures": ["N=1"]}}, "torch, bfloat16: least share of the reference's tokens"),
         ({"kind": {"equal between runs": False}}, "kinds whose answers differ between runs"),
+        ({"serving": ["log_magnitude"]}, "kernels that leave a default call to the reference"),
         ({"error": "device: no error; CPU: ValueError"}, "bad calls with another error than on the CPU"),
     ],
 )

@@ -131,6 +131,21 @@ def test_a_tally_counts_the_tokens_in_common_over_all_cases() -> None:
     assert tally.result(0.9)["met"] is False
 
 
+def test_a_kernel_that_serves_is_named_and_the_backend_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that declines, as where it cannot be compiled, is not."""
+    correctness, tokens = import_module("cuda_correctness"), import_module("cuda_tokens")
+    magnitude, backend = import_module("iwp_core.magnitude"), import_module("iwp_torch")
+    reference = magnitude.log_magnitude.__wrapped__
+    kernels = dict(backend.kernels) | {"log_magnitude": import_module("iwp_core").Kernel(run=reference)}
+    monkeypatch.setattr(backend, "kernels", kernels)
+    library = correctness.libraries(CPU)["torch"]
+
+    found = correctness._served("torch", library, tokens.draw(20, torch.Generator().manual_seed(0)))
+
+    assert found == {dtype: ["log_magnitude"] for dtype in correctness.BARS}
+    assert backend.kernels is kernels
+
+
 def test_a_call_that_the_device_lets_pass_is_no_same_error() -> None:
     """Nor is one that both let pass."""
     correctness, tokens = import_module("cuda_correctness"), import_module("cuda_tokens")

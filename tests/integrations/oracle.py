@@ -21,12 +21,12 @@ def forbidden(model: nn.Module, layer: int, dropped: Tensor, real: Tensor) -> It
     def mask_layer(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         hidden = args[0]
         length = hidden.shape[1]
-        seen = torch.ones(hidden.shape[0], length, dtype=torch.bool)
+        seen = torch.ones(hidden.shape[0], length, dtype=torch.bool, device=hidden.device)
         prompt = (real & ~dropped).repeat_interleave(hidden.shape[0] // real.shape[0], dim=0)
         seen[:, : prompt.shape[1]] = prompt
-        allowed = seen[:, None, None, :] & torch.ones(length, length, dtype=torch.bool).tril()
+        allowed = seen[:, None, None, :] & torch.ones(length, length, dtype=torch.bool, device=hidden.device).tril()
         lowest = torch.finfo(hidden.dtype).min
-        mask = torch.zeros(allowed.shape, dtype=hidden.dtype).masked_fill(~allowed, lowest)
+        mask = torch.zeros(allowed.shape, dtype=hidden.dtype, device=hidden.device).masked_fill(~allowed, lowest)
         return args, {**kwargs, "attention_mask": mask}
 
     layers = getattr(model, "model", model).language_model.layers[layer:]
