@@ -220,7 +220,7 @@ class Attachment:
         padding = given if isinstance(given, Tensor) and given.ndim == 2 else kwargs.get("attention_mask")  # noqa: PLR2004 - of shape (B, T)
         real = real_tokens(padding, (tokens.shape[0], tokens.shape[1]), tokens.device)
         if kwargs.get("use_cache") is False and not torch.is_grad_enabled():
-            forward.generation = running_generation()
+            forward.generation = running_generation(plan.model)
         replay, chosen = self._thread.replay, ()
         if forward.generation is not None and replay is not None:
             chosen = replay.kept_for(forward.generation, tokens)

@@ -112,10 +112,13 @@ def test_a_copied_prefix_serves_several_questions(model: nn.Module, kind: str, l
     with prune_visual_tokens(model, budget=0.3, layer=layer, selector=scattered) as session:
         prefix = Conversation.begun(model, inputs, kind)
         record = session.records[-1]
+        answers = []
         for question in questions:
             Conversation.begun(model, other, kind)
-            logits = prefix.on(copy.deepcopy).step(question)
-            assert_close(logits, true_step(model, inputs, record, question, layer))
+            answers.append(prefix.on(copy.deepcopy).step(question))
+
+    for question, logits in zip(questions, answers, strict=True):
+        assert_close(logits, true_step(model, inputs, record, question, layer))
 
 
 @pytest.mark.parametrize(
@@ -130,7 +133,9 @@ def test_other_duplicates_of_a_cache_decode_as_the_original_or_are_refused(
 
     with prune_visual_tokens(model, budget=0.3, layer=1, selector=scattered) as session:
         begun = Conversation.begun(model, inputs, kind)
-        expected = true_step(model, inputs, session.records[-1], TOKENS, 1)
+    expected = true_step(model, inputs, session.records[-1], TOKENS, 1)
+
+    with session:
         right_or_refused(lambda: begun.on(duplicate).step(TOKENS), expected, "cache")
 
 
@@ -145,11 +150,12 @@ def test_a_cache_whose_layers_hold_equally_many_rows_is_no_unpruned_one(family: 
     session = prune_visual_tokens(model, budget=0.3, layer=layer, selector=scattered)
     begun = Conversation.begun(model, inputs)
     assert len({part.keys.shape[-2] for part in begun.cache.layers}) == 1
-    if way != "a deep copy":
-        session.close()
+    session.close()
     expected = true_step(model, inputs, session.records[-1], TOKENS, layer)
     if way == "another session":
         session = prune_visual_tokens(model, budget=0.3, layer=layer, selector=scattered)
+    if way == "a deep copy":
+        session.__enter__()
     try:
         if way == "a deep copy":
             assert_close(begun.on(copy.deepcopy).step(TOKENS), expected)
