@@ -22,8 +22,8 @@ class PackedLinear(nn.Module):
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
-        self.scale = float(linear.weight.abs().max()) / 7
-        levels = (linear.weight / self.scale).round().to(torch.int8) + 8
+        self.scale = float(linear.weight.detach().abs().max()) / 7
+        levels = (linear.weight.detach() / self.scale).round().to(torch.int8) + 8
         self.register_buffer("packed", levels[:, ::2] * 16 + levels[:, 1::2])
         self.bias = linear.bias
 
