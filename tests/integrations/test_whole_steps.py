@@ -101,11 +101,11 @@ def test_prompts_of_several_lengths_share_compiled_steps_in_one_session(family: 
     prompts = [make_inputs(model, [prompt]) for prompt in SEVERAL]
     plain, pruned = Counting(), Counting()
     for inputs in prompts:
-        compiled(model, inputs, plain)
+        compiled(model, inputs, plain, fullgraph=True)
 
     with prune_visual_tokens(model, budget=0.3, layer=1, selector=scattered):
         expected = [greedy(model, inputs) for inputs in prompts]
-        answers = [compiled(model, inputs, pruned) for inputs in prompts]
+        answers = [compiled(model, inputs, pruned, fullgraph=True) for inputs in prompts]
 
     assert all(torch.equal(*pair) for pair in zip(answers, expected, strict=True))
     assert len(pruned.graphs) <= len(plain.graphs)
