@@ -1,4 +1,4 @@
-"""What every rank of the sharded tests runs: python -m torch.distributed.run ... sharded_rank.py FOLDER.
+"""What every rank of the sharded tests runs: `torch.distributed.run --module tests.integrations.sharded_rank FOLDER`.
 
 Reads the models, prompts and settings that the test wrote to the folder, and writes what each rank found to it.
 """

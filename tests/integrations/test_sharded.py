@@ -58,12 +58,12 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
             "settings": {"the paper's rule": FEW},
         }
     torch.save(cases, folder / "cases.pt")
-    script = Path(__file__).with_name("sharded_rank.py")
-    root = script.parents[2]
+    root = Path(__file__).parents[2]
     paths = [str(root), *(path for path in sys.path if path)]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    # As a module: a script's own folder comes first on the path, where `selectors` would hide Python's.
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--module"]
     done = subprocess.run(
-        [*launch, str(folder)],
+        [*launch, "tests.integrations.sharded_rank", str(folder)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,

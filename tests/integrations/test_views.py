@@ -18,9 +18,11 @@ from tests.integrations.test_exactness import scattered
 from tests.integrations.tiny_models import FACTORIES, LAYERS, make_inputs
 
 SPY = "listening_sdpa"
-# Text stacks in which queries and keys are normed, rotated in part, not at all, or scaled in their own ways.
+# Text stacks in which queries are projected beside a gate, and queries and keys normed, rotated in part, not at all,
+# or scaled in their own ways.
 STACKS: dict[str, dict[str, Any]] = {
     "llama": {"model_type": "llama"},
+    "qwen3.5, gated": {"model_type": "qwen3_5_text", "head_dim": 8, "layer_types": ["full_attention"] * LAYERS},
     "qwen3, normed by head": {"model_type": "qwen3", "head_dim": 8},
     "olmo2, normed over all heads": {"model_type": "olmo2"},
     "cohere2, not rotated": {"model_type": "cohere2", "layer_types": ["full_attention"] * LAYERS},
@@ -112,31 +114,6 @@ def test_a_view_shows_what_attention_receives(family: str, layer: int) -> None:
 def test_a_view_shows_what_attention_receives_whatever_the_text_stack(stack: str, layer: int) -> None:
     """Norms, partial rotation and layers that do not rotate are the layer's own business."""
     assert_shown_is_received(FACTORIES["llava-onevision"](**STACKS[stack]), layer)
-
-
-class Gated(nn.Module):
-    """A projection of queries that also makes a gate, and hands on the queries scaled by it."""
-
-    def __init__(self, linear: nn.Linear) -> None:
-        super().__init__()
-        self.both = nn.Linear(linear.in_features, 2 * linear.out_features)
-        nn.init.normal_(self.both.weight, std=0.4, generator=torch.Generator().manual_seed(3))
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Gate the queries."""
-        queries, gate = self.both(hidden).chunk(2, dim=-1)
-        scaled: Tensor = queries * gate.sigmoid()
-        return scaled
-
-
-@pytest.mark.parametrize("family", ["llava-onevision", "qwen2.5-vl"])
-def test_a_view_shows_what_attention_receives_of_a_gated_layer(family: str) -> None:
-    """A layer whose parts were replaced is read through what it hands over."""
-    model = FACTORIES[family]()
-    attention = model.model.language_model.layers[1].self_attn
-    attention.q_proj = Gated(attention.q_proj)
-
-    assert_shown_is_received(model, 1)
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
