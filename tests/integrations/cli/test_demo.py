@@ -11,8 +11,8 @@ pytest.importorskip("matplotlib", reason="the picture needs it")
 
 from typer.testing import CliRunner
 
-from iwp_transformers.cli import photograph as module
-from iwp_transformers.cli.app import app
+from iwp_cli import photograph as module
+from iwp_cli.app import app
 
 SMALL = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 6, "num_attention_heads": 2}
 whole_model = module.random_model

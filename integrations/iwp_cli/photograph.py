@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import typer
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from PIL import Image
@@ -16,13 +17,13 @@ from rich.table import Table
 from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration
 from transformers.models.llava_onevision.image_processing_pil_llava_onevision import LlavaOnevisionImageProcessorPil
 
+from iwp_cli.images import read_image
+from iwp_cli.outputs import write_figure
+from iwp_cli.refusal import quoted
+from iwp_cli.timing import TimedAnswer, timed_answer
 from iwp_core import PCMMR, Strategy, TopK, selection_overlap
-from iwp_transformers.cli.media import read_image
-from iwp_transformers.cli.timing import TimedAnswer, timed_answer
-from iwp_transformers.families import family_of
+from iwp_transformers import PruningRecord, family_of, prune_visual_tokens
 from iwp_transformers.picture import dim_dropped
-from iwp_transformers.record import PruningRecord
-from iwp_transformers.session import prune_visual_tokens
 
 __all__ = ["photograph_demo"]
 
@@ -60,9 +61,9 @@ def photograph_demo(console: Console, photograph: Image.Image | None, output: Pa
         for name, strategy in RULES.items():
             progress.add_task(name)
             pruned[name] = _pruned(model, inputs, strategy)
-    _figure(model, inputs, photograph, full, pruned).savefig(output, dpi=120)
+    write_figure(_figure(model, inputs, photograph, full, pruned), output, dpi=120)
     _report(console, full, pruned)
-    console.print(f"picture: {output}", highlight=False, soft_wrap=True)
+    typer.echo(f"picture: {quoted(output)}")
     console.print(UNTRAINED)
 
 
@@ -75,7 +76,7 @@ class Pruned:
 
 
 def _shipped() -> Image.Image:
-    with as_file(files("iwp_transformers") / "photograph" / "coffee.jpg") as path:
+    with as_file(files("iwp_cli") / "photographs" / "coffee.jpg") as path:
         return read_image(path)
 
 

@@ -7,19 +7,20 @@ from typing import Any
 
 import numpy as np
 import torch
+import typer
 from matplotlib.figure import Figure
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from iwp_cli.outputs import write_figure
+from iwp_cli.refusal import quoted
+from iwp_cli.timing import TimedAnswer, timed_answer
 from iwp_miniature import Miniature, draw_layout, load_miniature, render
 from iwp_miniature.digits import digit_bank
 from iwp_miniature.questions import ask
-from iwp_transformers.cli.timing import TimedAnswer, timed_answer
-from iwp_transformers.families import family_of
+from iwp_transformers import PruningRecord, family_of, prune_visual_tokens
 from iwp_transformers.picture import dim_dropped
-from iwp_transformers.record import PruningRecord
-from iwp_transformers.session import prune_visual_tokens
 
 __all__ = ["digits_demo"]
 
@@ -87,9 +88,9 @@ def digits_demo(
     else:
         asked = dict.fromkeys(questions or QUESTIONS_OF_ANY_PICTURE)
     compared = [_compare(miniature, picture, question, truth) for question, truth in asked.items()]
-    _figure(miniature, picture, compared).savefig(output, dpi=110)
+    write_figure(_figure(miniature, picture, compared), output, dpi=110)
     console.print(_table(compared))
-    console.print(f"picture: {output}", highlight=False, soft_wrap=True)
+    typer.echo(f"picture: {quoted(output)}")
 
 
 def _fresh_picture(seed: int | None) -> tuple[Image.Image, dict[str, str | None]]:

@@ -1,4 +1,4 @@
-"""Reading images and videos that the command line names, in every form, and refusing what is neither."""
+"""Reading the videos that the command line names, in every form, and refusing what is none."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from iwp_transformers.cli.media import MediaError, read_video
+from iwp_cli.refusal import Refusal
+from iwp_cli.videos import read_video
 from tests.integrations.processors import coordinate_picture
 
 
@@ -38,7 +39,7 @@ def test_short_video_gives_all_its_frames(tmp_path: Path) -> None:
         (np.zeros((2, 4, 4, 3)), r"holds float64 \(2, 4, 4, 3\), expected uint8"),
         (np.zeros((4, 4, 3), np.uint8), r"expected uint8 of shape \(frames, height, width, 3\)"),
         (np.zeros((0, 4, 4, 3), np.uint8), r"holds uint8 \(0, 4, 4, 3\)"),
-        (np.array([{}]), r"cannot be read as an array"),
+        (np.array([{}]), r"cannot be read: .*Python objects"),
     ],
     ids=["fractions", "one frame", "no frame", "objects"],
 )
@@ -46,13 +47,13 @@ def test_array_that_is_no_video_is_refused(array: NDArray[Any], message: str, tm
     """What the array is and what it should be are both told."""
     np.save(tmp_path / "video.npy", array)
 
-    with pytest.raises(MediaError, match=message):
+    with pytest.raises(Refusal, match=message):
         read_video(tmp_path / "video.npy", 4)
 
 
 def test_folder_without_images_is_refused(tmp_path: Path) -> None:
     """An empty folder is no video."""
-    with pytest.raises(MediaError, match="holds no image files"):
+    with pytest.raises(Refusal, match="holds no image files"):
         read_video(tmp_path, 4)
 
 
@@ -61,16 +62,16 @@ def test_folder_of_different_sizes_is_refused(tmp_path: Path) -> None:
     for size in (8, 9):
         coordinate_picture(size, 8).save(tmp_path / f"{size}.png")
 
-    with pytest.raises(MediaError, match="frames of different sizes"):
+    with pytest.raises(Refusal, match="frames of different sizes"):
         read_video(tmp_path, 4)
 
 
 def test_video_file_without_pyav_says_what_else_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """PyAV is named, and the two forms that need nothing."""
     monkeypatch.setitem(sys.modules, "av", None)
-    (tmp_path / "video.mp4").touch()
+    (tmp_path / "video.mp4").write_bytes(bytes(64))
 
-    with pytest.raises(MediaError, match=r"need PyAV .*a folder of frames or a \.npy array needs nothing"):
+    with pytest.raises(Refusal, match=r"need PyAV .*a folder of frames or a \.npy array needs nothing"):
         read_video(tmp_path / "video.mp4", 4)
 
 
@@ -96,5 +97,5 @@ def test_file_that_is_no_video_is_refused(tmp_path: Path) -> None:
     pytest.importorskip("av", reason="video files are read with PyAV, which is not installed")
     (tmp_path / "video.mp4").write_text("no video")
 
-    with pytest.raises(MediaError, match="is not a video that PyAV can read"):
+    with pytest.raises(Refusal, match="is not a video that PyAV can read"):
         read_video(tmp_path / "video.mp4", 4)

@@ -8,24 +8,28 @@ from PIL import Image
 from rich.console import Console
 from transformers import logging as transformers_logging
 
+from iwp_cli.digits import digits_demo
+from iwp_cli.images import read_image
+from iwp_cli.outputs import check_writable
+from iwp_cli.photograph import photograph_demo
+from iwp_cli.refusal import Refusal
 from iwp_miniature import MiniatureError, VocabularyError
-from iwp_transformers.cli.digits import digits_demo
-from iwp_transformers.cli.media import MediaError, check_writable, read_image
-from iwp_transformers.cli.photograph import photograph_demo
 
 __all__ = ["demo"]
 
 
 def demo(
     *,
-    output: Annotated[Path, typer.Option(help="Where to write the picture (.png, .jpg, .pdf or .svg).")] = Path(
+    output: Annotated[Path, typer.Option(help="Where to write the picture (.png, .jpg, .pdf, .svg ...).")] = Path(
         "iwp-demo.png"
     ),
     image: Annotated[Path | None, typer.Option(help="A picture of your own.")] = None,
     question: Annotated[
         list[str] | None, typer.Option(help="A question of your own; can be repeated. Needs --image.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Draws the same picture again; without it, a new one.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Draws the same picture again; without it, a new one.")
+    ] = None,
     photo: Annotated[
         bool, typer.Option("--photo", help="Prune a photograph in a model of real size, with random weights.")
     ] = False,
@@ -36,8 +40,8 @@ def demo(
     digits: nothing is downloaded.
     """
     console = Console()
-    picture = _open(image)
-    _check_output(output)
+    check_writable(output)
+    picture = None if image is None else read_image(image)
     _check_question(question, askable=picture is not None and not photo)
     if photo:
         photograph_demo(console, picture, output)
@@ -45,34 +49,20 @@ def demo(
         _ask_miniature(console, picture, question, seed, output)
 
 
+def _check_question(question: list[str] | None, *, askable: bool) -> None:
+    if question and not askable:
+        msg = "--question: a question of your own needs --image, and no --photo"
+        raise Refusal(msg)
+
+
 def _ask_miniature(
     console: Console, picture: Image.Image | None, question: list[str] | None, seed: int | None, output: Path
 ) -> None:
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call] # the library's
     try:
         digits_demo(console, picture, question, seed, output)
     except VocabularyError as error:
-        raise typer.BadParameter(str(error), param_hint="--question") from error
+        msg = f"--question: {error}"
+        raise Refusal(msg) from error
     except MiniatureError as error:
-        console.print(str(error), style="red")
-        raise typer.Exit(1) from error
-
-
-def _check_question(question: list[str] | None, *, askable: bool) -> None:
-    if question and not askable:
-        msg = "a question of your own needs --image, and no --photo"
-        raise typer.BadParameter(msg, param_hint="--question")
-
-
-def _open(path: Path | None) -> Image.Image | None:
-    try:
-        return None if path is None else read_image(path)
-    except MediaError as error:
-        raise typer.BadParameter(str(error), param_hint="--image") from error
-
-
-def _check_output(path: Path) -> None:
-    try:
-        check_writable(path)
-    except MediaError as error:
-        raise typer.BadParameter(str(error), param_hint="--output") from error
+        raise Refusal(str(error), code=1) from error
