@@ -92,7 +92,8 @@ def opened(path: Path) -> Iterator[Image.Image]:
     # Pillow warns above its limit and refuses above twice that.
     Image.MAX_IMAGE_PIXELS = LARGEST // 2
     try:
-        with Image.open(path) as image:
+        # From a handle: Pillow maps some TIFF files given by name into memory, and turns those the wrong way.
+        with path.open("rb") as file, Image.open(file) as image:
             yield image
     except UnidentifiedImageError as error:
         msg = f"{quoted(path)} is not an image that Pillow can read"
