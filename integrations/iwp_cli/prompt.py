@@ -116,7 +116,8 @@ def _parts(
     for kind, token in tokens.items():
         placed, given = sum(part == kind for part, _ in parts), media.count(kind)
         if placed not in {0, given}:
-            msg = f"--prompt holds {token} {placed} times, expected none or {given}: one for each --{kind}"
+            allowed = f"none, or {given}: one for each --{kind}" if given else f"none: there is no --{kind}"
+            msg = f"--prompt holds {token} {placed} times, expected {allowed}"
             raise Refusal(msg)
         first += [] if placed else [kind] * given
     return first, parts

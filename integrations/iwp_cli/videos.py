@@ -92,7 +92,7 @@ def _from_folder(path: Path, count: int) -> Video:
 def _natural(file: Path) -> tuple[list[str | int], str]:
     """Return what to sort a file by: numbers by their value, words in any case, and the name where those are equal."""
     # The pattern's parentheses keep the numbers: words stand at even places and numbers at odd ones.
-    parts = re.split(r"([0-9]+)", file.name.casefold())
+    parts = re.split(r"([0-9]+)", file.stem.casefold())
     return [int(part) if place % 2 else part for place, part in enumerate(parts)], file.name
 
 
@@ -125,8 +125,8 @@ def _from_animation(path: Path, count: int) -> Video:
     with opened(path) as image:
         total = getattr(image, "n_frames", 1)
         indices = _spread(total, count)
-        milliseconds = image.info.get("duration")
         frames = [np.asarray(frame) for frame in _seen(image, indices)]
+        milliseconds = image.info.get("duration")  # WebP tells once a frame is decoded
     rate = 1000 / milliseconds if milliseconds else None
     return Video(frames=_stacked(path, frames), total=total, indices=indices, rate=rate)
 

@@ -30,7 +30,7 @@ TURNS: dict[int, Any] = {
     5: lambda a: a.transpose(1, 0, 2),
     6: lambda a: np.rot90(a, -1),
     7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
-    8: lambda a: np.rot90(a),
+    8: np.rot90,
 }
 
 
