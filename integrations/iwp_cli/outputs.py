@@ -1,6 +1,8 @@
 """Writing pictures: checked before the long work, and again when it is done."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +12,7 @@ from iwp_cli.requirements import first_line
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["PICTURE_ENDINGS", "check_writable", "write_figure"]
+__all__ = ["PICTURE_ENDINGS", "check_writable", "drawing", "write_figure"]
 
 PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".pdf", ".svg")
 LONGEST_SIDE = 2**15  # pixels; matplotlib draws twice as many and WebP half as many
@@ -45,6 +47,28 @@ def check_writable(path: Path) -> None:
     if not os.access(path if exists else path.parent, os.W_OK):
         msg = f"{quoted(path)} cannot be written: {'it' if exists else 'its folder'} is write-protected"
         raise Refusal(msg)
+
+
+@contextmanager
+def drawing(*pictures: Path) -> Iterator[None]:
+    """Say in one sentence that the tokens of a picture cannot be told where they lie.
+
+    Parameters
+    ----------
+    *pictures : pathlib.Path
+        What is drawn.
+
+    Raises
+    ------
+    Refusal
+        If the block raises an IndexError or a ValueError.
+    """
+    try:
+        yield
+    except (IndexError, ValueError) as error:
+        paths = ", ".join(map(quoted, pictures))
+        msg = f"{paths}: the visual tokens cannot be drawn on pictures of this shape: {first_line(error)}"
+        raise Refusal(msg) from error
 
 
 def write_figure(figure: "Figure", path: Path, *, dpi: float) -> None:

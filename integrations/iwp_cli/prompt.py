@@ -48,9 +48,12 @@ def encode(processor: Any, config: Any, prompt: str, media: Media) -> BatchFeatu
     Raises
     ------
     Refusal
-        If the model takes no videos, if the prompt has other than one placeholder for each picture, or if the
-        processor refuses a picture; the message names it.
+        If the model takes no videos, if the prompt is no text or has other than one placeholder for each picture, or if
+        the processor refuses a picture; the message names it.
     """
+    if any("\ud800" <= letter <= "\udfff" for letter in prompt):
+        msg = "--prompt holds bytes that are no UTF-8 text"
+        raise Refusal(msg)
     arguments: dict[str, Any] = {"text": [_text(processor, config, prompt, media)]}
     if media.images:
         arguments["images"] = [[image for _, image in media.images]]

@@ -1,6 +1,7 @@
 """How the command line says no: one line that names what was given and what is allowed."""
 
 import functools
+import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator
@@ -58,10 +59,14 @@ def reading(path: Path) -> Iterator[None]:
     Refusal
         If the block raises anything: decoders of damaged files raise errors of any kind.
     """
+    logger = logging.getLogger("PIL")
+    before = logger.level
     try:
         with warnings.catch_warnings():
-            # What a decoder warns of, such as damaged metadata, does not keep the pixels from being read.
+            # What a decoder warns of, such as damaged metadata, does not keep the pixels from being read; what it logs
+            # beside raising an error would be a second line.
             warnings.simplefilter("ignore")
+            logger.setLevel(logging.CRITICAL)
             yield
     except Refusal:
         raise
@@ -69,6 +74,8 @@ def reading(path: Path) -> Iterator[None]:
         reason = getattr(error, "strerror", None) or first_line(error)
         msg = f"{quoted(path)} cannot be read: {reason}"
         raise Refusal(msg) from error
+    finally:
+        logger.setLevel(before)
 
 
 def refusing(command: Callable[P, None]) -> Callable[P, None]:

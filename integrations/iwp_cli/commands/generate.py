@@ -16,7 +16,7 @@ from transformers import logging as transformers_logging
 
 from iwp_cli.images import read_image
 from iwp_cli.loading import check_model, load_model, load_processor
-from iwp_cli.outputs import check_writable, write_figure
+from iwp_cli.outputs import check_writable, drawing, write_figure
 from iwp_cli.prompt import Media, encode
 from iwp_cli.refusal import Refusal, quoted
 from iwp_cli.requirements import first_line
@@ -108,7 +108,9 @@ def generate(
     if picture is not None:
         images = [each for _, each in media.images]
         videos = [clip.frames for _, clip in media.videos]
-        write_figure(kept_tokens_figure(record, inputs, images, model=network, videos=videos), picture, dpi=150)
+        with drawing(*(path for path, _ in media.images)):
+            figure = kept_tokens_figure(record, inputs, images, model=network, videos=videos)
+        write_figure(figure, picture, dpi=150)
         typer.echo(f"picture of the kept tokens: {quoted(picture)}")
 
 
