@@ -13,7 +13,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from iwp_cli.outputs import write_figure
+from iwp_cli.outputs import drawing, write_figure
 from iwp_cli.refusal import quoted
 from iwp_cli.timing import TimedAnswer, timed_answer
 from iwp_miniature import Miniature, draw_layout, load_miniature, render
@@ -58,7 +58,11 @@ class Comparison:
 
 
 def digits_demo(
-    console: Console, picture: Image.Image | None, questions: Sequence[str] | None, seed: int | None, output: Path
+    console: Console,
+    given: tuple[Path, Image.Image] | None,
+    questions: Sequence[str] | None,
+    seed: int | None,
+    output: Path,
 ) -> None:
     """Ask the miniature LLaVA-OneVision about a picture, and draw which tokens it kept for each question.
 
@@ -66,8 +70,8 @@ def digits_demo(
     ----------
     console : rich.console.Console
         Where the report goes.
-    picture : PIL.Image.Image or None
-        None for a fresh one of digits that the model has never seen.
+    given : tuple of Path and PIL.Image.Image, or None
+        A picture and where it is from; None for a fresh one of digits that the model has never seen.
     questions : sequence of str or None
         None for three that suit the picture.
     seed : int or None
@@ -83,13 +87,15 @@ def digits_demo(
         If a question has a word that the miniature does not know.
     """
     miniature = load_miniature()
-    if picture is None:
+    if given is None:
         picture, asked = _fresh_picture(seed)
     else:
-        asked = dict.fromkeys(questions or QUESTIONS_OF_ANY_PICTURE)
+        picture, asked = given[1], dict.fromkeys(questions or QUESTIONS_OF_ANY_PICTURE)
     compared = [_compare(miniature, picture, question, truth) for question, truth in asked.items()]
-    write_figure(_figure(miniature, picture, compared), output, dpi=110)
     console.print(_table(compared))
+    with drawing(*(given or ())[:1]):
+        figure = _figure(miniature, picture, compared)
+    write_figure(figure, output, dpi=110)
     typer.echo(f"picture: {quoted(output)}")
 
 

@@ -41,7 +41,7 @@ def demo(
     """
     console = Console()
     check_writable(output)
-    picture = None if image is None else read_image(image)
+    picture = None if image is None else (image, read_image(image))
     _check_question(question, askable=picture is not None and not photo)
     if photo:
         photograph_demo(console, picture, output)
@@ -56,7 +56,11 @@ def _check_question(question: list[str] | None, *, askable: bool) -> None:
 
 
 def _ask_miniature(
-    console: Console, picture: Image.Image | None, question: list[str] | None, seed: int | None, output: Path
+    console: Console,
+    picture: tuple[Path, Image.Image] | None,
+    question: list[str] | None,
+    seed: int | None,
+    output: Path,
 ) -> None:
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call] # the library's
     try:
