@@ -129,7 +129,7 @@ def as_seen(image: Image.Image) -> Image.Image:
         seen = to_eight_bits(seen, getattr(image, "tag_v2", {}), of_format=image.format)
     seen = _opaque(seen)
     factor = _factor(seen)
-    return seen.reduce(factor) if factor > 1 else seen
+    return (seen.reduce(factor) if factor > 1 else seen).convert("RGB")
 
 
 def _factor(image: Image.Image) -> int:
@@ -148,6 +148,7 @@ def _opaque(image: Image.Image) -> Image.Image:
     if image.mode == "La":  # which Pillow converts to nothing else
         image = image.convert("LA")
     if not image.has_transparency_data:
-        return image.convert("RGB")
+        # Grey stays grey until it is shrunk, which takes a quarter of the memory.
+        return image.convert("L" if image.mode in {"1", "L"} else "RGB")
     clear = image.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear).convert("RGB")
