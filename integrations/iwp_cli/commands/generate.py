@@ -56,10 +56,15 @@ STRATEGIES: dict[StrategyName, Strategy] = {
 def generate(
     *,
     model: Annotated[str, typer.Option(help="Folder of a model and its processor, or name on the Hub.")],
-    prompt: Annotated[str, typer.Option(help="What to ask.")],
-    image: Annotated[list[Path] | None, typer.Option(help="Image file; repeat it for several.")] = None,
+    prompt: Annotated[
+        str, typer.Option(help="What to ask; placeholders in it, such as <image>, say where pictures stand.")
+    ],
+    image: Annotated[
+        list[Path] | None, typer.Option(help="Image file, of an animation its first picture; repeat it for several.")
+    ] = None,
     video: Annotated[
-        list[Path] | None, typer.Option(help="Video file, folder of frames or .npy array; repeat it for several.")
+        list[Path] | None,
+        typer.Option(help="Video file, animation, folder of frames or .npy array; repeat it for several."),
     ] = None,
     budget: Annotated[str, typer.Option(help="Visual tokens to keep, as a share such as 0.222 or a count.")] = "0.222",
     layer: Annotated[int, typer.Option(help="First decoder layer that no longer sees the dropped tokens.")] = 4,
