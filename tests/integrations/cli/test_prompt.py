@@ -29,8 +29,9 @@ def pictures(count: int) -> Media:
 
 
 def runs(ids: list[int]) -> list[int]:
-    """Return the ids, each run of one id told once."""
-    return [token for place, token in enumerate(ids) if place == 0 or ids[place - 1] != token]
+    """Return the ids, each run of a picture's tokens told once."""
+    many = {PLACE, IDS["<image>"]}
+    return [token for place, token in enumerate(ids) if token not in many or place == 0 or ids[place - 1] != token]
 
 
 def qwen_ids(prompt: str, count: int) -> list[int]:
