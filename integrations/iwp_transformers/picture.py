@@ -1,9 +1,8 @@
 """Seeing which visual tokens were kept: the pictures, with what the model dropped dimmed."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -11,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from iwp_transformers.families import family_of
+from iwp_transformers.gallery import Panel, draw_gallery
 from iwp_transformers.geometry import Region
 from iwp_transformers.record import PruningRecord
 
@@ -24,16 +24,11 @@ Pixels = NDArray[np.uint8]
 
 LEVEL_NAMES = {"base": "whole view", "crop": "crops", "grid": ""}
 FRAMES_SHOWN = 8
-# Inches.
-LINE_WIDTH, PANEL_HEIGHT, GAP, TITLE_HEIGHT, HEAD_HEIGHT, FOOT_HEIGHT = 10.0, 3.0, 0.12, 0.42, 0.45, 0.35
+# An array that is one picture: height and width, or these and channels: grey, or colours with or without opacity.
+GREY_AXES, CHANNELS = 2, (1, 3, 4)
+# Fractions that resampling has led out of [0, 1] are cut off; further out they are something else.
+OVERSHOOT = 0.1
 LONGEST_SIDE = 900  # pixels of a panel; more would only make the file larger
-
-
-@dataclass(frozen=True)
-class _Panel:
-    pixels: Pixels
-    aspect: float
-    title: str
 
 
 def kept_mask(regions: Sequence[Region], kept: ArrayLike, size: tuple[int, int]) -> NDArray[np.bool_]:
@@ -110,14 +105,14 @@ def dim_dropped(picture: Still, regions: Sequence[Region], kept: ArrayLike) -> P
 def kept_tokens_figure(
     record: PruningRecord,
     inputs: Mapping[str, Any],
-    images: Sequence[Still] = (),
+    images: Sequence[Still] | Still = (),
     *,
     model: "nn.Module",
-    videos: Sequence[Sequence[Still] | NDArray[Any]] = (),
+    videos: Sequence[Sequence[Still] | NDArray[Any]] | Sequence[Still] | NDArray[Any] = (),
     sample: int = 0,
     title: str | None = None,
 ) -> "Figure":
-    """Draw the pictures of a sample with the tokens that were kept clear and the others dimmed.
+    """Draw the pictures of a sample with the tokens that were kept clear and outlined, and the others dimmed.
 
     Parameters
     ----------
@@ -125,12 +120,14 @@ def kept_tokens_figure(
         Of the prefill to show, such as `session.records[-1]`.
     inputs : mapping
         The processor's output that was given to the model.
-    images : sequence of PIL.Image.Image or array_like
-        Images of the sample, in the order of its text.
+    images : PIL.Image.Image or array_like, or a sequence of them
+        Images of the sample, in the order of its text; a single one may come without a list around it. An array has
+        shape (height, width), or (height, width, channels) with 1, 3 or 4 channels, and holds bytes or fractions.
     model : torch.nn.Module
         The model that was pruned.
     videos : sequence
-        Videos of the sample, each a sequence of frames or an array (frames, height, width, 3).
+        Videos of the sample, each a sequence of frames or an array (frames, height, width, 3); a single one may come
+        without a list around it.
     sample : int
         Row of the batch.
     title : str, optional
@@ -148,7 +145,8 @@ def kept_tokens_figure(
     TypeError
         If the model's family is not supported.
     ValueError
-        If `sample` is not in the batch or has no picture, or if pictures, tokens and record do not match.
+        If `sample` is not in the batch or has no picture, if pictures, tokens and record do not match, or if an array
+        holds neither bytes nor fractions.
 
     Notes
     -----
@@ -165,15 +163,17 @@ def kept_tokens_figure(
         msg = f"`sample` is {sample}, which has no visual tokens: expected a sample with a picture"
         raise ValueError(msg)
     flags = torch.isin(visual, kept).numpy()
-    _check_count("images", len(images), len({region.index for region in regions if region.medium == "image"}))
-    _check_count("videos", len(videos), len({region.index for region in regions if region.medium == "video"}))
-    groups = [_image_panels(image, index, regions, flags) for index, image in enumerate(images)]
-    groups += [_video_panels(video, index, regions, flags) for index, video in enumerate(videos)]
+    stills = cast(Sequence[Still], [images] if _is_still(images) else images)
+    clips = cast(Sequence[Sequence[Still]], [videos] if len(videos) and all(map(_is_still, videos)) else videos)
+    _check_count("images", len(stills), len({region.index for region in regions if region.medium == "image"}))
+    _check_count("videos", len(clips), len({region.index for region in regions if region.medium == "video"}))
+    groups = [_image_panels(image, index, regions, flags) for index, image in enumerate(stills)]
+    groups += [_video_panels(video, index, regions, flags) for index, video in enumerate(clips)]
     heading = title or f"Layer {record.layer}: {_share(flags)} visual tokens kept"
-    return _draw(groups, heading, _caption(regions, flags))
+    return draw_gallery(groups, heading, _caption(regions, flags))
 
 
-def _image_panels(image: Still, index: int, regions: Sequence[Region], flags: NDArray[np.bool_]) -> list[_Panel]:
+def _image_panels(image: Still, index: int, regions: Sequence[Region], flags: NDArray[np.bool_]) -> list[Panel]:
     panels = []
     for level, name in LEVEL_NAMES.items():
         chosen = [n for n, r in enumerate(regions) if (r.medium, r.index, r.level) == ("image", index, level)]
@@ -184,8 +184,11 @@ def _image_panels(image: Still, index: int, regions: Sequence[Region], flags: ND
 
 
 def _video_panels(
-    video: Sequence[Still] | NDArray[Any], index: int, regions: Sequence[Region], flags: NDArray[np.bool_]
-) -> list[_Panel]:
+    video: Sequence[Still], index: int, regions: Sequence[Region], flags: NDArray[np.bool_]
+) -> list[Panel]:
+    if not len(video):
+        msg = f"`videos` has no frames in video {index + 1}, expected at least one"
+        raise ValueError(msg)
     own = [n for n, r in enumerate(regions) if (r.medium, r.index) == ("video", index) and r.level != "newline"]
     by_frame = {frame: list(chosen) for frame, chosen in groupby(own, key=lambda n: regions[n].frame)}
     shown = sorted({round(step) for step in np.linspace(0, len(by_frame) - 1, FRAMES_SHOWN)})
@@ -198,62 +201,24 @@ def _video_panels(
     return panels
 
 
-def _panel(picture: Still, regions: Sequence[Region], flags: NDArray[np.bool_], heading: str) -> _Panel:
+def _panel(picture: Still, regions: Sequence[Region], flags: NDArray[np.bool_], heading: str) -> Panel:
     image = Image.fromarray(_rgb(picture))
     scale = LONGEST_SIDE / max(image.size)
     # Small pictures are enlarged too, for a token's border is finer than their pixels.
     resized = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
-    return _Panel(dim_dropped(resized, regions, flags), image.width / image.height, f"{heading}\n{_share(flags)}")
-
-
-def _draw(groups: Sequence[Sequence[_Panel]], heading: str, caption: str) -> "Figure":
-    try:
-        from matplotlib.figure import Figure  # noqa: PLC0415 an optional dependency of this one function
-    except ImportError as error:
-        msg = "a picture of the kept tokens needs matplotlib: pip install 'iwp[plot]'"
-        raise ImportError(msg) from error
-    lines = _lines(groups)
-    heights = [_line_height(line) for line in lines]
-    total = HEAD_HEIGHT + sum(heights) + len(lines) * (TITLE_HEIGHT + GAP) + FOOT_HEIGHT
-    figure = Figure(figsize=(LINE_WIDTH, total))
-    top = total - HEAD_HEIGHT
-    for line, height in zip(lines, heights, strict=True):
-        widths = [panel.aspect * height for panel in line]
-        left = (LINE_WIDTH - sum(widths) - GAP * (len(line) - 1)) / 2
-        for panel, width in zip(line, widths, strict=True):
-            place = (left / LINE_WIDTH, (top - TITLE_HEIGHT - height) / total, width / LINE_WIDTH, height / total)
-            axes = figure.add_axes(place)
-            axes.imshow(panel.pixels, aspect="auto", interpolation="antialiased")
-            axes.set_title(panel.title, fontsize=8, pad=4)
-            axes.set_axis_off()
-            left += width + GAP
-        top -= TITLE_HEIGHT + height + GAP
-    figure.text(0.5, 1 - 0.5 * HEAD_HEIGHT / total, heading, ha="center", va="center", fontsize=12, weight="bold")
-    figure.text(0.5, 0.5 * FOOT_HEIGHT / total, caption, ha="center", va="center", fontsize=8, color="0.35")
-    return figure
-
-
-def _lines(groups: Sequence[Sequence[_Panel]]) -> list[list[_Panel]]:
-    """Flow the groups into lines; the panels of a group, which belong together, share one."""
-    lines: list[list[_Panel]] = []
-    for group in groups:
-        if lines and _line_height([*lines[-1], *group]) == PANEL_HEIGHT:
-            lines[-1] += group
-        else:
-            lines.append(list(group))
-    return lines
-
-
-def _line_height(line: Sequence[_Panel]) -> float:
-    room = LINE_WIDTH - GAP * (len(line) + 1)
-    return min(PANEL_HEIGHT, room / sum(panel.aspect for panel in line))
+    return Panel(
+        pixels=dim_dropped(resized, regions, flags),
+        kept=kept_mask(regions, flags, (resized.height, resized.width)),
+        aspect=image.width / image.height,
+        title=f"{heading}\n{_share(flags)}",
+    )
 
 
 def _caption(regions: Sequence[Region], flags: NDArray[np.bool_]) -> str:
     newlines = np.array([region.level == "newline" for region in regions], dtype=bool)
     padding = np.array([region.box is None for region in regions], dtype=bool) & ~newlines
     frames = {(region.index, region.frame) for region in regions if region.medium == "video"}
-    notes = ["clear: kept, dimmed: dropped"]
+    notes = ["clear and outlined: kept, dimmed: dropped"]
     if newlines.any():
         notes.append(f"newline tokens: {_share(flags[newlines])} kept")
     if padding.any():
@@ -278,10 +243,26 @@ def _check_count(name: str, given: int, expected: int) -> None:
         raise ValueError(msg)
 
 
+def _is_still(picture: Any) -> bool:
+    if isinstance(picture, Image.Image):
+        return True
+    shape: tuple[int, ...] = getattr(picture, "shape", ())
+    return len(shape) == GREY_AXES or (len(shape) == GREY_AXES + 1 and shape[-1] in CHANNELS)
+
+
 def _rgb(picture: Still) -> Pixels:
     if isinstance(picture, Image.Image):
         return np.asarray(picture.convert("RGB"))
     pixels = np.asarray(picture)
-    if np.issubdtype(pixels.dtype, np.floating):
+    are_fractions = np.issubdtype(pixels.dtype, np.floating) or pixels.dtype == np.bool_
+    low, high = (-OVERSHOOT, 1 + OVERSHOOT) if are_fractions else (0, 255)
+    if not (pixels >= low).all() or not (pixels <= high).all():
+        msg = (
+            f"a picture holds {pixels.dtype} from {pixels.min()} to {pixels.max()}, "
+            "expected integers from 0 to 255 or fractions from 0 to 1"
+        )
+        raise ValueError(msg)
+    if are_fractions:
         pixels = np.round(np.clip(pixels, 0.0, 1.0) * 255)
+    pixels = pixels[..., 0] if pixels.ndim > GREY_AXES and pixels.shape[-1] == 1 else pixels
     return np.asarray(Image.fromarray(pixels.astype(np.uint8)).convert("RGB"))

@@ -18,7 +18,7 @@ class Blocker:
 
 sys.meta_path.insert(0, Blocker())
 sys.argv = ["iwp", "--help"]
-from iwp_transformers.cli import main
+from iwp_cli import main
 
 main()
 """

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 import pytest
 
 if find_spec("torch") is None or find_spec("transformers") is None:
-    collect_ignore_glob = ["test_*.py"]
+    collect_ignore_glob = ["test_*.py", "cli/test_*.py"]
 
 
 @pytest.fixture(autouse=True, scope="session")

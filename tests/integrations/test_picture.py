@@ -217,6 +217,75 @@ def test_figure_keeps_pictures_in_proportion_and_inside(qwen: PreTrainedModel) -
     assert not any(a.overlaps(b) for a, b in pairs)
 
 
+@pytest.mark.parametrize("form", ["Pillow", "colours", "grey", "one channel", "fractions", "tensor"])
+def test_bare_image_is_drawn_as_a_list_of_one(qwen: PreTrainedModel, form: str) -> None:
+    """Whatever holds it, as `model.generate` takes it."""
+    inputs = grid_inputs(1, 2, 2, still=True)
+    grey = np.full((8, 12), 200, dtype=np.uint8)
+    colours = np.repeat(grey[..., None], 3, axis=2)
+    forms: dict[str, Any] = {"Pillow": Image.fromarray(colours), "colours": colours, "grey": grey}
+    forms |= {"one channel": grey[..., None], "fractions": colours / 255, "tensor": torch.from_numpy(colours)}
+
+    bare = kept_tokens_figure(record_of(inputs, [0]), inputs, forms[form], model=qwen)
+
+    listed = kept_tokens_figure(record_of(inputs, [0]), inputs, [Image.fromarray(colours)], model=qwen)
+    ((title, pixels),), ((expected_title, expected),) = panels(bare), panels(listed)
+    assert title == expected_title
+    np.testing.assert_array_equal(pixels, expected)
+
+
+@pytest.mark.parametrize("form", ["array", "frames", "arrays"])
+def test_bare_video_is_drawn_as_a_list_of_one(qwen: PreTrainedModel, form: str) -> None:
+    """An array of frames, or a list of them."""
+    inputs = grid_inputs(2, 2, 2, still=False)
+    video = np.arange(4, dtype=np.uint8)[:, None, None, None] * np.full((4, 8, 8, 3), 50, dtype=np.uint8)
+    forms: dict[str, Any] = {
+        "array": video,
+        "frames": [Image.fromarray(frame) for frame in video],
+        "arrays": list(video),
+    }
+
+    bare = kept_tokens_figure(record_of(inputs, [0, 5]), inputs, model=qwen, videos=forms[form])
+
+    listed = kept_tokens_figure(record_of(inputs, [0, 5]), inputs, model=qwen, videos=[video])
+    assert len(panels(bare)) == 2
+    for (title, pixels), (expected_title, expected) in zip(panels(bare), panels(listed), strict=True):
+        assert title == expected_title
+        np.testing.assert_array_equal(pixels, expected)
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (
+            np.full((8, 8), 40000, np.uint16),
+            r"a picture holds uint16 from 40000 to 40000, expected integers from 0 to 255",
+        ),
+        (
+            np.full((8, 8, 3), 200.0),
+            r"a picture holds float64 from 200\.0 to 200\.0, expected .* fractions from 0 to 1",
+        ),
+        (np.full((8, 8), np.nan), r"a picture holds float64 from nan to nan"),
+        (np.full((8, 8), -1), r"a picture holds int64 from -1 to -1"),
+    ],
+    ids=["16 bits", "bytes as floats", "no numbers", "negative"],
+)
+def test_figure_refuses_an_array_of_another_range(qwen: PreTrainedModel, array: Any, message: str) -> None:
+    """Which would be drawn white or wrapped around."""
+    inputs = grid_inputs(1, 2, 2, still=True)
+
+    with pytest.raises(ValueError, match=message):
+        kept_tokens_figure(record_of(inputs, [0]), inputs, array, model=qwen)
+
+
+def test_figure_refuses_a_video_without_frames(qwen: PreTrainedModel) -> None:
+    """There is nothing to draw its tokens on."""
+    inputs = grid_inputs(2, 2, 2, still=False)
+
+    with pytest.raises(ValueError, match="`videos` has no frames in video 1"):
+        kept_tokens_figure(record_of(inputs, [0]), inputs, model=qwen, videos=[[]])
+
+
 def test_figure_registers_nothing_with_pyplot(qwen: PreTrainedModel) -> None:
     """The figure belongs to no window manager, so that a server can make any number of them."""
     pyplot = pytest.importorskip("matplotlib.pyplot")

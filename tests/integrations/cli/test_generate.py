@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,20 +14,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import typer
 from PIL import Image
 from transformers import (
     BertConfig,
     LlavaOnevisionForConditionalGeneration,
     Qwen2_5_VLForConditionalGeneration,
 )
-from transformers import logging as transformers_logging
 from typer.testing import CliRunner, Result
 
+from iwp_cli.app import app
+from iwp_cli.commands import generate as command
+from iwp_cli.images import read_image
 from iwp_core import MMR, PCMMR, Strategy, TopK
 from iwp_transformers import PruningSession, prune_visual_tokens
-from iwp_transformers.cli import generate as command
-from iwp_transformers.cli.media import read_image
 from tests.integrations.processors import (
     PillowQwenProcessor,
     coordinate_picture,
@@ -36,7 +35,7 @@ from tests.integrations.processors import (
     whole_processor,
 )
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 QUESTION = "what is this ?"
 needs_torchvision = pytest.mark.skipif(
     find_spec("torchvision") is None, reason="the processors' video half needs torchvision, which is not installed"
@@ -64,35 +63,9 @@ def picture(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a tiny Qwen2.5-VL without processor."""
-    folder = tmp_path_factory.mktemp("weights")
-    torch.manual_seed(0)
-    Qwen2_5_VLForConditionalGeneration(qwen2_5_vl_config()).save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture
-def without_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the command use a processor that needs Pillow only."""
-    monkeypatch.setattr(command, "load_processor", lambda *_, **__: PillowQwenProcessor(qwen2_5_vl_config()))
-
-
-@pytest.fixture(autouse=True)
-def verbosity() -> Iterator[None]:
-    """Give Transformers back the talkativeness that the command takes from it."""
-    before = transformers_logging.get_verbosity()
-    yield
-    transformers_logging.set_verbosity(before)
-    transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call] # the library's
-
-
 def invoke(*arguments: object) -> Result:
     """Run the command in this process, on a wide terminal."""
-    app = typer.Typer()
-    app.command()(command.generate)
-    return CliRunner(env={"COLUMNS": "300"}).invoke(app, [str(argument) for argument in arguments])
+    return CliRunner(env={"COLUMNS": "300"}).invoke(app, ["generate", *map(str, arguments)])
 
 
 def row(output: str, name: str) -> list[str]:
@@ -125,7 +98,7 @@ def test_command_answers_from_a_local_folder(family: str, tmp_path: Path, pictur
     ids = processor(text=[text], images=[[read_image(picture)]], return_tensors="pt")["input_ids"]
     total = int((ids == model.config.image_token_id).sum())
     # Importing the tests' package first mends a torchvision that was built for another PyTorch.
-    program = "import tests.integrations; from iwp_transformers.cli import main; main()"
+    program = "import tests.integrations; from iwp_cli import main; main()"
     options: list[Any] = [
         "--image",
         picture,
@@ -237,7 +210,11 @@ def test_command_hands_its_options_on(
     [
         (["--image", "{missing}/x.png"], 2, r"x\.png' cannot be read: No such file"),
         (["--image", "{text}"], 2, r"is not an image that Pillow can read"),
-        (["--video", "{missing}"], 2, r"does not exist: expected a video file, a folder of frames or a \.npy array"),
+        (
+            ["--video", "{missing}"],
+            2,
+            r"does not exist, expected a video file, an animation, a folder",
+        ),
         ([], 2, r"give one or more of --image and --video"),
         (["--image", "{picture}", "--budget", "1.5"], 2, r"`budget` is 1\.5, expected"),
         (["--image", "{picture}", "--budget", "0"], 2, r"`budget` is 0, expected"),

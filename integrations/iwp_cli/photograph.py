@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import typer
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from PIL import Image
@@ -16,13 +17,13 @@ from rich.table import Table
 from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration
 from transformers.models.llava_onevision.image_processing_pil_llava_onevision import LlavaOnevisionImageProcessorPil
 
+from iwp_cli.images import read_image
+from iwp_cli.outputs import drawing, write_figure
+from iwp_cli.refusal import quoted
+from iwp_cli.timing import TimedAnswer, timed_answer
 from iwp_core import PCMMR, Strategy, TopK, selection_overlap
-from iwp_transformers.cli.media import read_image
-from iwp_transformers.cli.timing import TimedAnswer, timed_answer
-from iwp_transformers.families import family_of
+from iwp_transformers import PruningRecord, family_of, prune_visual_tokens
 from iwp_transformers.picture import dim_dropped
-from iwp_transformers.record import PruningRecord
-from iwp_transformers.session import prune_visual_tokens
 
 __all__ = ["photograph_demo"]
 
@@ -33,7 +34,7 @@ RULES: dict[str, Strategy] = {"PC-MMR": PCMMR(), "magnitude only": TopK()}
 UNTRAINED = "The weights are random (seed 0): what is kept follows the formulas, what is answered means nothing."
 
 
-def photograph_demo(console: Console, photograph: Image.Image | None, output: Path) -> None:
+def photograph_demo(console: Console, given: tuple[Path, Image.Image] | None, output: Path) -> None:
     """Prune a photograph's tokens to 11.1 % at layer 4 of an untrained LLaVA-OneVision, and draw what stays.
 
     A genuine model class with seeded random weights, made on the spot: nothing is downloaded. The prefill is timed
@@ -43,12 +44,12 @@ def photograph_demo(console: Console, photograph: Image.Image | None, output: Pa
     ----------
     console : rich.console.Console
         Where the report goes.
-    photograph : PIL.Image.Image or None
-        None for the one that is shipped.
+    given : tuple of Path and PIL.Image.Image, or None
+        A photograph and where it is from; None for the one that is shipped.
     output : Path
         Where the picture goes.
     """
-    photograph = _shipped() if photograph is None else photograph
+    photograph = _shipped() if given is None else given[1]
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         progress.add_task("making a model of random weights")
@@ -60,9 +61,11 @@ def photograph_demo(console: Console, photograph: Image.Image | None, output: Pa
         for name, strategy in RULES.items():
             progress.add_task(name)
             pruned[name] = _pruned(model, inputs, strategy)
-    _figure(model, inputs, photograph, full, pruned).savefig(output, dpi=120)
     _report(console, full, pruned)
-    console.print(f"picture: {output}", highlight=False, soft_wrap=True)
+    with drawing(*(given or ())[:1]):
+        figure = _figure(model, inputs, photograph, full, pruned)
+    write_figure(figure, output, dpi=120)
+    typer.echo(f"picture: {quoted(output)}")
     console.print(UNTRAINED)
 
 
@@ -75,7 +78,7 @@ class Pruned:
 
 
 def _shipped() -> Image.Image:
-    with as_file(files("iwp_transformers") / "photograph" / "coffee.jpg") as path:
+    with as_file(files("iwp_cli") / "photographs" / "coffee.jpg") as path:
         return read_image(path)
 
 

@@ -1,28 +1,32 @@
 """`iwp generate`: answer a question about pictures while dropping most of their tokens."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from enum import StrEnum
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import torch
 import typer
-from PIL import Image
 from rich.console import Console
 from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
-from transformers import BatchFeature
 from transformers import logging as transformers_logging
 
+from iwp_cli.images import read_image
+from iwp_cli.loading import check_model, load_model, load_processor
+from iwp_cli.outputs import check_writable, drawing, write_figure
+from iwp_cli.prompt import Media, encode
+from iwp_cli.refusal import Refusal, quoted
+from iwp_cli.requirements import first_line
+from iwp_cli.timing import TimedAnswer, timed_answer
+from iwp_cli.videos import read_video
 from iwp_core import MMR, PCMMR, Strategy, TopK
 from iwp_core.budget import check_budget
-from iwp_transformers.cli.loading import LoadingError, check_model, load_model, load_processor
-from iwp_transformers.cli.media import MediaError, Video, check_writable, read_image, read_video
-from iwp_transformers.cli.timing import TimedAnswer, timed_answer
-from iwp_transformers.picture import kept_tokens_figure
-from iwp_transformers.session import PruningSession, prune_visual_tokens
+from iwp_transformers import PruningSession, kept_tokens_figure, prune_visual_tokens
+
+__all__ = ["generate"]
 
 
 class StrategyName(StrEnum):
@@ -52,10 +56,15 @@ STRATEGIES: dict[StrategyName, Strategy] = {
 def generate(
     *,
     model: Annotated[str, typer.Option(help="Folder of a model and its processor, or name on the Hub.")],
-    prompt: Annotated[str, typer.Option(help="What to ask.")],
-    image: Annotated[list[Path] | None, typer.Option(help="Image file; repeat it for several.")] = None,
+    prompt: Annotated[
+        str, typer.Option(help="What to ask; placeholders in it, such as <image>, say where pictures stand.")
+    ],
+    image: Annotated[
+        list[Path] | None, typer.Option(help="Image file, of an animation its first picture; repeat it for several.")
+    ] = None,
     video: Annotated[
-        list[Path] | None, typer.Option(help="Video file, folder of frames or .npy array; repeat it for several.")
+        list[Path] | None,
+        typer.Option(help="Video file, animation, folder of frames or .npy array; repeat it for several."),
     ] = None,
     budget: Annotated[str, typer.Option(help="Visual tokens to keep, as a share such as 0.222 or a count.")] = "0.222",
     layer: Annotated[int, typer.Option(help="First decoder layer that no longer sees the dropped tokens.")] = 4,
@@ -78,23 +87,22 @@ def generate(
     console = Console()
     tokens = _budget(budget)
     place = _device(device)
-    _check_picture(picture)
-    images, videos = _read(image or [], video or [], frames)
+    if picture is not None:
+        check_writable(picture)
+    media = _read(image or [], video or [], frames)
     # The two functions carry no annotations, hence the ignores.
     transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
+    with _answering():
         with console.status("loading the model"):
             check_model(model, local_files_only=local_files_only)
             processor = load_processor(model, local_files_only=local_files_only)
             network = load_model(model, dtype=dtype, attention=attention, local_files_only=local_files_only).to(place)
-        inputs = _encode(processor, network.config, prompt, images, videos).to(place, network.dtype)
+        inputs = encode(processor, network.config, prompt, media).to(place, network.dtype)
         with console.status("answering"):
             full = timed_answer(network, inputs, max_new_tokens) if compare else None
             with _session(network, budget=tokens, layer=layer, strategy=STRATEGIES[strategy]) as session:
                 pruned = timed_answer(network, inputs, max_new_tokens)
-    except (LoadingError, NotImplementedError, torch.OutOfMemoryError) as error:
-        _stop(error)
 
     record = session.records[-1]
     summary = record.summary()
@@ -103,33 +111,42 @@ def generate(
         columns = {"all tokens": (full, summary.visual_tokens, summary.kv_bytes_full), **columns}
     console.print(_table(columns, summary.visual_tokens, processor))
     if picture is not None:
-        figure = kept_tokens_figure(record, inputs, images, model=network, videos=[clip.frames for clip in videos])
-        figure.savefig(picture, dpi=150)
-        console.print(f"picture of the kept tokens: {escape(str(picture))}")
+        images = [each for _, each in media.images]
+        videos = [clip.frames for _, clip in media.videos]
+        with drawing(*(path for path, _ in media.images)):
+            figure = kept_tokens_figure(record, inputs, images, model=network, videos=videos)
+        write_figure(figure, picture, dpi=150)
+        typer.echo(f"picture of the kept tokens: {quoted(picture)}")
 
 
-def _stop(error: Exception) -> NoReturn:
-    Console(stderr=True).print(f"[bold red]error:[/] {escape(str(error))}")
-    raise typer.Exit(1) from error
+@contextmanager
+def _answering() -> Iterator[None]:
+    # What the model cannot do is refused in its own words.
+    try:
+        yield
+    except (NotImplementedError, torch.OutOfMemoryError) as error:
+        raise Refusal(str(error), code=1) from error
 
 
 def _session(network: Any, *, budget: float, layer: int, strategy: Strategy) -> PruningSession:
     try:
         return prune_visual_tokens(network, budget=budget, layer=layer, strategy=strategy)
     except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--layer") from error
+        msg = f"--layer: {error}"
+        raise Refusal(msg) from error
 
 
 def _budget(text: str) -> float:
     try:
         budget = int(text) if text.strip().isdecimal() else float(text)
     except ValueError as error:
-        msg = f"'{text}' is no number, expected a share such as 0.222 or a count such as 64"
-        raise typer.BadParameter(msg, param_hint="--budget") from error
+        msg = f"--budget: {text!r} is no number, expected a share such as 0.222 or a count such as 64"
+        raise Refusal(msg) from error
     try:
         check_budget(budget)
     except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--budget") from error
+        msg = f"--budget: {error}"
+        raise Refusal(msg) from error
     return budget
 
 
@@ -139,62 +156,18 @@ def _device(name: str | None) -> torch.device:
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
-        msg = f"'{name}' cannot be used: {str(error).splitlines()[0]}"
-        raise typer.BadParameter(msg, param_hint="--device") from error
+        msg = f"--device: {name!r} cannot be used: {first_line(error)}"
+        raise Refusal(msg) from error
 
 
-def _check_picture(path: Path | None) -> None:
-    if path is None:
-        return
-    if find_spec("matplotlib") is None:
-        msg = "drawing needs matplotlib: pip install 'iwp[plot]'"
-        raise typer.BadParameter(msg, param_hint="--picture")
-    try:
-        check_writable(path)
-    except MediaError as error:
-        raise typer.BadParameter(str(error), param_hint="--picture") from error
-
-
-def _read(images: Sequence[Path], videos: Sequence[Path], frames: int) -> tuple[list[Image.Image], list[Video]]:
+def _read(images: Sequence[Path], videos: Sequence[Path], frames: int) -> Media:
     if not images and not videos:
         msg = "there is nothing to look at: give one or more of --image and --video"
-        raise typer.BadParameter(msg)
-    try:
-        return [read_image(path) for path in images], [read_video(path, frames) for path in videos]
-    except MediaError as error:
-        raise typer.BadParameter(str(error)) from error
-
-
-def _encode(
-    processor: Any, config: Any, prompt: str, images: Sequence[Image.Image], videos: Sequence[Video]
-) -> BatchFeature:
-    """Turn question and pictures into the model's inputs, through its chat template if it has one."""
-    arguments: dict[str, Any] = {"text": [_text(processor, config, prompt, len(images), len(videos))]}
-    if images:
-        arguments["images"] = [list(images)]
-    if videos:
-        arguments["videos"] = [[clip.frames for clip in videos]]
-        arguments["do_sample_frames"] = False
-        arguments["video_metadata"] = [
-            {"total_num_frames": clip.total, "fps": clip.rate, "frames_indices": clip.indices} for clip in videos
-        ]
-    inputs: BatchFeature = processor(**arguments, return_tensors="pt")
-    return inputs
-
-
-def _text(processor: Any, config: Any, prompt: str, images: int, videos: int) -> str:
-    if videos and not hasattr(processor, "video_token"):
-        msg = f"{type(processor).__name__} takes images only"
-        raise typer.BadParameter(msg, param_hint="--video")
-    if getattr(processor, "chat_template", None):
-        content = [{"type": "image"}] * images + [{"type": "video"}] * videos + [{"type": "text", "text": prompt}]
-        turns = [{"role": "user", "content": content}]
-        rendered: str = processor.apply_chat_template(turns, add_generation_prompt=True)
-        return rendered
-    around = [getattr(config, f"vision_{end}_token_id", None) for end in ("start", "end")]
-    before, after = ("" if end is None else processor.tokenizer.convert_ids_to_tokens(end) for end in around)
-    places = [getattr(processor, f"{kind}_token") for kind in ["image"] * images + ["video"] * videos]
-    return "".join(f"{before}{place}{after}\n" for place in places) + prompt
+        raise Refusal(msg)
+    return Media(
+        images=[(path, read_image(path)) for path in images],
+        videos=[(path, read_video(path, frames)) for path in videos],
+    )
 
 
 def _table(columns: dict[str, tuple[TimedAnswer, int, int]], visual: int, processor: Any) -> Table:

@@ -7,19 +7,20 @@ from typing import Any
 
 import numpy as np
 import torch
+import typer
 from matplotlib.figure import Figure
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from iwp_cli.outputs import drawing, write_figure
+from iwp_cli.refusal import quoted
+from iwp_cli.timing import TimedAnswer, timed_answer
 from iwp_miniature import Miniature, draw_layout, load_miniature, render
 from iwp_miniature.digits import digit_bank
 from iwp_miniature.questions import ask
-from iwp_transformers.cli.timing import TimedAnswer, timed_answer
-from iwp_transformers.families import family_of
+from iwp_transformers import PruningRecord, family_of, prune_visual_tokens
 from iwp_transformers.picture import dim_dropped
-from iwp_transformers.record import PruningRecord
-from iwp_transformers.session import prune_visual_tokens
 
 __all__ = ["digits_demo"]
 
@@ -57,7 +58,11 @@ class Comparison:
 
 
 def digits_demo(
-    console: Console, picture: Image.Image | None, questions: Sequence[str] | None, seed: int | None, output: Path
+    console: Console,
+    given: tuple[Path, Image.Image] | None,
+    questions: Sequence[str] | None,
+    seed: int | None,
+    output: Path,
 ) -> None:
     """Ask the miniature LLaVA-OneVision about a picture, and draw which tokens it kept for each question.
 
@@ -65,8 +70,8 @@ def digits_demo(
     ----------
     console : rich.console.Console
         Where the report goes.
-    picture : PIL.Image.Image or None
-        None for a fresh one of digits that the model has never seen.
+    given : tuple of Path and PIL.Image.Image, or None
+        A picture and where it is from; None for a fresh one of digits that the model has never seen.
     questions : sequence of str or None
         None for three that suit the picture.
     seed : int or None
@@ -82,14 +87,16 @@ def digits_demo(
         If a question has a word that the miniature does not know.
     """
     miniature = load_miniature()
-    if picture is None:
+    if given is None:
         picture, asked = _fresh_picture(seed)
     else:
-        asked = dict.fromkeys(questions or QUESTIONS_OF_ANY_PICTURE)
+        picture, asked = given[1], dict.fromkeys(questions or QUESTIONS_OF_ANY_PICTURE)
     compared = [_compare(miniature, picture, question, truth) for question, truth in asked.items()]
-    _figure(miniature, picture, compared).savefig(output, dpi=110)
     console.print(_table(compared))
-    console.print(f"picture: {output}", highlight=False, soft_wrap=True)
+    with drawing(*(given or ())[:1]):
+        figure = _figure(miniature, picture, compared)
+    write_figure(figure, output, dpi=110)
+    typer.echo(f"picture: {quoted(output)}")
 
 
 def _fresh_picture(seed: int | None) -> tuple[Image.Image, dict[str, str | None]]:

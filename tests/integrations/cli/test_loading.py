@@ -13,9 +13,10 @@ import pytest
 import torch
 from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
-from iwp_transformers.cli.loading import LoadingError, load_processor
-from iwp_transformers.cli.requirements import torchvision_trouble
-from iwp_transformers.cli.timing import TimedAnswer, timed_answer
+from iwp_cli.loading import load_processor
+from iwp_cli.refusal import Refusal
+from iwp_cli.requirements import torchvision_trouble
+from iwp_cli.timing import TimedAnswer, timed_answer
 from tests.integrations.processors import IDS, qwen2_5_vl_config
 
 
@@ -63,7 +64,7 @@ def test_processor_that_fails_for_want_of_torchvision_says_so(monkeypatch: pytes
     monkeypatch.setitem(sys.modules, "torchvision", None)
     monkeypatch.setattr(AutoProcessor, "from_pretrained", fail)
 
-    with pytest.raises(LoadingError, match="needs torchvision, which is not installed"):
+    with pytest.raises(Refusal, match="needs torchvision, which is not installed"):
         load_processor(str(tmp_path), local_files_only=True)
 
 

@@ -11,8 +11,8 @@ pytest.importorskip("matplotlib", reason="the picture needs it")
 
 from typer.testing import CliRunner
 
-from iwp_transformers.cli import photograph as module
-from iwp_transformers.cli.app import app
+from iwp_cli import photograph as module
+from iwp_cli.app import app
 
 SMALL = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 6, "num_attention_heads": 2}
 whole_model = module.random_model
@@ -62,6 +62,7 @@ def test_another_photograph_can_be_given(tmp_path: Path) -> None:
         (["--output", "missing/kept.png"], "there is no folder 'missing'"),
         (["--output", "kept.txt"], "has no known ending"),
         (["--question", "largest digit?"], "a question of your own needs --image"),
+        (["--seed", "-1"], "Invalid value for '--seed'"),
     ],
 )
 def test_what_cannot_be_done_is_said_before_the_work(arguments: list[str], said: str) -> None:
@@ -114,3 +115,40 @@ def test_a_word_that_the_miniature_does_not_know_is_named(tmp_path: Path) -> Non
 
     assert done.exit_code == 2
     assert "unknown word 'where'" in " ".join(done.output.replace("│", " ").split())
+
+
+@pytest.mark.parametrize("question", ["", " ", "<image>", "[bold]?", "largest digit ? <image>"])
+def test_question_of_no_known_words_is_refused_in_one_line(question: str, tmp_path: Path) -> None:
+    """An empty one and the placeholder too."""
+    Image.new("RGB", (96, 96)).save(tmp_path / "black.png")
+
+    done = run("--image", tmp_path / "black.png", "--question", question, "--output", tmp_path / "kept.png")
+
+    assert done.exit_code == 2
+    (line,) = done.output.strip().splitlines()
+    assert line.startswith("iwp demo: error: --question: the question")
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1000, 1), (1, 1000), (3000, 40), (2, 3)])
+def test_picture_of_any_shape_is_answered_or_named(size: tuple[int, int], tmp_path: Path) -> None:
+    """Where the tokens cannot be drawn, the answers are printed and the picture is named."""
+    Image.effect_noise(size, 60).save(tmp_path / "odd.png")
+
+    done = run("--image", tmp_path / "odd.png", "--output", tmp_path / "kept.PNG")
+
+    assert len(rows(done.output)) == 3
+    if done.exit_code:
+        assert done.exit_code == 2
+        assert f"iwp demo: error: '{tmp_path}/odd.png': the visual tokens cannot be drawn" in done.output
+
+
+@pytest.mark.usefixtures("small_decoder")
+@pytest.mark.parametrize("size", [(1, 1), (1000, 1), (1, 1000)])
+def test_photograph_of_any_shape_is_pruned_and_drawn(size: tuple[int, int], tmp_path: Path) -> None:
+    """With the published geometry, of which every picture leaves something."""
+    Image.effect_noise(size, 60).save(tmp_path / "odd.png")
+
+    done = run("--photo", "--image", tmp_path / "odd.png", "--output", tmp_path / "kept.png")
+
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "kept.png").stat().st_size > 0

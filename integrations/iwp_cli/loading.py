@@ -5,12 +5,11 @@ from typing import Any
 
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
-from iwp_transformers.cli.requirements import first_line, torchvision_trouble
-from iwp_transformers.families import supported_models
+from iwp_cli.refusal import Refusal, quoted
+from iwp_cli.requirements import first_line, torchvision_trouble
+from iwp_transformers import supported_models
 
-
-class LoadingError(RuntimeError):
-    """A model or processor that cannot be loaded; the message says why."""
+__all__ = ["check_model", "load_model", "load_processor"]
 
 
 def check_model(name: str, *, local_files_only: bool) -> None:
@@ -25,21 +24,24 @@ def check_model(name: str, *, local_files_only: bool) -> None:
 
     Raises
     ------
-    LoadingError
+    Refusal
         If there is none, or if no family serves it; the message lists those that are served.
     """
     is_path = name.startswith((".", "/", "~")) or name.count("/") != 1 or "\\" in name
     if is_path and not Path(name).is_dir():
-        msg = f"there is no folder '{name}': expected a folder with a model and its processor, or a name on the Hub"
-        raise LoadingError(msg)
+        msg = (
+            f"there is no folder {quoted(name)}: expected a folder with a model and its processor, or a name on the Hub"
+        )
+        raise Refusal(msg, code=1)
     try:
         config = AutoConfig.from_pretrained(name, local_files_only=local_files_only)
-    except (OSError, ValueError) as error:
-        raise LoadingError(_reason(name, error)) from error
+    except Exception as error:
+        # A damaged configuration fails in many ways.
+        raise Refusal(_reason(name, error), code=1) from error
     classes = config.architectures or [type(config).__name__]
     if not set(classes) & set(supported_models()):
-        msg = f"'{name}' is a {', '.join(classes)}, expected one of: {', '.join(supported_models())}"
-        raise LoadingError(msg)
+        msg = f"{quoted(name)} is a {', '.join(classes)}, expected one of: {', '.join(supported_models())}"
+        raise Refusal(msg, code=1)
 
 
 def load_processor(name: str, *, local_files_only: bool) -> Any:
@@ -58,7 +60,7 @@ def load_processor(name: str, *, local_files_only: bool) -> Any:
 
     Raises
     ------
-    LoadingError
+    Refusal
         If it cannot be loaded, with what to install where torchvision is the reason.
     """
     try:
@@ -66,11 +68,11 @@ def load_processor(name: str, *, local_files_only: bool) -> Any:
         processor = auto.from_pretrained(name, local_files_only=local_files_only)
     except Exception as error:
         # Without torchvision, Transformers fails in many ways, a few of which do not mention it.
-        raise LoadingError(torchvision_trouble() or _reason(name, error)) from error
+        raise Refusal(torchvision_trouble() or _reason(name, error), code=1) from error
     if not hasattr(processor, "image_processor"):
         # A tokenizer comes back where the rest of the processor could not be made.
-        msg = torchvision_trouble() or f"'{name}' has a tokenizer, but no processor for images"
-        raise LoadingError(msg)
+        msg = torchvision_trouble() or f"{quoted(name)} has a tokenizer, but no processor for images"
+        raise Refusal(msg, code=1)
     return processor
 
 
@@ -94,7 +96,7 @@ def load_model(name: str, *, dtype: str, attention: str | None, local_files_only
 
     Raises
     ------
-    LoadingError
+    Refusal
         If it cannot be loaded.
     """
     try:
@@ -102,9 +104,10 @@ def load_model(name: str, *, dtype: str, attention: str | None, local_files_only
         return auto.from_pretrained(
             name, dtype=dtype, attn_implementation=attention, local_files_only=local_files_only
         ).eval()
-    except (OSError, ValueError, ImportError) as error:
-        raise LoadingError(_reason(name, error)) from error
+    except Exception as error:
+        # So do damaged weights, and an attention that is not installed.
+        raise Refusal(_reason(name, error), code=1) from error
 
 
 def _reason(name: str, error: Exception) -> str:
-    return f"'{name}' cannot be loaded: {first_line(error)}"
+    return f"{quoted(name)} cannot be loaded: {first_line(error)}"

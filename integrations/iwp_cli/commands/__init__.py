@@ -1,0 +1,1 @@
+"""The commands of `iwp`, a file each."""

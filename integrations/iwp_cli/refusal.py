@@ -1,0 +1,122 @@
+"""How the command line says no: one line that names what was given and what is allowed."""
+
+import functools
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import ParamSpec
+
+import typer
+
+from iwp_cli.requirements import first_line
+
+__all__ = ["Refusal", "quoted", "reading", "refusing"]
+
+P = ParamSpec("P")
+TRACEBACK = "IWP_TRACEBACK"
+
+
+class Refusal(Exception):
+    """Something that was asked for and cannot be served; the message says what, why, and what can be.
+
+    Parameters
+    ----------
+    message : str
+    code : int
+        Exit status: 2 for what the user gave, 1 for what failed on the way.
+    """
+
+    def __init__(self, message: str, *, code: int = 2) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def quoted(path: Path | str) -> str:
+    r"""Return a path between quotes, line breaks and bytes that are no text escaped.
+
+    Examples
+    --------
+    >>> print(quoted(Path("two\nlines.png")))
+    'two\nlines.png'
+    """
+    return repr(str(path))
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn whatever a decoder raises within the block into one sentence about the file.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file that is read.
+
+    Raises
+    ------
+    Refusal
+        If the block raises anything: decoders of damaged files raise errors of any kind.
+    """
+    logger = logging.getLogger("PIL")
+    before = logger.level
+    try:
+        with warnings.catch_warnings():
+            # What a decoder warns of, such as damaged metadata, does not keep the pixels from being read; what it logs
+            # beside raising an error would be a second line.
+            warnings.simplefilter("ignore")
+            logger.setLevel(logging.CRITICAL)
+            yield
+    except Refusal:
+        raise
+    except Exception as error:
+        reason = getattr(error, "strerror", None) or first_line(error)
+        msg = f"{quoted(path)} cannot be read: {reason}"
+        raise Refusal(msg) from error
+    finally:
+        logger.setLevel(before)
+
+
+def refusing(command: Callable[P, None]) -> Callable[P, None]:
+    """Let a command end in one line on the standard error, never in a traceback.
+
+    A `Refusal` ends it with its own exit status. Anything else is a fault of this program or of a library below it; it
+    ends the command with status 1, and with its traceback where the environment variable IWP_TRACEBACK is set.
+
+    Parameters
+    ----------
+    command : callable
+        Function of a command.
+
+    Returns
+    -------
+    callable
+        With the same signature.
+
+    Raises
+    ------
+    typer.Exit
+        If the command was refused or failed.
+    """
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except Refusal as error:
+            _say(command.__name__, str(error))
+            raise typer.Exit(error.code) from error
+        except (typer.Exit, typer.Abort, typer.BadParameter):
+            raise
+        except Exception as error:
+            if os.environ.get(TRACEBACK):
+                raise
+            _say(command.__name__, f"{type(error).__name__}: {error} (set {TRACEBACK}=1 to see where)")
+            raise typer.Exit(1) from error
+
+    return run
+
+
+def _say(name: str, message: str) -> None:
+    typer.echo(f"iwp {name}: error: {' '.join(message.split())}", err=True)
