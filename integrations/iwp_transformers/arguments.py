@@ -58,7 +58,11 @@ class ShortenedArguments:
             keys = self._cache.get_mask_sizes(keys, index)[0]
         if id(mask) not in self._known:
             if mask is None:
-                short = causal_mask(self._config, hidden, self._rows.real, self._cache, index) if self._rows.filled else None
+                short = (
+                    causal_mask(self._config, hidden, self._rows.real, self._cache, index)
+                    if self._rows.filled
+                    else None
+                )
             else:
                 short = take_rows_and_columns(mask, self._rows, keys)
             self._known[id(mask)] = (mask, short)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
-from transformers import Cache
 from transformers.utils.generic import ModelOutput
 
 from iwp_transformers.decode import check_step, restore_attentions, step_mask
@@ -89,9 +88,7 @@ class Attachment:
         What is known of the layers' costs.
     """
 
-    def __init__(
-        self, plan: PruningPlan, session: "weakref.ref[PruningSession]", lease: Lease, costs: Costs
-    ) -> None:
+    def __init__(self, plan: PruningPlan, session: "weakref.ref[PruningSession]", lease: Lease, costs: Costs) -> None:
         self._plan, self._session, self._lease, self._costs = plan, session, lease, costs
         self._names = list(inspect.signature(type(plan.inner).forward).parameters)[1:]
         self._layer_names = [list(inspect.signature(type(layer).forward).parameters)[1:] for layer in plan.layers]
@@ -198,20 +195,20 @@ class Attachment:
 
     def _enter_text(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Decide whether this forward is a pruning prefill, a step on a pruned cache, or neither."""
-        if self._busy and self._prepare(args, kwargs):
+        if self._busy and self._prepare(kwargs):
             return
         states = kwargs.get("inputs_embeds")
         states = kwargs.get("input_ids", *args[:1]) if states is None else states
         check_step(cache_in(kwargs), states.shape[0])
 
     @_uncompiled
-    def _prepare(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    def _prepare(self, kwargs: dict[str, Any]) -> bool:
         forward = self._forward()
         if forward is None:
             return False
         plan, arguments = self._plan, forward.arguments
         tokens = check_ids(arguments.get("input_ids"))
-        ids = plan.family.token_ids(plan.inner.config, arguments)
+        ids = plan.family.token_ids(plan.model_config, arguments)
         visual = torch.isin(tokens, torch.tensor(ids, dtype=tokens.dtype, device=tokens.device))
         if not bool(visual.any()):
             return False
@@ -221,9 +218,8 @@ class Attachment:
         real = real_tokens(padding, (tokens.shape[0], tokens.shape[1]), tokens.device)
         if kwargs.get("use_cache") is False and not torch.is_grad_enabled():
             forward.generation = running_generation(plan.model)
-        replay, chosen = self._thread.replay, ()
-        if forward.generation is not None and replay is not None:
-            chosen = replay.kept_for(forward.generation, tokens)
+        replay = self._thread.replay if forward.generation is not None else None
+        chosen = () if replay is None else replay.kept_for(forward.generation, tokens)
         labels = self._thread.labels
         forward.prefill = Prefill(plan, prompt_of(visual, real, labels), chosen, self._costs)
         return True
@@ -279,7 +275,9 @@ class Attachment:
         if cache is None:
             return None
         config, layers = self._plan.config, len(self._plan.layers)
-        mask = step_mask(config, cache, index, args[0] if args else kwargs["hidden_states"], kwargs["attention_mask"], layers)
+        mask = step_mask(
+            config, cache, index, args[0] if args else kwargs["hidden_states"], kwargs["attention_mask"], layers
+        )
         return args, {**kwargs, "attention_mask": mask}
 
     @_uncompiled
@@ -301,5 +299,3 @@ class Attachment:
 
     def _forward(self) -> _Forward | None:
         return self._thread.forwards[-1] if self._thread.forwards else None
-
-

@@ -1,4 +1,4 @@
-"""Steps on a pruned cache: each layer's own mask, with the columns that the layer still has. Traceable by torch.compile."""
+"""Steps on a pruned cache: each layer's own mask, with the columns that it still has; torch.compile can trace it."""
 
 from functools import partial
 from typing import Any

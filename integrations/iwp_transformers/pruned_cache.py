@@ -7,7 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import Cache
+from transformers import Cache, cache_utils
 from transformers.cache_utils import CacheLayerMixin, StaticLayer
 
 from iwp_transformers.masks import hide_columns, take_columns
@@ -140,7 +140,7 @@ class PrunedRows:
         return hide_columns(mask, self.visible)
 
 
-class PrunedLayer(CacheLayerMixin):
+class PrunedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # in Transformers
     """Mixin of every layer of a pruned cache; its type is also what compiled steps are told apart by.
 
     Attributes
@@ -167,9 +167,7 @@ class PrunedLayer(CacheLayerMixin):
     fresh: bool
     owner: bool
 
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Add keys and values, unless nobody would shorten the mask that goes with them.
 
         Raises
@@ -214,7 +212,7 @@ class PrunedLayer(CacheLayerMixin):
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Put the samples in another order."""
-        super().reorder_cache(beam_idx)
+        super().reorder_cache(beam_idx)  # type: ignore[arg-type]  # any integers will do
         self._select(lambda part: part.index_select(0, beam_idx.to(part.device)))
 
     def batch_select_indices(self, indices: Tensor) -> None:
@@ -233,14 +231,22 @@ class PrunedLayer(CacheLayerMixin):
 
 
 @remembered
-def _pruned_class(base: type) -> type:
-    return type(f"Pruned{base.__name__}", (PrunedLayer, base), {"__module__": __name__, "__qualname__": f"Pruned{base.__name__}"})
+def _pruned_class(base: Any) -> type:
+    return type(
+        f"Pruned{base.__name__}",
+        (PrunedLayer, base),
+        {"__module__": __name__, "__qualname__": f"Pruned{base.__name__}"},
+    )
 
 
 def __getattr__(name: str) -> type:
-    """Return the class of pruned layers for a class of Transformers, so that pickle finds it by its name."""
-    from transformers import cache_utils
+    """Return the class of pruned layers for a class of Transformers, so that pickle finds it by its name.
 
+    Raises
+    ------
+    AttributeError
+        If it is the name of no such class.
+    """
     base = getattr(cache_utils, name.removeprefix("Pruned"), None)
     if name.startswith("Pruned") and isinstance(base, type):
         return _pruned_class(base)
@@ -285,11 +291,11 @@ def mark(cache: Cache, stages: Sequence[tuple[int, int, KeptRows, Tensor]], leas
         Whether the session is open.
     """
     layers: list[Any] = cache.layers
+    unknown = {"rows": None, "shortened": False, "fresh": False, "owner": False}
     for index, part in enumerate(layers):
         if isinstance(part, CacheLayerMixin):
-            layers[index] = part = _as_pruned(part)
-            unknown = {"rows": None, "shortened": False, "fresh": False, "owner": False}
-            part.__dict__.update(unknown, lease=lease, base=int(part.get_seq_length()))
+            layers[index] = _as_pruned(part)
+            layers[index].__dict__.update(unknown, lease=lease, base=int(part.get_seq_length()))
     for number, (hidden_from, removed_from, rows, visible) in enumerate(stages):
         ends = stages[number + 1][0] if number + 1 < len(stages) else len(layers)
         last = layers[min(removed_from, len(layers) - 1)]
@@ -308,6 +314,6 @@ def _as_pruned(part: Any) -> Any:
     """Return a layer of the same contents that knows what was pruned."""
     if isinstance(part, PrunedLayer):
         return part
-    twin = object.__new__(_pruned_class(type(part)))
+    twin: Any = object.__new__(_pruned_class(type(part)))  # type: ignore[arg-type]  # classes can be hashed
     twin.__dict__.update(part.__dict__)
     return twin

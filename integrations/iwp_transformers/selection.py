@@ -24,7 +24,7 @@ class ImplicitWeightRule:
     strategy: Strategy = field(default_factory=PCMMR)
     magnitude: str = "dual"
     similarity: str = "dual"
-    heads: str = "mean"
+    heads: str | float = "mean"
     query: Query = "text"
     rope_in_magnitude: bool = False
     rope_in_duplication: bool = True

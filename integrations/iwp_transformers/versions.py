@@ -94,10 +94,11 @@ def causal_mask(config: PreTrainedConfig, hidden: Tensor, visible: Tensor, cache
     if implementation not in ALL_MASK_ATTENTION_FUNCTIONS:
         msg = f"attention implementation {implementation!r} has no mask function in Transformers, pruning needs one"
         raise NotImplementedError(msg)
-    return create_causal_mask(
-        config=config,
-        inputs_embeds=hidden,
-        attention_mask=visible.to(hidden.device),
-        layer_idx=layer,
-        **{_CACHE_OF_MASKS: cache},
-    )
+    arguments: dict[str, Any] = {
+        "config": config,
+        "inputs_embeds": hidden,
+        "attention_mask": visible.to(hidden.device),
+        "layer_idx": layer,
+        _CACHE_OF_MASKS: cache,
+    }
+    return create_causal_mask(**arguments)

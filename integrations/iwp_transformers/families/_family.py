@@ -60,7 +60,7 @@ class Family:
         """Arguments of the model that may bring visual features."""
         return ("mm_encoder_outputs", *(medium.pixels for medium in self.media))
 
-    def stacks(self, model: nn.Module) -> tuple[nn.Module, nn.Module]:
+    def stacks(self, model: nn.Module) -> tuple[Any, Any]:
         """Return the model without the head, and the decoder with its `layers` and `config`.
 
         Parameters
