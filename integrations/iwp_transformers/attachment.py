@@ -5,7 +5,7 @@ import threading
 import weakref
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from iwp_transformers.masks import real_tokens
 from iwp_transformers.plan import PruningPlan
 from iwp_transformers.prefill import Costs, Prefill
 from iwp_transformers.prompt import prompt_of
-from iwp_transformers.pruned_cache import Lease
+from iwp_transformers.pruned_cache import Lease, pruned_layer
 from iwp_transformers.refusals import check_ids, check_prefill
 from iwp_transformers.replay import Replay, running_generation
 from iwp_transformers.versions import cache_in
@@ -272,12 +272,15 @@ class Attachment:
             if changed is not None:
                 return changed
         cache = cache_in(kwargs)
-        if cache is None:
+        part = pruned_layer(cache, index)
+        if cache is None or part is None or part.rows is None:
             return None
-        config, layers = self._plan.config, len(self._plan.layers)
-        mask = step_mask(
-            config, cache, index, args[0] if args else kwargs["hidden_states"], kwargs["attention_mask"], layers
-        )
+        hidden = args[0] if args else kwargs["hidden_states"]
+        if len(args) > 1:
+            args, kwargs = args[:1], {**dict(zip(self._layer_names[index][1:], args[1:], strict=False)), **kwargs}
+        if "attention_mask" not in kwargs:
+            self._miss_mask(index)
+        mask = step_mask(self._plan.config, cache, index, hidden, kwargs["attention_mask"])
         return args, {**kwargs, "attention_mask": mask}
 
     @_uncompiled
@@ -289,13 +292,24 @@ class Attachment:
         arguments = {**dict(zip(names, args, strict=False)), **kwargs}
         hidden = arguments.pop(names[0])
         if "attention_mask" in names and "attention_mask" not in arguments:
-            msg = (
-                f"layer {index} was called without `attention_mask`, which it takes: this version of Transformers hands"
-                " masks over in a new way, and pruning would miss them"
-            )
-            raise RuntimeError(msg)
+            self._miss_mask(index)
         hidden, changed = forward.prefill.enter(index, hidden, arguments)
         return (hidden,), changed
+
+    @staticmethod
+    def _miss_mask(index: int) -> NoReturn:
+        """Raise: without its mask a layer would attend to what was dropped.
+
+        Raises
+        ------
+        RuntimeError
+            Always.
+        """
+        msg = (
+            f"layer {index} was called without `attention_mask`, which it takes: this version of Transformers hands"
+            " masks over in a new way, and pruning would miss them"
+        )
+        raise RuntimeError(msg)
 
     def _forward(self) -> _Forward | None:
         return self._thread.forwards[-1] if self._thread.forwards else None

@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import Cache, PreTrainedConfig
 from transformers.utils.generic import ModelOutput
 
-from iwp_transformers.pruned_cache import pruned_layer
+from iwp_transformers.pruned_cache import PrunedRows, pruned_layer
 from iwp_transformers.rows import restored_attention
 from iwp_transformers.versions import causal_mask
 
@@ -44,7 +44,7 @@ def check_step(cache: Cache | None, samples: int) -> None:
             return
 
 
-def step_mask(config: PreTrainedConfig, cache: Cache, index: int, hidden: Tensor, mask: Any, layers: int) -> Any:
+def step_mask(config: PreTrainedConfig, cache: Cache, index: int, hidden: Tensor, mask: Any) -> Any:
     """Return the mask of a layer in a step on a pruned cache.
 
     Parameters
@@ -52,26 +52,22 @@ def step_mask(config: PreTrainedConfig, cache: Cache, index: int, hidden: Tensor
     config : transformers.PreTrainedConfig
         Configuration of the decoder.
     cache : transformers.Cache
-        The cache.
+        The cache; its layer `index` lacks or hides tokens.
     index : int
         Number of the layer.
     hidden : torch.Tensor
         Its inputs, shape (B, Q, E).
     mask : object
         The mask that it was given, which knows nothing of what was dropped.
-    layers : int
-        Number of layers.
     """
-    part = pruned_layer(cache, index)
-    if part is None or part.rows is None:
-        return mask
-    rows = part.rows
+    part: Any = cache.layers[index]
+    rows: PrunedRows = part.rows
     if part.fresh:
         rows.forget_mask()
     keys = part.get_mask_sizes(hidden.shape[1])[0]
     build = partial(_built, config, cache, index, hidden)
     short = rows.step_mask(mask, keys, build, shortened=part.shortened)
-    if index + 1 == layers:
+    if index + 1 == len(cache.layers):
         rows.forget_mask()
     return short
 
