@@ -1,0 +1,118 @@
+"""ToMe: merge the most similar pairs of tokens across two halves."""
+
+from iwp_core._arrays import Array, arange_indices, namespace, order_descending
+from iwp_core.budget import tokens_to_keep
+from iwp_core.methods._checks import check_arrays, check_count
+from iwp_core.methods._groups import group_sums
+from iwp_core.methods._merged import MergedTokens
+from iwp_core.methods._precision import Precision
+from iwp_core.methods._ranking import in_sequence, tokens_at
+from iwp_core.methods.bipartite_matching import match_halves
+
+__all__ = ["tome"]
+
+
+def tome(
+    metric: Array,
+    x: Array,
+    /,
+    *,
+    merge: int | None = None,
+    budget: float | None = None,
+    sizes: Array | None = None,
+    class_token: bool = False,
+) -> MergedTokens:
+    """Merge pairs of tokens, one of even and one of odd index, that are most alike.
+
+    Reads the keys of the layer (mean over heads) and the tokens; acts between attention and MLP, in every layer.
+
+    Parameters
+    ----------
+    metric : array, shape (N, D)
+        By which tokens are compared.
+    x : array, shape (N, E)
+        Tokens.
+    merge : int
+        r, tokens to merge away; at most half of the tokens are. Exactly one of `merge` and `budget` is given.
+    budget : int or float
+        Tokens to keep, or their share, as in `select_tokens`.
+    sizes : array, shape (N,)
+        How many tokens each stands for from merges before; default ones.
+    class_token : bool
+        Whether token 0 is a class token: it is never merged into another, and unmerged tokens keep their order.
+
+    Returns
+    -------
+    MergedTokens
+        First the unmerged even tokens (with a class token ascending, else by falling similarity), then the odd ones:
+        each the mean of what it stands for, weighed by sizes.
+
+    Raises
+    ------
+    TypeError
+        If an argument is no floating-point array, or a number none.
+    ValueError
+        If shapes do not fit, data is not finite, both or none of `merge` and `budget` are given, one is out of range,
+        or the budget asks to merge more than half of the tokens at once.
+
+    Notes
+    -----
+    Ties: lower index first. Half-precision inputs are rounded after every operation; sums of several tokens are rounded
+    once. With r = 0 all tokens stay in their order, as in the official code.
+
+    References
+    ----------
+    Bolya et al.: Token Merging: Your ViT But Faster. ICLR 2023, arXiv 2210.09461; facebookresearch/ToMe at af95e4b.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.asarray([[1.0, 0.0], [1.0, 0.2], [0.0, 1.0], [-1.0, 0.0]])
+    >>> merged = tome(x, x, merge=1)
+    >>> merged.kept, merged.sizes
+    (array([2, 1, 3]), array([1., 2., 1.]))
+    """
+    xp = namespace(metric)
+    given = xp.ones_like(x[:, 0]) if sizes is None else sizes
+    total = check_arrays({"metric": (metric, "N D"), "x": (x, "N E"), "sizes": (given, "N")})["N"]
+    merge = _number_to_merge(merge, budget, total, most=(total - int(class_token)) // 2)
+    everything = arange_indices(total, metric)
+    if merge == 0:
+        return MergedTokens(kept=everything, tokens=x, sizes=given, assignment=everything)
+    precision = Precision.of(metric, x, given)
+    similarity, match = match_halves(precision.enter(metric), precision=precision)
+    if class_token:
+        similarity = xp.where(everything[0::2] == 0, xp.full_like(similarity, -xp.inf), similarity)
+    order = order_descending(similarity)
+    source, unmerged = order[:merge], order[merge:]
+    if class_token:
+        unmerged = in_sequence(unmerged)
+    evens, odds = everything[0::2], everything[1::2]
+    kept = xp.concat([tokens_at(evens, unmerged), odds])
+    rows = arange_indices(kept.shape[0], kept)
+    first = unmerged.shape[0]
+    into = xp.concat([rows, tokens_at(match, source) + first])
+    assignment = xp.take(into, xp.argsort(xp.concat([kept, tokens_at(evens, source)])))
+    weights = precision.enter(given)
+    weighted = precision.round(precision.enter(x) * weights[:, None])
+    sums = precision.round(group_sums(xp.concat([weighted, weights[:, None]], axis=1), assignment, kept.shape[0]))
+    return MergedTokens(
+        kept=kept,
+        tokens=precision.leave(precision.round(sums[:, :-1] / sums[:, -1:])),
+        sizes=precision.leave(sums[:, -1]),
+        assignment=assignment,
+    )
+
+
+def _number_to_merge(merge: int | None, budget: float | None, total: int, *, most: int) -> int:
+    """Return r, at most half of the tokens that may be merged."""
+    if (merge is None) == (budget is None):
+        msg = "give exactly one of `merge` and `budget`"
+        raise ValueError(msg)
+    if merge is not None:
+        return min(check_count("merge", merge, 0), most)
+    away = total - tokens_to_keep(budget, total)
+    if away > most:
+        msg = f"`budget` is {budget!r}: {away} of {total} tokens would be merged, at most {most} can be at once"
+        raise ValueError(msg)
+    return away
