@@ -35,7 +35,9 @@ def check_arrays(arrays: dict[str, tuple[Array, str]]) -> dict[str, int]:
             raise ValueError(msg)
         for axis, size in zip(axes, shape, strict=True):
             if sizes.setdefault(axis, size) != size:
-                msg = f"`{name}` has shape {shape}, expected {axis} = {sizes[axis]} like `{owners[axis]}` in ({letters})"
+                msg = (
+                    f"`{name}` has shape {shape}, expected {axis} = {sizes[axis]} like `{owners[axis]}` in ({letters})"
+                )
                 raise ValueError(msg)
             owners.setdefault(axis, name)
         if device(array) != device(arrays[first][0]):

@@ -3,7 +3,7 @@
 from iwp_core._arrays import Array, arange_indices, namespace, tiles
 from iwp_core.methods._precision import Precision
 
-__all__ = ["cosines", "largest_other"]
+__all__ = ["cosine_distances", "cosines", "largest_other"]
 
 BAND = 512
 """Rows of one product. Larger bands repeat more of the lower triangle, smaller ones use the processor less well."""
@@ -27,6 +27,15 @@ def cosines(features: Array, precision: Precision, *, normalised: bool = False) 
         ]
         rows.append(xp.concat([*left, upper[place]], axis=1) if left else upper[place])
     return xp.concat(rows, axis=0) if len(rows) > 1 else rows[0]
+
+
+def cosine_distances(units: Array, precision: Precision) -> Array:
+    """Return max(0, 1 - cos) (N, N) of rows of length one, and exactly 0 on the diagonal."""
+    xp = namespace(units)
+    apart = precision.round(1 - cosines(units, precision, normalised=True))
+    places = arange_indices(units.shape[0], units)
+    outside = (places[:, None] != places[None, :]) & (apart > 0)
+    return xp.where(outside, apart, xp.zeros_like(apart))
 
 
 def largest_other(similarity: Array) -> Array:

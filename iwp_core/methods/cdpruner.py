@@ -60,9 +60,20 @@ def cdpruner(features: Array, relevance: Array, /, budget: float) -> Array:
 def cdpruner_order(features: Array, relevance: Array, /, budget: float) -> Array:
     """Return what `cdpruner` keeps, in the order of choice.
 
+    Parameters
+    ----------
+    features, relevance, budget : array, array, int or float
+        As for `cdpruner`.
+
+    Returns
+    -------
+    array of int64, shape (M,)
+
     Raises
     ------
-    TypeError, ValueError
+    TypeError
+        As `cdpruner`.
+    ValueError
         As `cdpruner`.
     """
     check_arrays({"features": (features, "N E"), "relevance": (relevance, "N")})

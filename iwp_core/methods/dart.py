@@ -2,11 +2,12 @@
 
 from iwp_core._arrays import Array, namespace
 from iwp_core.budget import tokens_to_keep
-from iwp_core.methods._checks import check_arrays, check_count, check_number
+from iwp_core.methods._checks import check_arrays, check_count
 from iwp_core.methods._precision import Precision
 from iwp_core.methods._ranking import in_sequence, largest, remaining, tokens_at
+from iwp_core.methods.dart_pivots import dart_pivots
 
-__all__ = ["dart", "dart_pivots", "dart_quota"]
+__all__ = ["dart"]
 
 
 def dart(
@@ -59,7 +60,7 @@ def dart(
     Pivots are those of largest L1 norm of the key. Each in turn takes, of the visual tokens left, the `quota` of
     smallest cosine to it. Turns follow the iteration order of a set of positions in CPython, as in the official code.
     Ties: lower index first (pivots), first in the official list (the rest). Half-precision inputs are rounded after
-    every operation. Deviation: where fewer tokens are left than the quota all are taken, where the official code raises.
+    every operation. Deviation: where fewer tokens are left than the quota, all are taken; the official code raises.
 
     References
     ----------
@@ -97,58 +98,14 @@ def dart(
     return in_sequence(xp.concat(chosen))
 
 
-def dart_pivots(
-    keys: Array, text_keys: Array, /, *, image_pivots: int, text_pivots: int, offset: int = 0
-) -> tuple[list[int], Array]:
-    """Return the pivots of `dart`: rows of the visual and text tokens together in the order of their turns.
-
-    Returns
-    -------
-    turns : list of int
-        0..N-1 are visual tokens, N..N+T-1 text tokens.
-    image : array of int64, shape (image_pivots,)
-        The visual ones, by falling norm.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As `dart`.
-    """
-    total, after = keys.shape[0], text_keys.shape[0]
-    image = _largest_keys(keys, check_count("image_pivots", image_pivots, 1, total))
-    text = _largest_keys(text_keys, check_count("text_pivots", text_pivots, 0, after))
-    positions = [int(i) + offset for i in image] + [int(i) + offset + total for i in text]
-    return [position - offset for position in set(positions).copy()], image
-
-
-def dart_quota(share: float, total: int, /, *, pivots: int) -> int:
-    """Return what each of all `pivots` adds where a share of `total` tokens is to be kept: floor(share * total / pivots).
-
-    The official Qwen2-VL code does so, the official LLaVA code with a count of tokens in place of share * total, too. As
-    image pivots come on top, their number of kept tokens is not share * total.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If a number is none, or out of range.
-
-    Examples
-    --------
-    >>> dart_quota(0.222, 576, pivots=8)
-    15
-    """
-    check_number("share", share, 0.0, 1.0)
-    return int(total * share / check_count("pivots", pivots, 1))
-
-
-def _largest_keys(keys: Array, count: int) -> Array:
-    xp = namespace(keys)
-    precision = Precision.of(keys)
-    return largest(precision.sum(xp.abs(precision.enter(keys)), axis=1), count)
-
-
 def _affordable(count: int, image_pivots: int, pivots: int, budget: float | None) -> int:
-    """Return the largest quota that keeps at most `count` tokens."""
+    """Return the largest quota that keeps at most `count` tokens.
+
+    Raises
+    ------
+    ValueError
+        If the image pivots alone are more.
+    """
     if count < image_pivots:
         msg = f"`budget` is {budget!r}, {count} tokens, expected at least the {image_pivots} of `image_pivots`"
         raise ValueError(msg)

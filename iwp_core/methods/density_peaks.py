@@ -4,7 +4,7 @@ from iwp_core._arrays import Array, arange_indices, namespace, order_descending
 from iwp_core.methods._precision import Precision
 from iwp_core.methods._ranking import largest
 
-__all__ = ["density_peaks", "spread_peaks"]
+__all__ = ["density_peaks", "neighbour_density", "spread_peaks"]
 
 
 def density_peaks(distances: Array, density: Array, count: int, *, precision: Precision) -> tuple[Array, Array]:
@@ -41,6 +41,12 @@ def density_peaks(distances: Array, density: Array, count: int, *, precision: Pr
         own = arange_indices(distances.shape[0], distances) == centres[number]
         assignment = xp.where(own, xp.full_like(assignment, number), assignment)
     return centres, assignment
+
+
+def neighbour_density(distances: Array, width: float, *, precision: Precision) -> Array:
+    """Return the density (N,) of tokens at distances (N, N): each counts exp(-(distance / width)^2)."""
+    scaled = precision.round(distances / width)
+    return precision.sum(precision.round(namespace(scaled).exp(-precision.round(scaled * scaled))), axis=1)
 
 
 def spread_peaks(distances: Array, density: Array, cutoff: float) -> Array:

@@ -47,7 +47,7 @@ def divprune(features: Array, /, budget: float) -> Array:
     --------
     >>> import numpy as np
     >>> divprune(np.asarray([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]]), 2)
-    array([1, 2])
+    array([0, 2])
     """
     return in_sequence(divprune_order(features, budget))
 

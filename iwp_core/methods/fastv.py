@@ -1,4 +1,4 @@
-"""FastV: keep the visual tokens that the last token attends to most; and three of its variants."""
+"""FastV: keep the visual tokens that the last token attends to most; or the last visual token."""
 
 from iwp_core._arrays import Array
 from iwp_core.budget import tokens_to_keep
@@ -6,7 +6,7 @@ from iwp_core.methods._checks import check_arrays
 from iwp_core.methods._precision import Precision
 from iwp_core.methods._ranking import in_sequence, largest
 
-__all__ = ["fastv", "fastv_reverse", "fastv_visual"]
+__all__ = ["fastv", "fastv_visual"]
 
 
 def fastv(attention: Array, /, budget: float) -> Array:
@@ -49,42 +49,9 @@ def fastv(attention: Array, /, budget: float) -> Array:
     array([1, 2])
     """
     check_arrays({"attention": (attention, "Hq N")})
-    return _most(_importance(attention), budget)
-
-
-def fastv_reverse(attention: Array, /, budget: float) -> Array:
-    """Keep the visual tokens that get least attention from the last token: a control that should do badly.
-
-    Parameters
-    ----------
-    attention : array, shape (Hq, N)
-        As for `fastv`.
-    budget : int or float
-        As for `fastv`.
-
-    Returns
-    -------
-    array of int64, shape (M,)
-        Kept indices, ascending.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As `fastv`.
-
-    References
-    ----------
-    Wen et al.: Token Pruning in Multimodal Large Language Models: Are We Solving the Right Problem? arXiv 2502.11501,
-    algorithm 2. As printed it negates twice and equals FastV; its table shows that the least attended were kept.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> fastv_reverse(np.asarray([[0.1, 0.4, 0.2]]), 1)
-    array([0])
-    """
-    check_arrays({"attention": (attention, "Hq N")})
-    return _most(-_importance(attention), budget)
+    precision = Precision.of(attention)
+    scores = precision.mean(precision.enter(attention), axis=0)
+    return in_sequence(largest(scores, tokens_to_keep(budget, scores.shape[0])))
 
 
 def fastv_visual(attention: Array, /, budget: float) -> Array:
@@ -118,12 +85,3 @@ def fastv_visual(attention: Array, /, budget: float) -> Array:
     array([1, 2])
     """
     return fastv(attention, budget)
-
-
-def _importance(attention: Array) -> Array:
-    precision = Precision.of(attention)
-    return precision.mean(precision.enter(attention), axis=0)
-
-
-def _most(scores: Array, budget: float) -> Array:
-    return in_sequence(largest(scores, tokens_to_keep(budget, scores.shape[0])))

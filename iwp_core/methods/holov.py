@@ -1,5 +1,7 @@
 """HoloV: share the budget among runs of tokens by how varied they are, then keep the most attended of each run."""
 
+from itertools import pairwise
+
 from iwp_core._arrays import Array, arange_indices, namespace, order_descending
 from iwp_core.budget import tokens_to_keep
 from iwp_core.methods._checks import check_arrays, check_count
@@ -8,14 +10,8 @@ from iwp_core.methods._ranking import in_sequence, largest, mask_of
 
 __all__ = ["holov", "holov_order"]
 
-SCALE = 1000.0
-"""What attention is multiplied by, beside the variation of similarities."""
-
-VARIATION = 0.09
-"""Weight of the variation of similarities, on the scale of the attention."""
-
-LEAST = 1e-6
-"""Added to every divisor."""
+ATTENTION, VARIATION, LEAST = 1000.0, 0.09, 1e-6
+"""Weights of a run's attention and of the variation of its similarities; what is added to every divisor."""
 
 
 def holov(features: Array, attention: Array, /, budget: float, *, patches: int = 16) -> Array:
@@ -59,8 +55,8 @@ def holov(features: Array, attention: Array, /, budget: float, *, patches: int =
     Examples
     --------
     >>> import numpy as np
-    >>> holov(np.eye(4), np.asarray([0.4, 0.3, 0.1, 0.2]), 2, patches=2)
-    array([0, 3])
+    >>> holov(np.eye(4), np.asarray([0.4, 0.3, 0.1, 0.2]), 3, patches=2)
+    array([0, 1, 3])
     """
     xp = namespace(features)
     order = holov_order(features, attention, budget, patches=patches)
@@ -73,15 +69,6 @@ def holov(features: Array, attention: Array, /, budget: float, *, patches: int =
 
 def holov_order(features: Array, attention: Array, /, budget: float, *, patches: int = 16) -> Array:
     """Return what the runs keep, run by run, by falling attention: fewer than M where a run has too few tokens.
-
-    Parameters
-    ----------
-    features, attention, budget, patches : array, int or float, int
-        As for `holov`.
-
-    Returns
-    -------
-    array of int64, shape (at most M,)
 
     Raises
     ------
@@ -96,7 +83,7 @@ def holov_order(features: Array, attention: Array, /, budget: float, *, patches:
     rows, weights = precision.enter(features), precision.enter(attention)
     size, longer = divmod(total, patches)
     edges = [patch * size + min(patch, longer) for patch in range(patches + 1)]
-    runs = [slice(start, stop) for start, stop in zip(edges[:-1], edges[1:], strict=True)]
+    runs = [slice(start, stop) for start, stop in pairwise(edges)]
     scores = xp.stack([_score(rows[run, :], weights[run], precision) for run in runs])
     shares = precision.round(scores / precision.round(xp.sum(scores) + LEAST))
     quotas = [int(quota) for quota in xp.floor(precision.round(shares * count))]
@@ -124,7 +111,7 @@ def _score(rows: Array, attention: Array, precision: Precision) -> Array:
     mean = precision.round(precision.sum(similarity, axis=1) / (count - 1))
     deviation = precision.round(similarity - mean[:, None])
     variation = precision.round(precision.sum(precision.round(deviation * deviation), axis=1) / (count - 1))
-    attention = precision.round(SCALE * attention)
+    attention = precision.round(ATTENTION * attention)
     heights = [precision.mean(xp.abs(x), axis=0) for x in (attention, variation)]
     scale = precision.round(heights[0] / precision.round(heights[1] + LEAST))
     weighed = precision.round(precision.round(VARIATION * variation) * scale)

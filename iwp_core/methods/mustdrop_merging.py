@@ -9,9 +9,7 @@ from iwp_core.methods._ranking import remaining, tokens_at
 __all__ = ["mustdrop_merge"]
 
 
-def mustdrop_merge(
-    tokens: Array, /, *, grid: tuple[int, int], threshold: float = 0.8, window: int = 3
-) -> MergedTokens:
+def mustdrop_merge(tokens: Array, /, *, grid: tuple[int, int], threshold: float = 0.8, window: int = 3) -> MergedTokens:
     """Merge windows of tokens by the mean cosine between their tokens.
 
     Reads the tokens after the first layer of the vision tower, without a class token.
@@ -71,14 +69,17 @@ def mustdrop_merge(
     members = tokens_at(windows, merged)
     sources = xp.reshape(members, (-1,))
     untouched = remaining(sources, total)
-    sums = _sum_in_turn(xp.reshape(tokens_at(states, sources), (-1, window * window, tokens.shape[1])), precision)
+    sums = precision.sum(xp.reshape(tokens_at(states, sources), (-1, window * window, tokens.shape[1])), axis=1)
     rows = arange_indices(merged.shape[0] + untouched.shape[0], windows)
     into = xp.reshape(xp.broadcast_to(rows[: merged.shape[0], None], members.shape), (-1,))
     values = precision.leave(precision.round(sums / float(window * window)))
     return MergedTokens(
         kept=xp.concat([members[:, -1], untouched]),
         tokens=xp.concat([values, tokens_at(tokens, untouched)]),
-        sizes=xp.concat([xp.full_like(values[:, 0], window * window), xp.ones_like(tokens_at(tokens[:, 0], untouched))]),
+        sizes=xp.concat([
+            xp.full_like(values[:, 0], window * window),
+            xp.ones_like(tokens_at(tokens[:, 0], untouched)),
+        ]),
         assignment=xp.take(xp.concat([into, rows[merged.shape[0] :]]), xp.argsort(xp.concat([sources, untouched]))),
     )
 
@@ -96,11 +97,3 @@ def _mean_cosine(rows: Array, precision: Precision) -> Array:
     places = arange_indices(count, rows)
     others = xp.where(places[:, None] == places[None, :], xp.zeros_like(cosine), cosine)
     return xp.sum(others) / (count * (count - 1))
-
-
-def _sum_in_turn(rows: Array, precision: Precision) -> Array:
-    """Return the sums (R, E) of rows (R, W, E): the last one, and then the others one after the other."""
-    total = rows[:, -1, :]
-    for place in range(rows.shape[1] - 1):
-        total = precision.round(total + rows[:, place, :])
-    return total

@@ -5,9 +5,10 @@ from iwp_core.budget import tokens_to_keep
 from iwp_core.methods._checks import check_arrays, check_count, check_number
 from iwp_core.methods._merged import MergedTokens
 from iwp_core.methods._precision import Precision
-from iwp_core.methods._ranking import in_sequence, largest, mask_of, ranks_descending, remaining, tokens_at
+from iwp_core.methods._ranking import largest, mask_of, ranks_descending, remaining, tokens_at
+from iwp_core.methods.prumerge_share import affordable_share, outlier_share, spacing
 
-__all__ = ["outlier_share", "prumerge", "prumerge_attention"]
+__all__ = ["prumerge"]
 
 
 def prumerge(
@@ -83,12 +84,12 @@ def prumerge(
         msg = "`share` and `budget` exclude each other"
         raise ValueError(msg)
     if budget is not None:
-        share = _share_for(tokens_to_keep(budget, total), total, spread=spread)
+        share = affordable_share(tokens_to_keep(budget, total), total, spread=spread)
     share = outlier_share(attention) if share is None else check_number("share", share, 0.0, 1.0)
     xp = namespace(features)
     kept = largest(attention, max(1, int(total * share)))
     if spread:
-        spaced = arange_indices(total, kept)[: max(1, total - 1) : _step(share)]
+        spaced = arange_indices(total, kept)[: max(1, total - 1) : spacing(share)]
         kept = xp.concat([kept, spaced[~xp.take(mask_of(kept, total), spaced)]])
     return _merge(features, keys, attention, kept, neighbours)
 
@@ -120,70 +121,3 @@ def _merge(features: Array, keys: Array, attention: Array, kept: Array, neighbou
         sizes=xp.ones_like(tokens[:, 0]),
         assignment=xp.take(rows, xp.argsort(everything)),
     )
-
-
-def outlier_share(attention: Array, /) -> float:
-    """Return the share of tokens (N,) whose attention is above the third quartile by 1.5 interquartile ranges.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As `prumerge`.
-    """
-    total = check_arrays({"attention": (attention, "N")})["N"]
-    xp = namespace(attention)
-    values = Precision.of(attention).enter(attention)
-    ascending = xp.sort(values)
-    lower, upper = (_quantile(ascending, q) for q in (0.25, 0.75))
-    outliers = values > upper + 1.5 * (upper - lower)
-    return int(xp.sum(xp.astype(outliers, xp.int32))) / total
-
-
-def _quantile(ascending: Array, q: float) -> Array:
-    """Interpolate linearly between the two entries next to a quantile."""
-    place = q * (ascending.shape[0] - 1)
-    below = int(place)
-    above = min(below + 1, ascending.shape[0] - 1)
-    part, step = place - below, ascending[above] - ascending[below]
-    return ascending[below] + step * part if part < 0.5 else ascending[above] - step * (1 - part)
-
-
-def _step(share: float) -> int:
-    """Return the distance of the evenly spaced tokens; none are sampled apart where no token was an outlier."""
-    return max(1, int(int(1 / share) / 3)) if share > 0 else 1
-
-
-def _share_for(count: int, total: int, *, spread: bool) -> float:
-    """Return a share that keeps at most `count` tokens, the one more included."""
-    for top in range(min(count, total) - 1, 0, -1):
-        share = (top + 0.5) / total  # int(total * share) is `top` whatever the rounding
-        spaced = -(-(total - 1) // _step(share)) if spread else 0
-        if top + spaced < count or count >= total:
-            return share
-    msg = f"`budget` is {count} tokens of {total}, expected enough for one kept token, those spaced, and one more"
-    raise ValueError(msg)
-
-
-def prumerge_attention(query: Array, keys: Array, /) -> Array:
-    """Return the attention of the class token over its own key and the patches', heads not split, without its own.
-
-    Parameters
-    ----------
-    query : array, shape (D,)
-        Of the class token, all heads in a row.
-    keys : array, shape (N + 1, D)
-        The class token's key first.
-
-    Returns
-    -------
-    array, shape (N,)
-
-    Raises
-    ------
-    TypeError, ValueError
-        As `prumerge`.
-    """
-    sizes = check_arrays({"query": (query, "D"), "keys": (keys, "L D")})
-    precision = Precision.of(query, keys)
-    logits = precision.round(precision.enter(keys) @ precision.enter(query))
-    return precision.leave(precision.softmax(precision.round(logits * sizes["D"] ** -0.5))[1:])

@@ -6,7 +6,7 @@ from iwp_core.methods._checks import check_arrays, check_count, check_indices
 from iwp_core.methods._precision import Precision
 from iwp_core.methods._ranking import in_sequence, largest
 
-__all__ = ["sparsevlm", "sparsevlm_heads", "sparsevlm_raters", "sparsevlm_scores"]
+__all__ = ["sparsevlm", "sparsevlm_heads", "sparsevlm_scores"]
 
 
 def sparsevlm(attention: Array, raters: Array, /, budget: float, *, gravity: Array | None = None) -> Array:
@@ -57,36 +57,6 @@ def sparsevlm(attention: Array, raters: Array, /, budget: float, *, gravity: Arr
     return in_sequence(largest(scores, tokens_to_keep(budget, scores.shape[0])))
 
 
-def sparsevlm_raters(visual: Array, text: Array, /) -> Array:
-    """Return the text tokens that look at the picture more than text tokens do on average, ascending.
-
-    Parameters
-    ----------
-    visual : array, shape (N, E)
-        Input embeddings of the visual tokens.
-    text : array, shape (T, E)
-        Input embeddings of the tokens after them.
-
-    Returns
-    -------
-    array of int64, shape (R,)
-        All text tokens where none is above the mean, which the official code cannot do.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As `sparsevlm`.
-    """
-    check_arrays({"visual": (visual, "N E"), "text": (text, "T E")})
-    xp = namespace(visual)
-    precision = Precision.of(visual, text)
-    logits = precision.round(precision.enter(visual) @ xp.matrix_transpose(precision.enter(text)))
-    looks = precision.mean(precision.softmax(logits), axis=0)
-    above = looks > precision.mean(looks, axis=0)
-    found = xp.argsort(xp.astype(~above, xp.int32), stable=True)
-    return found[: int(xp.sum(xp.astype(above, xp.int32)))] if bool(xp.any(above)) else found
-
-
 def sparsevlm_scores(attention: Array, raters: Array, /, *, gravity: Array | None = None) -> Array:
     """Return the raters' attention to each visual token, mean over heads and raters, shape (N,).
 
@@ -111,7 +81,7 @@ def sparsevlm_scores(attention: Array, raters: Array, /, *, gravity: Array | Non
 
 
 def sparsevlm_heads(attention: Array, raters: Array, gravity: Array, /, *, count: int = 14) -> Array:
-    """Return the heads, ascending, in which raters attend to visual tokens most once divided by the gravity.
+    """Return the heads in which raters attend to visual tokens most once divided by the gravity, the first one most.
 
     Raises
     ------
@@ -121,7 +91,7 @@ def sparsevlm_heads(attention: Array, raters: Array, gravity: Array, /, *, count
     rated, precision = _rated(attention, raters, gravity)
     check_count("count", count, 1)
     mass = precision.sum(precision.sum(rated, axis=2), axis=1)
-    return in_sequence(largest(mass, count))
+    return largest(mass, count)
 
 
 def _rated(attention: Array, raters: Array, gravity: Array | None) -> tuple[Array, Precision]:

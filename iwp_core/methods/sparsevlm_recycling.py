@@ -1,6 +1,6 @@
 """Recycling of SparseVLM 1: the best of the dropped tokens come back as a few means of clusters."""
 
-from iwp_core._arrays import Array, namespace
+from iwp_core._arrays import Array, namespace, tiles
 from iwp_core.methods._checks import check_arrays, check_indices
 from iwp_core.methods._groups import group_sizes, group_sums
 from iwp_core.methods._merged import MergedTokens
@@ -17,15 +17,13 @@ CLUSTER = 10
 """... in clusters of about so many."""
 
 LEAST = 1e-6
-"""Added to the size of a cluster, and scale of the noise on densities."""
+"""Added to the size of a cluster."""
 
 BLOCK = 1 << 22
 """Numbers that the differences of a block of token pairs hold."""
 
 
-def sparsevlm_recycle(
-    hidden: Array, scores: Array, kept: Array, /, *, noise: Array | None = None
-) -> MergedTokens:
+def sparsevlm_recycle(hidden: Array, scores: Array, kept: Array, /, *, noise: Array | None = None) -> MergedTokens:
     """Merge the best of the dropped tokens by density peaks clustering.
 
     Parameters
@@ -37,8 +35,8 @@ def sparsevlm_recycle(
     kept : array of int, shape (M,)
         Kept indices, ascending; at least one token is dropped.
     noise : array, shape (int(0.3 (N - M)) + 1,)
-        Added to the densities, times 1e-6, in the order of falling scores. The official code draws it from U(0, 1) at
-        every call; default none, so that the result is determined.
+        Added to the densities, in the order of falling scores. The official code draws 1e-6 U(0, 1) at every call;
+        default none, so that the result is determined.
 
     Returns
     -------
@@ -84,7 +82,7 @@ def sparsevlm_recycle(
     density = precision.round(xp.exp(-precision.mean(precision.round(nearest * nearest), axis=1)))
     if noise is not None:
         check_arrays({"density": (density, "tokens"), "noise": (precision.enter(noise), "tokens")})
-        density = precision.round(density + precision.round(LEAST * precision.enter(noise)))
+        density = precision.round(density + precision.enter(noise))
     centres, cluster = density_peaks(distances, density, count, precision=precision)
     sizes = group_sizes(xp.ones_like(states[:, 0]), cluster, count)
     weights = precision.round(1 / precision.round(sizes + LEAST))
@@ -102,9 +100,8 @@ def sparsevlm_recycle(
 def _distances(states: Array, precision: Precision) -> Array:
     """Return the Euclidean distances over sqrt(E), from differences: they do not cancel as a matrix product would."""
     total, width = states.shape
-    rows = max(1, BLOCK // (total * width))
     blocks = [
-        precision.norm(precision.round(states[start : start + rows, None, :] - states[None, :, :]))
-        for start in range(0, total, rows)
+        precision.norm(precision.round(states[tile, None, :] - states[None, :, :]))
+        for tile in tiles(total, max(1, BLOCK // (total * width)))
     ]
     return precision.round(namespace(states).concat(blocks) / width**0.5)

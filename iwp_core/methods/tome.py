@@ -105,7 +105,13 @@ def tome(
 
 
 def _number_to_merge(merge: int | None, budget: float | None, total: int, *, most: int) -> int:
-    """Return r, at most half of the tokens that may be merged."""
+    """Return r, at most half of the tokens that may be merged.
+
+    Raises
+    ------
+    ValueError
+        If the budget asks for more, or if not exactly one of `merge` and `budget` is given.
+    """
     if (merge is None) == (budget is None):
         msg = "give exactly one of `merge` and `budget`"
         raise ValueError(msg)

@@ -58,8 +58,8 @@ def vispruner(features: Array, attention: Array, /, budget: float, *, important:
     --------
     >>> import numpy as np
     >>> x = np.asarray([[1.0, 0.0], [0.0, 1.0], [0.1, 1.0], [-1.0, 0.0]])
-    >>> vispruner(x, np.asarray([[0.4, 0.3, 0.2, 0.1]]), 2)
-    array([0, 3])
+    >>> vispruner(x, np.asarray([[0.4, 0.3, 0.2, 0.1]]), 3)
+    array([0, 2, 3])
     """
     check_arrays({"features": (features, "N E"), "attention": (attention, "H N")})
     check_number("important", important, 0.0, 1.0)

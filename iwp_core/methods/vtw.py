@@ -30,7 +30,7 @@ def vtw_layer(full: Array, withdrawn: Array, /, *, threshold: float = 0.003, fir
     Returns
     -------
     int
-        The smallest layer k whose mean KL(p_full || p_k) over the samples is at most the threshold.
+        The smallest layer k whose mean KL(p_k || p_full) over the samples is at most the threshold.
 
     Raises
     ------
@@ -87,7 +87,7 @@ def vtw_divergence(full: Array, withdrawn: Array, /) -> Array:
     xp = namespace(full)
     precision = Precision.of(full, withdrawn)
     target, other = (_log_softmax(precision.enter(x)) for x in (full, withdrawn))
-    return xp.sum(xp.exp(target)[:, None, :] * (target[:, None, :] - other), axis=-1)
+    return xp.sum(xp.exp(other) * (other - target[:, None, :]), axis=-1)
 
 
 def _log_softmax(logits: Array) -> Array:

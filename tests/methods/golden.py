@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
 from iwp_core import methods
@@ -112,17 +113,7 @@ def sparsevlm(xp: Library, x: Arrays, arg: Arrays) -> Arrays:
     scores = methods.sparsevlm_scores(attention, raters, gravity=gravity)
     kept = methods.sparsevlm(attention, raters, min(arg["budget"], total - 1), gravity=gravity)
     found = {"raters": raters, "scores": scores, "keep": kept}
-    if gravity is not None:
-        return found | {"heads": methods.sparsevlm_heads(attention, raters, gravity)}
-    merged = methods.sparsevlm_recycle(x["hidden"][start:stop, :], scores, kept)
-    assignment, by_score = xp.numpy(merged.assignment), np.argsort(-xp.numpy(scores), kind="stable")
-    recycled = by_score[assignment[by_score] >= 0]
-    return found | {
-        "recycled": recycled,
-        "centres_local": np.asarray([np.nonzero(recycled == centre)[0][0] for centre in xp.numpy(merged.kept)]),
-        "assign_local": assignment[recycled],
-        "merged": merged.tokens,
-    }
+    return found if gravity is None else found | {"heads": methods.sparsevlm_heads(attention, raters, gravity)}
 
 
 def pyramiddrop(xp: Library, x: Arrays, arg: Arrays) -> Arrays:
@@ -146,7 +137,7 @@ def dart(xp: Library, x: Arrays, arg: Arrays) -> Arrays:
     start, total = arg["v0"], arg["N"]
     stop, pivots = start + total, arg["pivot_image"] + arg["pivot_text"]
     states = x["z"]
-    keys = xp.namespace.reshape(_heads_last(x["keys"]), (states.shape[0], -1))
+    keys = _heads_last(x["keys"])
     quota = _quota(arg, total, pivots)
     kept = methods.dart(
         states[start:stop, :],
@@ -162,10 +153,9 @@ def dart(xp: Library, x: Arrays, arg: Arrays) -> Arrays:
 
 
 def _heads_last(keys: Any) -> Any:
-    """Return keys (H, L, D) as (L, H, D)."""
-    from array_api_compat import array_namespace
-
-    return array_namespace(keys).permute_dims(keys, (1, 0, 2))
+    """Return keys (H, L, D) as (L, H * D)."""
+    xp = array_namespace(keys)
+    return xp.reshape(xp.permute_dims(keys, (1, 0, 2)), (keys.shape[1], -1))
 
 
 def _quota(arg: Arrays, total: int, pivots: int) -> int:
@@ -212,10 +202,8 @@ def pact(xp: Library, x: Arrays, arg: Arrays) -> Arrays:
 
 def _split(x: Any, width: int) -> Any:
     """Return heads side by side (L, H * D) as (H, L, D)."""
-    from array_api_compat import array_namespace
-
-    namespace = array_namespace(x)
-    return namespace.permute_dims(namespace.reshape(x, (x.shape[0], -1, width)), (1, 0, 2))
+    xp = array_namespace(x)
+    return xp.permute_dims(xp.reshape(x, (x.shape[0], -1, width)), (1, 0, 2))
 
 
 def tome(xp: Library, x: Arrays, arg: Arrays) -> Arrays:
@@ -230,16 +218,11 @@ def tome(xp: Library, x: Arrays, arg: Arrays) -> Arrays:
 def prumerge(xp: Library, x: Arrays, arg: Arrays) -> Arrays:
     attention = methods.prumerge_attention(x["q_cls"], x["k"])
     share = arg["ratio"] if arg["ratio"] > 0 else methods.outlier_share(attention)
-    merged = methods.prumerge(
-        x["hidden"][1:, :], x["k"][1:, :], attention, share=share, spread=arg["mode"] == "plus"
-    )
-    dropped = len(set(xp.numpy(merged.assignment))) == merged.kept.shape[0]
-    return {
-        "scores": attention,
-        "ratio": share,
-        "index_order": xp.numpy(merged.kept)[:-1],
-        "tokens": merged.tokens,
-    }
+    merged = methods.prumerge(x["hidden"][1:, :], x["k"][1:, :], attention, share=share, spread=arg["mode"] == "plus")
+    kept, tokens = xp.numpy(merged.kept), xp.numpy(merged.tokens)
+    if kept.shape[0] == attention.shape[0]:  # nothing is dropped, and the official code appends a sum of nothing
+        return {"scores": attention, "ratio": share, "index_order": kept, "tokens": np.pad(tokens, ((0, 1), (0, 0)))}
+    return {"scores": attention, "ratio": share, "index_order": kept[:-1], "tokens": tokens}
 
 
 def vtw(_xp: Library, x: Arrays, arg: Arrays) -> Arrays:
