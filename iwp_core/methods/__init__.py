@@ -1,7 +1,8 @@
 """Rules of the papers that choose or merge visual tokens, each on plain arrays of any library."""
 
 from iwp_core.methods._merged import MergedTokens
-from iwp_core.methods.cdpruner import cdpruner, cdpruner_order, cdpruner_relevance
+from iwp_core.methods.cdpruner import cdpruner, cdpruner_order
+from iwp_core.methods.cdpruner_relevance import cdpruner_relevance
 from iwp_core.methods.dart import dart
 from iwp_core.methods.dart_pivots import dart_pivots, dart_quota
 from iwp_core.methods.divprune import divprune, divprune_order

@@ -5,7 +5,7 @@ from numbers import Integral, Real
 from iwp_core._arrays import Array, device, namespace
 from iwp_core._validate import all_finite, check_kind
 
-__all__ = ["check_arrays", "check_count", "check_indices", "check_number"]
+__all__ = ["check_arrays", "check_count", "check_exactly_one", "check_indices", "check_number"]
 
 
 def check_arrays(arrays: dict[str, tuple[Array, str]]) -> dict[str, int]:
@@ -108,3 +108,18 @@ def check_number(name: str, value: object, least: float, most: float) -> float:
         msg = f"`{name}` is {value!r}, {allowed}"
         raise ValueError(msg)
     return float(value)
+
+
+def check_exactly_one(**given: object) -> None:
+    """Check that exactly one of two arguments is given.
+
+    Raises
+    ------
+    ValueError
+        If both or none are.
+    """
+    if sum(value is not None for value in given.values()) != 1:
+        names = " and ".join(f"`{name}`" for name in given)
+        values = ", ".join(f"{name}={value!r}" for name, value in given.items())
+        msg = f"{names} are {values}, expected exactly one of them"
+        raise ValueError(msg)

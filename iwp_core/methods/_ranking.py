@@ -2,7 +2,7 @@
 
 from iwp_core._arrays import Array, arange_indices, device, namespace, order_descending
 
-__all__ = ["in_sequence", "largest", "mask_of", "ranks_descending", "remaining", "tokens_at"]
+__all__ = ["in_sequence", "largest", "mask_of", "placed", "ranks_descending", "remaining", "tokens_at"]
 
 
 def largest(scores: Array, count: int) -> Array:
@@ -42,3 +42,9 @@ def remaining(indices: Array, total: int) -> Array:
 def tokens_at(x: Array, indices: Array) -> Array:
     """Return the rows (R, ...) of an array (N, ...) at indices."""
     return namespace(x).take(x, indices, axis=0)
+
+
+def placed(values: Array, positions: Array) -> Array:
+    """Return an array (N,) that has `values` (N,) at `positions`, a permutation of 0..N-1."""
+    xp = namespace(values)
+    return xp.take(values, xp.argsort(positions))

@@ -2,7 +2,7 @@
 
 from iwp_core._arrays import Array, namespace
 from iwp_core.budget import tokens_to_keep
-from iwp_core.methods._checks import check_arrays, check_count
+from iwp_core.methods._checks import check_arrays, check_count, check_exactly_one
 from iwp_core.methods._precision import Precision
 from iwp_core.methods._ranking import in_sequence, largest, remaining, tokens_at
 from iwp_core.methods.dart_pivots import dart_pivots
@@ -78,12 +78,10 @@ def dart(
     sizes = check_arrays({"states": (states, "N E"), "keys": (keys, "N D"), **text})
     total = sizes["N"]
     turns, image = dart_pivots(keys, text_keys, image_pivots=image_pivots, text_pivots=text_pivots, offset=offset)
-    if (quota is None) == (budget is None):
-        msg = "give exactly one of `quota` and `budget`"
-        raise ValueError(msg)
-    if quota is None:
-        quota = _affordable(tokens_to_keep(budget, total), image_pivots, len(turns), budget)
-    check_count("quota", quota, 0)
+    check_exactly_one(quota=quota, budget=budget)
+    if budget is not None:
+        quota = _affordable(tokens_to_keep(budget, total), image_pivots, len(turns))
+    quota = check_count("quota", quota, 0)
     xp = namespace(states)
     precision = Precision.of(states, text_states)
     rows = precision.enter(xp.concat([states, text_states]))
@@ -98,7 +96,7 @@ def dart(
     return in_sequence(xp.concat(chosen))
 
 
-def _affordable(count: int, image_pivots: int, pivots: int, budget: float | None) -> int:
+def _affordable(count: int, image_pivots: int, pivots: int) -> int:
     """Return the largest quota that keeps at most `count` tokens.
 
     Raises
@@ -107,6 +105,6 @@ def _affordable(count: int, image_pivots: int, pivots: int, budget: float | None
         If the image pivots alone are more.
     """
     if count < image_pivots:
-        msg = f"`budget` is {budget!r}, {count} tokens, expected at least the {image_pivots} of `image_pivots`"
+        msg = f"`budget` is {count} tokens, expected at least the {image_pivots} of `image_pivots`"
         raise ValueError(msg)
     return (count - image_pivots) // pivots

@@ -4,7 +4,7 @@ from iwp_core._arrays import Array, arange_indices, namespace, order_descending
 from iwp_core.methods._checks import check_arrays, check_count, check_number
 from iwp_core.methods._merged import MergedTokens
 from iwp_core.methods._precision import Precision
-from iwp_core.methods._ranking import remaining, tokens_at
+from iwp_core.methods._ranking import placed, remaining, tokens_at
 
 __all__ = ["mustdrop_merge"]
 
@@ -80,7 +80,7 @@ def mustdrop_merge(tokens: Array, /, *, grid: tuple[int, int], threshold: float 
             xp.full_like(values[:, 0], window * window),
             xp.ones_like(tokens_at(tokens[:, 0], untouched)),
         ]),
-        assignment=xp.take(xp.concat([into, rows[merged.shape[0] :]]), xp.argsort(xp.concat([sources, untouched]))),
+        assignment=placed(xp.concat([into, rows[merged.shape[0] :]]), xp.concat([sources, untouched])),
     )
 
 

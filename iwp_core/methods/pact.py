@@ -7,16 +7,13 @@ from iwp_core.methods._cosine import cosine_distances
 from iwp_core.methods._groups import group_sizes, group_sums
 from iwp_core.methods._merged import MergedTokens
 from iwp_core.methods._precision import Precision
-from iwp_core.methods._ranking import in_sequence, largest, remaining, tokens_at
+from iwp_core.methods._ranking import in_sequence, largest, placed, remaining, tokens_at
 from iwp_core.methods.density_peaks import neighbour_density, spread_peaks
 
 __all__ = ["pact"]
 
-RECOVERY = 1.5
-"""A pruned token joins its nearest centre within so many cutoffs."""
-
-WIDTH = 2.0
-"""Distance at which a neighbour counts 1/e for the density."""
+RECOVERY, WIDTH = 1.5, 2.0
+"""Cutoffs within which a pruned token joins its centre; distance at which a neighbour counts 1/e for the density."""
 
 
 def pact(
@@ -90,14 +87,13 @@ def pact(
     units = precision.units(precision.enter(keys))
     distances = cosine_distances(tokens_at(units, survivors), precision)
     density = neighbour_density(distances, WIDTH, precision=precision)
-    most = None if budget is None else tokens_to_keep(budget, total)
-    centres, cutoff = _centres(distances, density, cutoff, most)
+    centres, cutoff = _centres(distances, density, cutoff, total if budget is None else tokens_to_keep(budget, total))
     apart = 1 - precision.round(tokens_at(units, pruned) @ xp.matrix_transpose(tokens_at(units, survivors)))
     to_centres = xp.take(xp.concat([distances, precision.round(apart)]), centres, axis=1)
     near = xp.min(to_centres, axis=1) <= RECOVERY * cutoff
     label = xp.argmin(to_centres, axis=1)
     label = xp.where(near, label, xp.full_like(label, -1))
-    assignment = xp.take(label, xp.argsort(xp.concat([survivors, pruned])))
+    assignment = placed(label, xp.concat([survivors, pruned]))
     counts = group_sizes(xp.ones_like(precision.enter(hidden)[:, 0]), assignment, centres.shape[0])
     sums = precision.round(group_sums(precision.enter(hidden), assignment, centres.shape[0]))
     return MergedTokens(
@@ -108,10 +104,10 @@ def pact(
     )
 
 
-def _centres(distances: Array, density: Array, cutoff: float, most: int | None) -> tuple[Array, float]:
+def _centres(distances: Array, density: Array, cutoff: float, most: int) -> tuple[Array, float]:
     """Return the centres and the cutoff, raised by bisection where there would be more than `most` of them."""
     centres = spread_peaks(distances, density, cutoff)
-    if most is None or centres.shape[0] <= most:
+    if centres.shape[0] <= most:
         return centres, cutoff
     low, high = cutoff, 2.0
     for _ in range(20):

@@ -3,10 +3,10 @@
 from iwp_core._arrays import Array, device, namespace
 from iwp_core._validate import check_name
 from iwp_core.budget import tokens_to_keep
-from iwp_core.methods._checks import check_arrays, check_count
+from iwp_core.methods._checks import check_arrays, check_count, check_exactly_one
 from iwp_core.methods._merged import MergedTokens
 from iwp_core.methods._precision import Precision
-from iwp_core.methods._ranking import tokens_at
+from iwp_core.methods._ranking import placed, tokens_at
 from iwp_core.methods._windows import check_grid, windows_of
 
 __all__ = ["pooling"]
@@ -74,10 +74,8 @@ def pooling(
     total = check_arrays({"hidden": (hidden, "N E")})["N"]
     height, width = check_grid(grid, total)
     check_name("reading", reading, READINGS)
-    if (window is None) == (budget is None):
-        msg = "give exactly one of `window` and `budget`"
-        raise ValueError(msg)
-    if window is None:
+    check_exactly_one(window=window, budget=budget)
+    if budget is not None:
         most = tokens_to_keep(budget, total)
         sides = range(1, max(height, width) + 1)
         window = next(side for side in sides if -(-height // side) * -(-width // side) <= most)
@@ -94,5 +92,5 @@ def pooling(
         kept=kept,
         tokens=tokens_at(hidden, kept) if reading == "select" else precision.leave(means),
         sizes=precision.leave(sizes),
-        assignment=xp.take(rows, xp.argsort(xp.concat(windows))),
+        assignment=placed(rows, xp.concat(windows)),
     )

@@ -5,7 +5,7 @@ from iwp_core.budget import tokens_to_keep
 from iwp_core.methods._checks import check_arrays, check_count, check_number
 from iwp_core.methods._merged import MergedTokens
 from iwp_core.methods._precision import Precision
-from iwp_core.methods._ranking import largest, mask_of, ranks_descending, remaining, tokens_at
+from iwp_core.methods._ranking import largest, mask_of, placed, ranks_descending, remaining, tokens_at
 from iwp_core.methods.prumerge_share import affordable_share, outlier_share, spacing
 
 __all__ = ["prumerge"]
@@ -62,8 +62,7 @@ def prumerge(
     A token's neighbours are the 32 others of most similar key (ties: lower index), each weighed by its attention, the
     sum undivided, as in the official code. Half-precision inputs are rounded after every operation. int(N * share) can
     be one less than a count that the share was computed from, as there. Deviations: no outlier keeps one token, where
-    PruMerge+ divides by zero; evenly spaced tokens span any N, not 576; duplicates of the training branch are not
-    reproduced.
+    PruMerge+ divides by zero; evenly spaced tokens span any N, not 576; the training branch is left out.
 
     References
     ----------
@@ -115,9 +114,5 @@ def _merge(features: Array, keys: Array, attention: Array, kept: Array, neighbou
         tokens = xp.concat([tokens, more[None, :]])
         rows = xp.concat([rows, xp.full_like(dropped, count)])
     tokens = precision.leave(tokens)
-    return MergedTokens(
-        kept=kept,
-        tokens=tokens,
-        sizes=xp.ones_like(tokens[:, 0]),
-        assignment=xp.take(rows, xp.argsort(everything)),
-    )
+    ones = xp.ones_like(tokens[:, 0])
+    return MergedTokens(kept=kept, tokens=tokens, sizes=ones, assignment=placed(rows, everything))

@@ -5,7 +5,7 @@ from iwp_core.methods._checks import check_arrays, check_indices
 from iwp_core.methods._groups import group_sizes, group_sums
 from iwp_core.methods._merged import MergedTokens
 from iwp_core.methods._precision import Precision
-from iwp_core.methods._ranking import largest, remaining, tokens_at
+from iwp_core.methods._ranking import largest, placed, remaining, tokens_at
 from iwp_core.methods.density_peaks import density_peaks
 
 __all__ = ["sparsevlm_recycle"]
@@ -93,7 +93,7 @@ def sparsevlm_recycle(hidden: Array, scores: Array, kept: Array, /, *, noise: Ar
         kept=tokens_at(recycled, centres),
         tokens=precision.leave(tokens),
         sizes=precision.leave(sizes),
-        assignment=xp.take(labels, xp.argsort(xp.concat([recycled, rest]))),
+        assignment=placed(labels, xp.concat([recycled, rest])),
     )
 
 

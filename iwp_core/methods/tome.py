@@ -2,11 +2,11 @@
 
 from iwp_core._arrays import Array, arange_indices, namespace, order_descending
 from iwp_core.budget import tokens_to_keep
-from iwp_core.methods._checks import check_arrays, check_count
+from iwp_core.methods._checks import check_arrays, check_count, check_exactly_one
 from iwp_core.methods._groups import group_sums
 from iwp_core.methods._merged import MergedTokens
 from iwp_core.methods._precision import Precision
-from iwp_core.methods._ranking import in_sequence, tokens_at
+from iwp_core.methods._ranking import in_sequence, placed, tokens_at
 from iwp_core.methods.bipartite_matching import match_halves
 
 __all__ = ["tome"]
@@ -72,9 +72,10 @@ def tome(
     >>> merged.kept, merged.sizes
     (array([2, 1, 3]), array([1., 2., 1.]))
     """
+    arrays = {"metric": (metric, "N D"), "x": (x, "N E")} | ({} if sizes is None else {"sizes": (sizes, "N")})
+    total = check_arrays(arrays)["N"]
     xp = namespace(metric)
     given = xp.ones_like(x[:, 0]) if sizes is None else sizes
-    total = check_arrays({"metric": (metric, "N D"), "x": (x, "N E"), "sizes": (given, "N")})["N"]
     merge = _number_to_merge(merge, budget, total, most=(total - int(class_token)) // 2)
     everything = arange_indices(total, metric)
     if merge == 0:
@@ -89,10 +90,8 @@ def tome(
         unmerged = in_sequence(unmerged)
     evens, odds = everything[0::2], everything[1::2]
     kept = xp.concat([tokens_at(evens, unmerged), odds])
-    rows = arange_indices(kept.shape[0], kept)
-    first = unmerged.shape[0]
-    into = xp.concat([rows, tokens_at(match, source) + first])
-    assignment = xp.take(into, xp.argsort(xp.concat([kept, tokens_at(evens, source)])))
+    into = xp.concat([arange_indices(kept.shape[0], kept), tokens_at(match, source) + unmerged.shape[0]])
+    assignment = placed(into, xp.concat([kept, tokens_at(evens, source)]))
     weights = precision.enter(given)
     weighted = precision.round(precision.enter(x) * weights[:, None])
     sums = precision.round(group_sums(xp.concat([weighted, weights[:, None]], axis=1), assignment, kept.shape[0]))
@@ -110,12 +109,10 @@ def _number_to_merge(merge: int | None, budget: float | None, total: int, *, mos
     Raises
     ------
     ValueError
-        If the budget asks for more, or if not exactly one of `merge` and `budget` is given.
+        If the budget asks for more.
     """
-    if (merge is None) == (budget is None):
-        msg = "give exactly one of `merge` and `budget`"
-        raise ValueError(msg)
-    if merge is not None:
+    check_exactly_one(merge=merge, budget=budget)
+    if budget is None:
         return min(check_count("merge", merge, 0), most)
     away = total - tokens_to_keep(budget, total)
     if away > most:

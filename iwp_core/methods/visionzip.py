@@ -5,7 +5,7 @@ from iwp_core.methods._checks import check_arrays, check_count
 from iwp_core.methods._groups import group_sizes, group_sums
 from iwp_core.methods._merged import MergedTokens
 from iwp_core.methods._precision import Precision
-from iwp_core.methods._ranking import in_sequence, largest, mask_of, remaining, tokens_at
+from iwp_core.methods._ranking import in_sequence, largest, mask_of, placed, remaining, tokens_at
 
 __all__ = ["visionzip"]
 
@@ -98,5 +98,5 @@ def visionzip(
         kept=rows,
         tokens=xp.concat([tokens_at(hidden, main), merged]),
         sizes=precision.leave(xp.concat([xp.ones_like(states[:dominant, 0]), counts + 1])),
-        assignment=xp.take(rank, xp.argsort(everything)),
+        assignment=placed(rank, everything),
     )
