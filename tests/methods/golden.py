@@ -57,30 +57,30 @@ def _sequence(kept: NDArray[Any], start: int, total: int, length: int) -> NDArra
     return np.concatenate([np.arange(start), kept + start, np.arange(start + total, length)])
 
 
-def fastv(xp: Library, x: Arrays, arg: Arrays) -> Arrays:
+def _fastv(xp: Library, x: Arrays, arg: Arrays) -> Arrays:
     row = x["attn_last_row"]
     kept = xp.numpy(methods.fastv(row[:, arg["v0"] : arg["v0"] + arg["N"]], arg["M"]))
     return {"keep_sequence": _sequence(kept, arg["v0"], arg["N"], row.shape[1])}
 
 
-def divprune(_xp: Library, x: Arrays, arg: Arrays) -> Arrays:
+def _divprune(_xp: Library, x: Arrays, arg: Arrays) -> Arrays:
     return {"order": methods.divprune_order(x["X"], arg["M"])}
 
 
-def cdpruner(xp: Library, x: Arrays, arg: Arrays) -> Arrays:
+def _cdpruner(xp: Library, x: Arrays, arg: Arrays) -> Arrays:
     relevance = methods.cdpruner_relevance(x["image_embeds"], x["text_embeds"])
     crops = range(relevance.shape[0])
     orders = [xp.numpy(methods.cdpruner_order(x["X"][i, ...], relevance[i, ...], arg["M"])) for i in crops]
     return {"relevance": relevance, "order": np.stack(orders), "keep": np.sort(np.stack(orders), axis=1)}
 
 
-def scope(_xp: Library, x: Arrays, arg: Arrays) -> Arrays:
+def _scope(_xp: Library, x: Arrays, arg: Arrays) -> Arrays:
     combination = {"multi": "multiply", "add": "add"}[arg["combined"]]
     order = methods.scope_order(x["X"], x["cls_attn"], arg["M"], exponent=arg["alpha"], combination=combination)
     return {"order": order}
 
 
-def visionzip(xp: Library, x: Arrays, arg: Arrays) -> Arrays:
+def _visionzip(xp: Library, x: Arrays, arg: Arrays) -> Arrays:
     dominant, contextual = arg["dominant"], arg["contextual"]
     merged = methods.visionzip(x["hidden"], x["keys"], x["cls_attn"], dominant=dominant, contextual=contextual)
     kept, assignment = xp.numpy(merged.kept), xp.numpy(merged.assignment)
@@ -93,15 +93,15 @@ def visionzip(xp: Library, x: Arrays, arg: Arrays) -> Arrays:
     }
 
 
-def vispruner(_xp: Library, x: Arrays, arg: Arrays) -> Arrays:
+def _vispruner(_xp: Library, x: Arrays, arg: Arrays) -> Arrays:
     return {"keep": methods.vispruner(x["X"], x["cls_attn"], arg["M"], important=arg["important_ratio"])}
 
 
-def fastervlm(_xp: Library, x: Arrays, arg: Arrays) -> Arrays:
+def _fastervlm(_xp: Library, x: Arrays, arg: Arrays) -> Arrays:
     return {"keep": methods.fastervlm(x["cls_attn"], arg["M"])}
 
 
-def sparsevlm(xp: Library, x: Arrays, arg: Arrays) -> Arrays:
+def _sparsevlm(xp: Library, x: Arrays, arg: Arrays) -> Arrays:
     start, total = arg["v0"], arg["N"]
     stop = start + total
     embeds, attention = x["embeds"], x["attn_text_rows"]
@@ -116,7 +116,7 @@ def sparsevlm(xp: Library, x: Arrays, arg: Arrays) -> Arrays:
     return found if gravity is None else found | {"heads": methods.sparsevlm_heads(attention, raters, gravity)}
 
 
-def pyramiddrop(xp: Library, x: Arrays, arg: Arrays) -> Arrays:
+def _pyramiddrop(xp: Library, x: Arrays, arg: Arrays) -> Arrays:
     start, count = arg["v0"], arg["n"]
     visual = xp.array(np.arange(start, start + count))
     tokens = (x["q_last_rotated"], x["k_rotated"], visual)
@@ -126,14 +126,14 @@ def pyramiddrop(xp: Library, x: Arrays, arg: Arrays) -> Arrays:
     return {"scores": methods.pyramiddrop_scores(*tokens), "keep": kept, "keep_sequence": sequence}
 
 
-def v2drop(xp: Library, x: Arrays, arg: Arrays) -> Arrays:
+def _v2drop(xp: Library, x: Arrays, arg: Arrays) -> Arrays:
     start, total = arg["v0"], arg["N"]
     visual = slice(start, start + total)
     kept = xp.numpy(methods.v2drop(x["prev"][visual, :], x["cur"][visual, :], arg["k"]))
     return {"keep_sequence": _sequence(kept, start, total, x["cur"].shape[0])}
 
 
-def dart(xp: Library, x: Arrays, arg: Arrays) -> Arrays:
+def _dart(xp: Library, x: Arrays, arg: Arrays) -> Arrays:
     start, total = arg["v0"], arg["N"]
     stop, pivots = start + total, arg["pivot_image"] + arg["pivot_text"]
     states = x["z"]
@@ -172,7 +172,7 @@ def _quota(arg: Arrays, total: int, pivots: int) -> int:
     return int(kept / pivots) if arg["version"] == "qwen2vl" else math.ceil(kept // pivots)
 
 
-def pact(xp: Library, x: Arrays, arg: Arrays) -> Arrays:
+def _pact(xp: Library, x: Arrays, arg: Arrays) -> Arrays:
     start, total = arg["v0"], arg["N"]
     stop, width = start + total, arg["head_dim"]
     queries, keys = (_split(x[name][:stop, :], width) for name in ("q", "k"))
@@ -206,7 +206,7 @@ def _split(x: Any, width: int) -> Any:
     return xp.permute_dims(xp.reshape(x, (x.shape[0], -1, width)), (1, 0, 2))
 
 
-def tome(xp: Library, x: Arrays, arg: Arrays) -> Arrays:
+def _tome(xp: Library, x: Arrays, arg: Arrays) -> Arrays:
     merged = methods.tome(
         x["metric"], x["x"], sizes=x["size"], merge=max(0, arg["r"]), class_token=bool(arg["class_token"])
     )
@@ -215,7 +215,7 @@ def tome(xp: Library, x: Arrays, arg: Arrays) -> Arrays:
     return {"x": merged.tokens, "size": merged.sizes, "source_map": source.astype(np.uint8)}
 
 
-def prumerge(xp: Library, x: Arrays, arg: Arrays) -> Arrays:
+def _prumerge(xp: Library, x: Arrays, arg: Arrays) -> Arrays:
     attention = methods.prumerge_attention(x["q_cls"], x["k"])
     share = arg["ratio"] if arg["ratio"] > 0 else methods.outlier_share(attention)
     merged = methods.prumerge(x["hidden"][1:, :], x["k"][1:, :], attention, share=share, spread=arg["mode"] == "plus")
@@ -225,7 +225,7 @@ def prumerge(xp: Library, x: Arrays, arg: Arrays) -> Arrays:
     return {"scores": attention, "ratio": share, "index_order": kept[:-1], "tokens": tokens}
 
 
-def vtw(_xp: Library, x: Arrays, arg: Arrays) -> Arrays:
+def _vtw(_xp: Library, x: Arrays, arg: Arrays) -> Arrays:
     full, withdrawn = x["logits_full"], x["logits_withdrawn"]
     divergence = methods.vtw_divergence(full, withdrawn)
     try:
@@ -235,7 +235,7 @@ def vtw(_xp: Library, x: Arrays, arg: Arrays) -> Arrays:
     return {"KL": divergence, "K": layer}
 
 
-def mustdrop(xp: Library, x: Arrays, arg: Arrays) -> Arrays:
+def _mustdrop(xp: Library, x: Arrays, arg: Arrays) -> Arrays:
     if "x" in x:
         tokens, side = x["x"], arg["grid"]
         merged = methods.mustdrop_merge(tokens[1:, :], grid=(side, side), threshold=arg["threshold"])
@@ -257,16 +257,16 @@ def mustdrop(xp: Library, x: Arrays, arg: Arrays) -> Arrays:
     return {"key_set_topk_order": order, "keep": kept, "key_set_new_positions": positions}
 
 
-def holov(xp: Library, x: Arrays, arg: Arrays) -> Arrays:
+def _holov(xp: Library, x: Arrays, arg: Arrays) -> Arrays:
     order = xp.numpy(methods.holov_order(x["X"], x["attn"], arg["M"], patches=arg["P"]))
     padding = np.full(arg["M"] - order.shape[0], -1, dtype=order.dtype)
     return {"positions_order": np.concatenate([order, padding])}
 
 
 ANSWERS: dict[str, Callable[[Library, Arrays, Arrays], Arrays]] = {
-    function.__name__: function
+    function.__name__.removeprefix("_"): function
     for function in (
-        fastv, divprune, cdpruner, scope, visionzip, vispruner, fastervlm, sparsevlm, pyramiddrop, v2drop, dart, pact,
-        tome, prumerge, vtw, mustdrop, holov,
+        _fastv, _divprune, _cdpruner, _scope, _visionzip, _vispruner, _fastervlm, _sparsevlm, _pyramiddrop, _v2drop,
+        _dart, _pact, _tome, _prumerge, _vtw, _mustdrop, _holov,
     )
 }  # fmt: skip
