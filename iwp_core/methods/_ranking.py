@@ -6,8 +6,8 @@ __all__ = ["in_sequence", "largest", "mask_of", "placed", "ranks_descending", "r
 
 
 def largest(scores: Array, count: int) -> Array:
-    """Return the indices of the `count` largest scores (N,), the largest first."""
-    return order_descending(scores)[:count]
+    """Return the indices of the `count` largest scores (N,), the largest first; of all where there are fewer."""
+    return order_descending(scores)[: min(count, scores.shape[0])]
 
 
 def in_sequence(indices: Array) -> Array:

@@ -44,8 +44,7 @@ def holov(features: Array, attention: Array, /, budget: float, *, patches: int =
     Notes
     -----
     Ties: lower index first. Half-precision inputs are rounded after every operation, as the official code does.
-    Deviation: where a run has fewer tokens than its part of the budget, the most attended tokens of other runs fill it
-    up, where the official code pads with tokens of zeros.
+    Deviation: where a run has fewer tokens than its part, the most attended of the others fill up M, not zeros.
 
     References
     ----------
@@ -58,8 +57,8 @@ def holov(features: Array, attention: Array, /, budget: float, *, patches: int =
     >>> holov(np.eye(4), np.asarray([0.4, 0.3, 0.1, 0.2]), 3, patches=2)
     array([0, 1, 3])
     """
-    xp = namespace(features)
     order = holov_order(features, attention, budget, patches=patches)
+    xp = namespace(features)
     missing = tokens_to_keep(budget, features.shape[0]) - order.shape[0]
     if missing:
         rest = xp.where(mask_of(order, features.shape[0]), xp.full_like(attention, -xp.inf), attention)
@@ -69,6 +68,14 @@ def holov(features: Array, attention: Array, /, budget: float, *, patches: int =
 
 def holov_order(features: Array, attention: Array, /, budget: float, *, patches: int = 16) -> Array:
     """Return what the runs keep, run by run, by falling attention: fewer than M where a run has too few tokens.
+
+    Parameters
+    ----------
+    features, attention, budget, patches : array, array, int or float, int
+
+    Returns
+    -------
+    array of int64, shape (at most M,)
 
     Raises
     ------

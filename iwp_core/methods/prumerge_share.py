@@ -8,7 +8,16 @@ __all__ = ["affordable_share", "outlier_share", "spacing"]
 
 
 def outlier_share(attention: Array, /) -> float:
-    """Return the share of tokens (N,) whose attention is above the third quartile by 1.5 interquartile ranges.
+    """Return the share of tokens whose attention is above the third quartile by 1.5 interquartile ranges.
+
+    Parameters
+    ----------
+    attention : array, shape (N,)
+
+    Returns
+    -------
+    float
+        0 to 1, at most about a quarter.
 
     Raises
     ------

@@ -73,6 +73,15 @@ def scope_order(
 ) -> Array:
     """Return what `scope` keeps, in the order of choice.
 
+    Parameters
+    ----------
+    features, attention, budget, exponent, combination : array, array, int or float, float, str
+        As for `scope`.
+
+    Returns
+    -------
+    array of int64, shape (M,)
+
     Raises
     ------
     TypeError, ValueError

@@ -83,6 +83,17 @@ def sparsevlm_scores(attention: Array, raters: Array, /, *, gravity: Array | Non
 def sparsevlm_heads(attention: Array, raters: Array, gravity: Array, /, *, count: int = 14) -> Array:
     """Return the heads in which raters attend to visual tokens most once divided by the gravity, the first one most.
 
+    Parameters
+    ----------
+    attention, raters, gravity : array
+        As for `sparsevlm`.
+    count : int
+        Heads; all where there are fewer.
+
+    Returns
+    -------
+    array of int64, shape (count,)
+
     Raises
     ------
     TypeError, ValueError
