@@ -7,11 +7,9 @@ from iwp_core.budget import tokens_to_keep
 from iwp_core.methods._checks import check_arrays, check_count
 from iwp_core.methods._precision import Precision
 from iwp_core.methods._ranking import in_sequence, largest, mask_of
+from iwp_core.methods.holov_scores import LEAST, run_score
 
 __all__ = ["holov", "holov_order"]
-
-ATTENTION, VARIATION, LEAST = 1000.0, 0.09, 1e-6
-"""Weights of a run's attention and of the variation of its similarities; what is added to every divisor."""
 
 
 def holov(features: Array, attention: Array, /, budget: float, *, patches: int = 16) -> Array:
@@ -91,7 +89,7 @@ def holov_order(features: Array, attention: Array, /, budget: float, *, patches:
     size, longer = divmod(total, patches)
     edges = [patch * size + min(patch, longer) for patch in range(patches + 1)]
     runs = [slice(start, stop) for start, stop in pairwise(edges)]
-    scores = xp.stack([_score(rows[run, :], weights[run], precision) for run in runs])
+    scores = xp.stack([run_score(rows[run, :], weights[run], precision) for run in runs])
     shares = precision.round(scores / precision.round(xp.sum(scores) + LEAST))
     quotas = [int(quota) for quota in xp.floor(precision.round(shares * count))]
     order = [int(patch) for patch in order_descending(shares)]
@@ -103,23 +101,3 @@ def holov_order(features: Array, attention: Array, /, budget: float, *, patches:
         for run, quota in zip(runs, quotas, strict=True)
     ]
     return xp.concat(kept)
-
-
-def _score(rows: Array, attention: Array, precision: Precision) -> Array:
-    """Return a run's mean of attention and variation of similarities."""
-    xp = namespace(rows)
-    count = rows.shape[0]
-    if count == 1:
-        return attention[0]
-    units = precision.round(rows / precision.round(precision.norm(rows) + LEAST)[:, None])
-    similarity = precision.round(units @ xp.matrix_transpose(units))
-    places = arange_indices(count, rows)
-    similarity = xp.where(places[:, None] == places[None, :], xp.zeros_like(similarity), similarity)
-    mean = precision.round(precision.sum(similarity, axis=1) / (count - 1))
-    deviation = precision.round(similarity - mean[:, None])
-    variation = precision.round(precision.sum(precision.round(deviation * deviation), axis=1) / (count - 1))
-    attention = precision.round(ATTENTION * attention)
-    heights = [precision.mean(xp.abs(x), axis=0) for x in (attention, variation)]
-    scale = precision.round(heights[0] / precision.round(heights[1] + LEAST))
-    weighed = precision.round(precision.round(VARIATION * variation) * scale)
-    return precision.mean(precision.round(attention + weighed), axis=0)

@@ -82,13 +82,11 @@ def tome(
         return MergedTokens(kept=everything, tokens=x, sizes=given, assignment=everything)
     precision = Precision.of(metric, x, given)
     similarity, match = match_halves(precision.enter(metric), precision=precision)
-    if class_token:
-        similarity = xp.where(everything[0::2] == 0, xp.full_like(similarity, -xp.inf), similarity)
-    order = order_descending(similarity)
-    source, unmerged = order[:merge], order[merge:]
-    if class_token:
-        unmerged = in_sequence(unmerged)
     evens, odds = everything[0::2], everything[1::2]
+    if class_token:
+        similarity = xp.where(evens == 0, xp.full_like(similarity, -xp.inf), similarity)
+    order = order_descending(similarity)
+    source, unmerged = order[:merge], in_sequence(order[merge:]) if class_token else order[merge:]
     kept = xp.concat([tokens_at(evens, unmerged), odds])
     into = xp.concat([arange_indices(kept.shape[0], kept), tokens_at(match, source) + unmerged.shape[0]])
     assignment = placed(into, xp.concat([kept, tokens_at(evens, source)]))
