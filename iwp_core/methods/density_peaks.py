@@ -80,6 +80,6 @@ def spread_peaks(distances: Array, density: Array, cutoff: float) -> Array:
         rivals = near & pool[None, :] & (places[None, :] < places[:, None])
         new = pool & ~xp.any(rivals, axis=1)
         centre = centre | new
-        pool = pool & ~new & ~xp.any(near & new[None, :], axis=1)
+        pool = pool & ~xp.any(near & new[None, :], axis=1)  # a centre is near itself
     slots = xp.argsort(xp.astype(~centre, xp.int32), stable=True)[: int(xp.sum(xp.astype(centre, xp.int32)))]
     return xp.sort(xp.take(order, slots))

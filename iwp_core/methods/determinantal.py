@@ -1,6 +1,6 @@
 """Greedy MAP of a determinantal point process (DPP), by incremental Cholesky factors."""
 
-from iwp_core._arrays import Array, arange_indices, namespace
+from iwp_core._arrays import Array, arange_indices, device, namespace
 from iwp_core.methods._ranking import largest, remaining, tokens_at
 
 __all__ = ["greedy_determinant"]
@@ -9,7 +9,7 @@ NOTHING = 1e-6
 """Share of a token's own kernel entry below which what the chosen leave of it is rounding, not volume."""
 
 BLOCK = 32
-"""Factors that are kept as single rows before they become a matrix: few copies, and products that run fast."""
+"""Factors of one matrix: rows are added to the last one only, and no step has a new shape to compile."""
 
 
 def greedy_determinant(similarity: Array, quality: Array, count: int) -> Array:
@@ -42,20 +42,20 @@ def greedy_determinant(similarity: Array, quality: Array, count: int) -> Array:
     everything = arange_indices(quality.shape[0], similarity)
     own = quality * xp.linalg.diagonal(similarity) * quality
     left, available = own, own > 0
+    rows = arange_indices(BLOCK, similarity)[:, None]
+    empty = xp.zeros((BLOCK, quality.shape[0]), dtype=similarity.dtype, device=device(similarity))
     blocks: list[Array] = []
-    recent: list[Array] = []
     chosen: list[Array] = []
     while len(chosen) < count and bool(xp.any(available)):
         best = xp.argmax(xp.where(available, left, xp.full_like(left, -xp.inf)))[None]
         row = tokens_at(similarity, best)[0, :] * quality * xp.take(quality, best)
-        for seen in [*blocks, xp.stack(recent)] if recent else blocks:
+        for seen in blocks:
             row = row - xp.take(seen, best, axis=1)[:, 0] @ seen
         factor = row / xp.sqrt(xp.take(left, best))
+        place = len(chosen) % BLOCK
+        last = blocks.pop() if place else empty
+        blocks.append(xp.where(rows == place, factor[None, :], last))
         chosen.append(best)
-        recent.append(factor)
-        if len(recent) == BLOCK:
-            blocks.append(xp.stack(recent))
-            recent = []
         left = left - factor * factor
         available = available & (everything != best) & (left > NOTHING * own)
     return _filled_up(chosen, quality, count)

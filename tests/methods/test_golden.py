@@ -17,6 +17,18 @@ RULES_WITH_A_COUNT = [
 ]
 
 
+FIXED_SHAPES = [
+    "cdpruner", "divprune", "fastervlm", "fastv", "pyramiddrop", "scope", "tome", "v2drop", "visionzip", "vtw",
+]  # fmt: skip
+"""Methods without shapes that depend on data or change from step to step: JAX compiles each shape anew."""
+
+
+def smallest(method: str) -> Case:
+    """Return the smallest of a method's cases that are judged exactly."""
+    exact = [case for _, case in cases(method) if str(case["judge"]) == "exact"]
+    return min(exact, key=lambda case: sum(x.size for x in given(case).values()))
+
+
 def skip_unless_held(xp: Library, dtype: str) -> None:
     """Skip a half-precision case on a library without that dtype."""
     if dtype not in {"float32", *xp.halves}:
@@ -35,19 +47,20 @@ def test_answers_are_the_official_results(library: str, method: str, case: Case)
     assert disagreements(method, case, found) == []
 
 
-@pytest.mark.parametrize("library", ["array_api_strict", "jax.numpy"])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("library", "method"),
+    [("array_api_strict", method) for method in METHODS] + [("jax.numpy", method) for method in FIXED_SHAPES],
+)
 def test_answers_are_the_official_results_on_further_libraries(library: str, method: str) -> None:
     """The smallest case of each method is reproduced where arrays are strict, or cannot be written to."""
-    xp = load(library)
-    _, case = min(cases(method), key=lambda named: sum(x.size for x in given(named[1]).values()))
+    case = smallest(method)
 
-    found = answers(method, given(case), library=xp)
+    found = answers(method, given(case), library=load(library))
 
     assert disagreements(method, case, found) == []
 
 
-@pytest.mark.parametrize(("method", "case"), [p for p in CASES if p.values[0] in METHODS])
+@pytest.mark.parametrize(("method", "case"), [(method, case) for method in METHODS for _, case in cases(method)[::7]])
 def test_answers_need_no_choice_of_a_library(method: str, case: Case) -> None:
     """Without one, a case is answered too, and with every result that is promised for the method."""
     promised = {
@@ -91,11 +104,10 @@ def test_dart_in_half_precision_is_official_once_the_tie_among_pivots_is_broken(
 
 def test_a_wrong_answer_is_found() -> None:
     """The judge itself can say no: an answer with one token exchanged, or one value off, is reported."""
-    for method, name, case in every_case():
-        if str(case["judge"]) != "exact":
-            continue
+    for method in METHODS:
+        case = smallest(method)
         for key, x in answers(method, given(case)).items():
             wrong = x.astype(np.float64)
             wrong.reshape(-1)[:1] += 1000
 
-            assert disagreements(method, case, {key: wrong}) == [key], (method, name)
+            assert disagreements(method, case, {key: wrong}) == [key], method

@@ -9,6 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from iwp_core import methods
+from iwp_core.methods._precision import Precision
+from iwp_core.methods.holov_scores import run_score
 from tests.libraries import load
 from tests.methods.judging import cases
 
@@ -18,6 +20,9 @@ KEYS = RNG.standard_normal((60, 4))
 TEXT = RNG.standard_normal((5, 6))
 HEADS = RNG.dirichlet(np.ones(60), size=3)
 ONE = HEADS.mean(axis=0)
+
+
+ALIGNMENTS = ("l2", "mutual_information")
 
 
 def units(x: NDArray[Any]) -> NDArray[Any]:
@@ -118,6 +123,15 @@ def test_trimtokenator_and_divprune_star_choose_among_the_aligned(alignment: str
 
     assert set(max_sum.tolist()) | set(max_min.tolist()) <= set(candidates.tolist())
     assert max_min.tolist() == candidates[methods.divprune(X[candidates], 20)].tolist()
+
+
+def test_alignment_by_distance_and_by_its_square_differ() -> None:
+    """Near one text token and far from the other wins by mean distance, halfway between by mean squared distance."""
+    visual, text = np.asarray([[0.0, 0.0], [5.0, 0.5]]), np.asarray([[0.0, 0.0], [10.0, 0.0]])
+
+    kept = [methods.trimtokenator(visual, text, 1, alignment=by, share=0.5).tolist() for by in ALIGNMENTS]
+
+    assert kept == [[0], [1]]
 
 
 def test_trimtokenator_leaves_enough_for_the_budget() -> None:
@@ -221,6 +235,23 @@ def test_mustdrop_budget_keeps_the_key_tokens_and_the_largest_shares() -> None:
     assert kept.tolist() == sorted([7, 8, *others[:8]])
     with pytest.raises(ValueError, match="`budget` is 1, 1 tokens, expected at least the 2"):
         methods.mustdrop(rows, np.asarray([7, 8]), budget=1)
+
+
+def test_holov_score_is_the_mean_of_attention_and_variation() -> None:
+    """The formula for one run, with loops in NumPy."""
+    rows, attention = X[:9], ONE[:9]
+    cosine = units(rows) @ units(rows).T
+    variation = np.empty(9)
+    for i in range(9):
+        similar = [cosine[i, j] if j != i else 0.0 for j in range(9)]
+        mean = sum(similar) / 8
+        variation[i] = sum((s - mean) ** 2 for s in similar) / 8
+    scaled = 1000 * attention
+    expected = np.mean(scaled + 0.09 * variation * scaled.mean() / (variation.mean() + 1e-6))
+
+    found = run_score(rows, attention, Precision.of(rows))
+
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_holov_fills_up_what_short_runs_leave() -> None:
