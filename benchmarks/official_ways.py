@@ -34,11 +34,11 @@ def scope(features: Tensor, saliency: Tensor, count: int) -> Tensor:
     units = features / features.norm(dim=-1, keepdim=True)
     similarity = units @ units.T
     selected = torch.zeros(len(features), dtype=torch.bool)
-    covered = torch.zeros(len(features))
+    covered = features.new_zeros(len(features))
     chosen = []
     for _ in range(count):
         open_pairs = similarity.masked_fill(selected[None, :], 0)
-        gains = torch.maximum(torch.zeros(1), open_pairs - covered[:, None]).sum(dim=0) * saliency
+        gains = torch.maximum(features.new_zeros(1), open_pairs - covered[:, None]).sum(dim=0) * saliency
         best = gains.masked_fill(selected, -torch.inf).argmax()
         selected[best] = True
         covered = torch.maximum(covered, similarity[best])
@@ -80,7 +80,7 @@ def cdpruner(features: Tensor, quality: Tensor, count: int) -> Tensor:
     """Form the full kernel, then one Cholesky row a step."""
     units = features / features.norm(dim=-1, keepdim=True)
     kernel = quality[:, None] * (units @ units.T) * quality[None, :]
-    factors = torch.zeros(count, len(features))
+    factors = features.new_zeros(count, len(features))
     left = kernel.diagonal().clone()
     chosen = []
     for step in range(count):
@@ -128,7 +128,7 @@ def pact(hidden: Tensor, keys: Tensor, importance: Tensor, cutoff: float) -> Ten
     nearest = torch.cat([distances[:, every], far]).min(dim=1)
     member = nearest.values <= 1.5 * cutoff
     rows = torch.cat([hidden[survivors], hidden[pruned]])[member]
-    sums = torch.zeros(len(every), hidden.shape[1]).index_add_(0, nearest.indices[member], rows)
+    sums = hidden.new_zeros(len(every), hidden.shape[1]).index_add_(0, nearest.indices[member], rows)
     return sums / torch.bincount(nearest.indices[member])[:, None]
 
 
@@ -141,7 +141,7 @@ def visionzip(hidden: Tensor, keys: Tensor, attention: Tensor, dominant: int, co
     targets = torch.arange(0, len(rest), len(rest) // contextual)[:contextual]
     others = ~torch.isin(torch.arange(len(rest)), targets)
     nearest = (units[others] @ units[targets].T).argmax(dim=1)
-    one_hot = torch.zeros(len(nearest), contextual).scatter_(1, nearest[:, None], 1)
+    one_hot = hidden.new_zeros(len(nearest), contextual).scatter_(1, nearest[:, None], 1)
     means = one_hot.T @ rest[others] / one_hot.sum(dim=0).clamp(min=1)[:, None]
     return torch.cat([hidden[~mask], rest[targets] + means])
 
@@ -152,7 +152,7 @@ def tome(metric: Tensor, x: Tensor, merge: int) -> Tensor:
     best, match = (units[0::2] @ units[1::2].T).max(dim=-1)
     order = best.argsort(descending=True)
     source, unmerged = order[:merge], order[merge:]
-    sizes = torch.ones(len(x), 1)
+    sizes = x.new_ones(len(x), 1)
     odd = torch.cat([x * sizes, sizes], dim=1)[1::2].clone()
     even = torch.cat([x * sizes, sizes], dim=1)[0::2]
     odd = odd.scatter_reduce(0, match[source][:, None].expand(-1, odd.shape[1]), even[source], reduce="sum")

@@ -2,7 +2,7 @@
 
 from iwp_core._arrays import Array, arange_indices, namespace, tiles
 
-__all__ = ["group_sizes", "group_sums"]
+__all__ = ["gathered", "group_sizes", "group_sums"]
 
 GROUPS = 64
 """Groups summed by one matrix product."""
@@ -43,3 +43,24 @@ def group_sums(x: Array, assignment: Array, count: int) -> Array:
 def group_sizes(sizes: Array, assignment: Array, count: int) -> Array:
     """Return the sum (M,) of the sizes (N,) of each group."""
     return group_sums(sizes[:, None], assignment, count)[:, 0]
+
+
+def gathered(x: Array, kept: Array, moved: Array, into: Array) -> Array:
+    """Return the rows of x (N, E) that are kept, with others added to the last of them.
+
+    Parameters
+    ----------
+    x : array, shape (N, E)
+    kept : array of int, shape (M,)
+        Rows that stay; the last floor(N / 2) of them can be added to.
+    moved, into : array of int, shape (R,)
+        Rows that are added, and to which of the last floor(N / 2).
+
+    Returns
+    -------
+    array, shape (M, E)
+    """
+    xp = namespace(x)
+    own, targets = xp.take(x, kept, axis=0), x.shape[0] // 2
+    added = own[-targets:, :] + group_sums(xp.take(x, moved, axis=0), into, targets)
+    return xp.concat([own[:-targets, :], added])

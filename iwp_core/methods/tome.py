@@ -3,7 +3,7 @@
 from iwp_core._arrays import Array, arange_indices, namespace, order_descending
 from iwp_core.budget import tokens_to_keep
 from iwp_core.methods._checks import check_arrays, check_count, check_exactly_one
-from iwp_core.methods._groups import group_sums
+from iwp_core.methods._groups import gathered
 from iwp_core.methods._merged import MergedTokens
 from iwp_core.methods._precision import Precision
 from iwp_core.methods._ranking import in_sequence, placed, tokens_at
@@ -87,17 +87,17 @@ def tome(
         similarity = xp.where(evens == 0, xp.full_like(similarity, -xp.inf), similarity)
     order = order_descending(similarity)
     source, unmerged = order[:merge], in_sequence(order[merge:]) if class_token else order[merge:]
-    kept = xp.concat([tokens_at(evens, unmerged), odds])
-    into = xp.concat([arange_indices(kept.shape[0], kept), tokens_at(match, source) + unmerged.shape[0]])
-    assignment = placed(into, xp.concat([kept, tokens_at(evens, source)]))
-    weights = precision.enter(given)
-    weighted = precision.round(precision.enter(x) * weights[:, None])
-    sums = precision.round(group_sums(xp.concat([weighted, weights[:, None]], axis=1), assignment, kept.shape[0]))
+    kept, moved = xp.concat([tokens_at(evens, unmerged), odds]), tokens_at(evens, source)
+    into = tokens_at(match, source)
+    rows = xp.concat([arange_indices(kept.shape[0], kept), into + unmerged.shape[0]])
+    states, weights = precision.enter(x), precision.enter(given)[:, None]
+    weighted = states if sizes is None else precision.round(states * weights)
+    sums, counts = (precision.round(gathered(values, kept, moved, into)) for values in (weighted, weights))
     return MergedTokens(
         kept=kept,
-        tokens=precision.leave(precision.round(sums[:, :-1] / sums[:, -1:])),
-        sizes=precision.leave(sums[:, -1]),
-        assignment=assignment,
+        tokens=precision.leave(precision.round(sums / counts)),
+        sizes=precision.leave(counts[:, 0]),
+        assignment=placed(rows, xp.concat([kept, moved])),
     )
 
 
