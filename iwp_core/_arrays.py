@@ -36,8 +36,21 @@ is_array = is_array_api_obj
 
 def namespace(*arrays: Array) -> ModuleType:
     """Return the Array API namespace that the arrays share."""
+    kind: Any = type(arrays[0])
+    if len(arrays) == 1 or all(type(array) is kind for array in arrays):
+        return _namespace_of(kind, arrays[0])
     xp: ModuleType = array_namespace(*arrays)
     return xp
+
+
+_NAMESPACES: dict[type, ModuleType] = {}
+
+
+def _namespace_of(kind: type, array: Array) -> ModuleType:
+    """Ask once for each type of array: the question comes at every step of a loop."""
+    if kind not in _NAMESPACES:
+        _NAMESPACES[kind] = array_namespace(array)
+    return _NAMESPACES[kind]
 
 
 def accumulation_dtype(*arrays: Array) -> Any:
@@ -48,7 +61,7 @@ def accumulation_dtype(*arrays: Array) -> Any:
 
 def as_dtype(x: Array, dtype: Any) -> Array:
     """Return an array in a dtype; the array itself where it has it."""
-    return namespace(x).astype(x, dtype, copy=False)
+    return x if x.dtype == dtype else namespace(x).astype(x, dtype)
 
 
 def index_dtype(xp: ModuleType, like: Array) -> Any:
@@ -107,6 +120,7 @@ def locate(positions: Array, sought: Array) -> tuple[Array, Array]:
     return xp.take(positions, slots) == sought, slots
 
 
+@overridable
 def scatter(target: Array, positions: Array, values: Array) -> Array:
     """Return a vector with `values` at ascending `positions`, without the assignment that immutable arrays lack."""
     xp = namespace(target)

@@ -46,11 +46,12 @@ class Samples:
     def __iter__(self) -> Iterator[Sample]:
         """Yield one sample after the other."""
         for row in range(self.keys.shape[0]):
+            keys = self.keys[row, ...]
             yield Sample(
-                keys=self.keys[row, ...],
+                keys=keys,
                 values=self.values[row, ...],
                 queries=None if self.queries is None else self.queries[row, ...],
-                magnitude_keys=self.magnitude_keys[row, ...],
+                magnitude_keys=keys if self.magnitude_keys is self.keys else self.magnitude_keys[row, ...],
                 hidden=None if self.hidden is None else self.hidden[row, ...],
             )
 

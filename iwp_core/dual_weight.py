@@ -20,8 +20,9 @@ from iwp_core._arrays import (
 )
 from iwp_core._plugins import backend_context
 from iwp_core._validate import KERNELS, Sample, check_name, check_tokens, expand_indices
-from iwp_core.magnitude import log_feature_norm, log_norm
-from iwp_core.similarity import Gaussian, similarity_block
+from iwp_core.comparison import similarity_block
+from iwp_core.norms import log_feature_norm, log_norm
+from iwp_core.similarity import Gaussian, columns_of
 
 __all__ = ["deletion_error", "dual_spectrum", "log_update_norm"]
 
@@ -264,14 +265,14 @@ class _ExponentialWeight:
         gather, log_scale = self._scaled(tokens)
 
         def blocks() -> Iterator[tuple[Array, Array]]:
+            xp, clip = namespace(self.values), self.gaussian.is_rough
             for rows in tiles(tokens.shape[0], BLOCK):
-                left = self.gaussian.gather(tokens[rows])
-                product = sum(
-                    namespace(left).matmul(
-                        similarity_block(left, self.gaussian.gather(tokens[cols]), gaussian=True), gather(tokens[cols])
-                    )
-                    for cols in tiles(tokens.shape[0], BLOCK)
-                )
+                left = xp.take(self.gaussian.rows, tokens[rows], axis=1)
+                product: Array = 0
+                for cols in tiles(tokens.shape[0], BLOCK):
+                    right = columns_of(xp.take(self.gaussian.rows, tokens[cols], axis=1))
+                    factors = similarity_block(left, right, gaussian=True, clip=clip)
+                    product = product + xp.matmul(xp.clip(factors, max=1.0), gather(tokens[cols]))
                 yield gather(tokens[rows]), product
 
         return blocks(), log_scale

@@ -4,7 +4,8 @@ from iwp_core._arrays import Array, arange_indices, as_dtype, is_array, namespac
 from iwp_core._plugins import backend_context
 from iwp_core._validate import HEADS, KERNELS, check_name, check_tokens
 from iwp_core.budget import check_budget, tokens_to_keep
-from iwp_core.duplication import SIMILARITIES, Duplication, check_hidden_given
+from iwp_core.comparison import Duplication
+from iwp_core.duplication import SIMILARITIES, check_hidden_given
 from iwp_core.magnitude import MAGNITUDES, check_query_given, log_sample_magnitude
 from iwp_core.strategies import PCMMR, Strategy
 
@@ -113,8 +114,8 @@ def select_tokens(
             if count == samples.count:
                 kept.append(arange_indices(count, keys))
                 continue
-            log_scores = log_sample_magnitude(sample, metric=magnitude, kernel=kernel, heads=heads)
             duplication = Duplication(sample.keys, sample.values, sample.hidden, metric=similarity, kernel=kernel)
+            log_scores = log_sample_magnitude(sample, metric=magnitude, kernel=kernel, heads=heads, shared=duplication)
             chosen = strategy.select(log_scores, duplication, count)
             kept.append(_ascending(chosen, log_scores, count, check=validate))
         return samples.join(kept)

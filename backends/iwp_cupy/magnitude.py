@@ -3,6 +3,7 @@
 from typing import Any
 
 from iwp_core._arrays import accumulation_dtype
+from iwp_core.comparison import Duplication
 from iwp_core.magnitude import QUERY_MAGNITUDES
 from iwp_cupy.compiled import compiled, cupy, launch, same_precision, served, token_arguments
 
@@ -27,7 +28,16 @@ def serves_magnitude(keys: Any, values: Any, queries: Any | None, **_options: An
     return (queries is None or same_precision(keys, queries)) and served(keys, values)
 
 
-def log_magnitude(keys: Any, values: Any, queries: Any | None, *, metric: str, kernel: str, heads: str) -> Any:
+def log_magnitude(
+    keys: Any,
+    values: Any,
+    queries: Any | None,
+    *,
+    metric: str,
+    kernel: str,
+    heads: str,
+    shared: Duplication | None = None,  # noqa: ARG001 - what it holds is worked out on the way
+) -> Any:
     """Do what `iwp_core.magnitude.log_magnitude` does, in float64 up to the last rounding, and wait for nothing."""
     xp, run = cupy(), compiled(keys, values)
     with keys.device:

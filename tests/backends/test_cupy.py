@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from iwp_core import MMR, PCMMR, Kernel, TopK, information_magnitude, select_tokens
-from iwp_core.duplication import Duplication
+from iwp_core.comparison import Duplication
 from tests import oracles
 from tests.backends import cupy_on_cpu
 from tests.libraries import load
