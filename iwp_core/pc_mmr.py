@@ -133,25 +133,30 @@ class _Candidates:
         if not self.lazy:
             self._penalise_everyone()
             return
-        bar = largest(self.scores, min(self.scores.shape[0], size + max(size // 2, PATIENCE)))[-1]
+        some = size + max(size // 2, PATIENCE)
+        bar = largest(self.scores, min(self.scores.shape[0], some))[-1]
         while True:
             behind = (self.applied < latest) & (self.scores > self.nothing)
             if not xp.any(behind & (self.scores >= largest(self.scores, size)[-1])):
                 return
-            rows = xp.nonzero(behind & (self.scores >= bar))[0]
-            if rows.shape[0] > 0:
-                self._penalise(rows)
-            exact = xp.where(self.applied == latest, self.scores, self.nothing)
-            bar = largest(exact, size)[-1]  # the `size` best will not be worse than that
+            self._penalise(xp.nonzero(behind & (self.scores >= bar))[0])
+            # The `size` best will be no worse than those whose scores are exact, but may be much better.
+            exact = largest(xp.where(self.applied == latest, self.scores, self.nothing), size)[-1]
+            some *= 2
+            stale = xp.where(self.applied < latest, self.scores, self.nothing)
+            bar = xp.maximum(exact, largest(stale, min(stale.shape[0], some))[-1])
 
     def _penalise(self, rows: Array) -> None:
         """Apply the penalties that the candidates `rows`, ascending, miss."""
         xp = self.xp
-        applied, scores = xp.take(self.applied, rows), xp.take(self.scores, rows)
-        held = self.penalties.hold(xp.take(self.positions, rows))
-        for index, logs in self.penalties.log_factors(held, int(xp.min(applied))):
-            scores = xp.where(applied <= index, scores + logs, scores)
-        self.scores = scatter(self.scores, rows, scores)
+        applied = xp.take(self.applied, rows)
+        for start in [int(start) for start in xp.unique_values(applied)]:
+            group = xp.take(rows, xp.nonzero(applied == start)[0])
+            scores = xp.take(self.scores, group)
+            held = self.penalties.hold(xp.take(self.positions, group))
+            for _, logs in self.penalties.log_factors(held, start):
+                scores = scores + logs
+            self.scores = scatter(self.scores, group, scores)
         self.applied = scatter(self.applied, rows, xp.full_like(rows, self.penalties.count))
 
     def _penalise_everyone(self) -> None:
