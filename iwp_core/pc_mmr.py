@@ -16,8 +16,14 @@ from iwp_core.penalties import WORTHWHILE, Held, Penalties
 
 __all__ = ["largest", "progressive_chunked_mmr"]
 
-FEW = 2048
-"""Up to so many tokens every candidate is compared with every chunk."""
+FEW, MANY = 1024, 4096
+"""Tokens up to which every candidate is compared with every chunk, and from which on bounds are always followed.
+
+Between them bounds are followed until a chunk asks for too many candidates: then they tell little, and cost more.
+"""
+
+MOST = 0.25
+"""That share of the candidates."""
 
 LEADERS = 128
 """Tokens that are chosen, at most, from a pool whose tokens are compared with each other at once."""
@@ -133,13 +139,19 @@ class _Candidates:
         if not self.lazy:
             self._penalise_everyone()
             return
-        some = size + max(size // 2, PATIENCE)
+        asked, some = 0, size + max(size // 2, PATIENCE)
         bar = largest(self.scores, min(self.scores.shape[0], some))[-1]
         while True:
             behind = (self.applied < latest) & (self.scores > self.nothing)
             if not xp.any(behind & (self.scores >= largest(self.scores, size)[-1])):
                 return
-            self._penalise(xp.nonzero(behind & (self.scores >= bar))[0])
+            rows = xp.nonzero(behind & (self.scores >= bar))[0]
+            self._penalise(rows)
+            asked += rows.shape[0]
+            if asked > MOST * self.left and self.scores.shape[0] < MANY:
+                self.lazy = False
+                self._penalise_everyone()
+                return
             # The `size` best will be no worse than those whose scores are exact, but may be much better.
             exact = largest(xp.where(self.applied == latest, self.scores, self.nothing), size)[-1]
             some *= 2
@@ -161,18 +173,17 @@ class _Candidates:
 
     def _penalise_everyone(self) -> None:
         """Apply the penalties that any candidate misses."""
-        xp, latest = self.xp, self.penalties.count
+        latest = self.penalties.count
         if self.left < WORTHWHILE * self.scores.shape[0]:
             self._forget_chosen()
-        if self.positions.shape[0] == 0:
-            return
-        if self.held is None:
-            self.held = self.penalties.hold(self.positions)
-        start = latest - 1 if self.applied is None else 0
-        for index, logs in self.penalties.log_factors(self.held, start):
-            scores = self.scores + logs
-            self.scores = scores if self.applied is None else xp.where(self.applied <= index, scores, self.scores)
-        self.applied = None
+        if self.applied is not None:
+            self._penalise(self.xp.nonzero((self.applied < latest) & (self.scores > self.nothing))[0])
+            self.applied = None
+        elif self.scores.shape[0] > 0:
+            if self.held is None:
+                self.held = self.penalties.hold(self.positions)
+            for _, logs in self.penalties.log_factors(self.held, latest - 1):
+                self.scores = self.scores + logs
 
     def _forget_chosen(self) -> None:
         """Go on with those that are left only."""

@@ -225,3 +225,12 @@ def test_errors_come_before_any_work(wrong: Case) -> None:
     with pytest.raises(wrong.error):
         # Without the check of the data, which computes by design.
         call(**touched, validate=False)
+
+
+def test_arrays_on_different_devices_are_refused() -> None:
+    """Values on torch's device without data, keys on the CPU: no step may begin on either."""
+    torch = pytest.importorskip("torch", reason="NumPy has one device only")
+    keys, queries = torch.ones(2, 5, 4), torch.ones(2, 4)
+
+    with pytest.raises(ValueError, match="`values` is on device meta, expected cpu like `keys`"):
+        iwp_core.select_tokens(keys, torch.ones(2, 5, 4, device="meta"), queries, 2)
