@@ -107,12 +107,13 @@ class Duplication:
 
         Norms are divided out where it costs least: within the exponent of a Gaussian, or within the first cosine.
         """
-        first, *others = self.factors
+        first = self.factors[0]
+        others = [factor for factor in self.factors[1:] if isinstance(factor, Cosine)]
         rows = first.rows if isinstance(first, Gaussian) else first.units
         if not others:
             return Gathered((rows,))
         (other,) = others
-        if not isinstance(other, Cosine) or other.divisors is None:
+        if other.divisors is None:
             return Gathered((rows, other.units))
         if isinstance(first, Cosine):
             rows = rows * namespace(rows).exp(-other.divisors)[..., None]
@@ -136,8 +137,9 @@ class Duplication:
     @cached_property
     def _options(self) -> dict[str, Any]:
         first = self.factors[0]
-        gaussian = isinstance(first, Gaussian)
-        return {"gaussian": gaussian, "clip": gaussian and first.is_rough}
+        if isinstance(first, Gaussian):
+            return {"gaussian": True, "clip": first.is_rough}
+        return {"gaussian": False, "clip": False}
 
     def _sides(self, rows: Gathered, columns: Gathered) -> list[Array]:
         dtype = rows.parts[0].dtype

@@ -4,8 +4,9 @@ from typing import Protocol
 
 from iwp_core._arrays import Array, arange_indices
 from iwp_core._plugins import backend_context
-from iwp_core._validate import KERNELS, check_name, check_tokens, expand_indices
+from iwp_core._validate import KERNELS, check_name
 from iwp_core.comparison import Duplication
+from iwp_core.samples import check_tokens, expand_indices
 
 __all__ = [
     "SIMILARITIES",
@@ -21,6 +22,7 @@ SIMILARITIES = ("dual", "value", "hidden", "key", "kernel_key")
 def information_duplication(
     keys: Array,
     values: Array,
+    /,
     rows: Array | None = None,
     cols: Array | None = None,
     *,
@@ -50,10 +52,10 @@ def information_duplication(
     Raises
     ------
     TypeError
-        If an argument is no array, of another library than `keys`, or of a dtype of the wrong kind.
+        If an argument is no array, of another library than `keys`, or of a dtype of the wrong kind; if `hidden` is
+        missing.
     ValueError
-        If shapes do not fit, there are no tokens, data is not finite, an index is out of range, a name is unknown, or
-        `hidden` is missing.
+        If shapes do not fit, there are no tokens, data is not finite, an index is out of range, or a name is unknown.
 
     Notes
     -----
@@ -77,6 +79,7 @@ def information_duplication(
 def update_cosine(
     keys: Array,
     values: Array,
+    /,
     rows: Array | None = None,
     cols: Array | None = None,
     *,
@@ -152,12 +155,12 @@ def check_hidden_given(hidden: Array | None, metric: str) -> None:
 
     Raises
     ------
-    ValueError
+    TypeError
         If they are missing.
     """
     if hidden is None and metric == "hidden":
         msg = "`hidden` is None, expected an array (..., N, E): the similarity 'hidden' reads it"
-        raise ValueError(msg)
+        raise TypeError(msg)
 
 
 class PairwiseDuplication(Protocol):

@@ -9,11 +9,13 @@ from collections.abc import Iterator
 
 from iwp_core._arrays import Array, accumulation_dtype, as_dtype, namespace, safe_log, tiles
 from iwp_core._plugins import backend_context, overridable
-from iwp_core._validate import HEADS, KERNELS, Sample, check_name, check_tokens
+from iwp_core._validate import KERNELS, check_heads, check_name
 from iwp_core.comparison import Duplication
 from iwp_core.identical import first_identical
 from iwp_core.norms import key_center, log_feature_norm, log_norm
-from iwp_core.similarity import LOG_2, Cosine, Gaussian
+from iwp_core.pooling import AVERAGING, QUERY_MAGNITUDES, check_pooling, log_min_max, log_total, pooled
+from iwp_core.samples import Sample, check_tokens
+from iwp_core.similarity import Cosine, Gaussian
 
 __all__ = [
     "MAGNITUDES",
@@ -24,36 +26,37 @@ __all__ = [
 ]
 
 BLOCK = 1 << 22
-"""Scores held at a time: 16 MB of float32."""
-
-QUERY_MAGNITUDES = ("dual", "kernel")
-"""Metrics that read a query."""
+"""Scores held at a time, several times over: 16 MB of float32."""
 
 MAGNITUDES = (*QUERY_MAGNITUDES, "gradient_norm", "key_norm", "raw_key_norm", "value_norm")
 
 
 def information_magnitude(
-    queries: Array | None,
     keys: Array,
     values: Array,
+    queries: Array | None,
+    /,
     *,
     metric: str = "dual",
     kernel: str = "exponential",
-    heads: str = "mean",
+    heads: str | float = "mean",
+    context: Array | None = None,
 ) -> Array:
     """Return how much each token's update carries, scaled to [0, 1] over the tokens of a sample.
 
     Parameters
     ----------
-    queries : array, shape (..., Hq, D) or (..., Hq, T, D), or None
-        As in `select_tokens`; None is allowed where `metric` reads no query.
     keys : array, shape (..., H, N, D)
         Keys to score, by default of the library without rotary embedding.
     values : array, shape (..., H, N, Dv)
+    queries : array, shape (..., Hq, D) or (..., Hq, T, D), or None
+        As in `select_tokens`; None is allowed where `metric` reads no query.
     metric : {"dual", "kernel", "gradient_norm", "key_norm", "raw_key_norm", "value_norm"}
         Score of table 1; its head mean is scaled by its minimum and maximum.
     kernel : {"exponential", "linear"}
-    heads : {"mean", "softmax_mean", "softmax_mean_per_query"}
+    heads : {"mean", "softmax_mean", "softmax_mean_per_query", "max"} or float
+        As in `select_tokens`.
+    context : array, shape (..., Hq, T), optional
         As in `select_tokens`.
 
     Returns
@@ -64,9 +67,11 @@ def information_magnitude(
     Raises
     ------
     TypeError
-        If an argument is no array, of another library than `keys`, or of no real floating dtype.
+        If an argument is no array, of another library than `keys`, or of no real floating dtype; if `queries` is
+        missing, or `heads` is neither a name nor a number.
     ValueError
-        If shapes do not fit, there are no tokens, data is not finite, or a name is unknown.
+        If shapes do not fit, there are no tokens, data is not finite, a name is unknown, or `heads` does not go with
+        `queries` or `context`.
 
     Notes
     -----
@@ -81,14 +86,15 @@ def information_magnitude(
     --------
     >>> import numpy as np
     >>> values = np.asarray([[3.0, 4.0], [0.0, 1.0], [0.0, 3.0]])
-    >>> information_magnitude(None, np.zeros((3, 2)), values, metric="value_norm")
+    >>> information_magnitude(np.zeros((3, 2)), values, None, metric="value_norm")
     array([1. , 0. , 0.5])
     """
     check_name("metric", metric, MAGNITUDES)
     check_name("kernel", kernel, KERNELS)
-    check_name("heads", heads, HEADS)
+    check_heads(heads)
     check_query_given(queries, metric)
-    samples = check_tokens(keys, values, queries)
+    samples = check_tokens(keys, values, queries, context=context)
+    check_pooling(keys, queries, context, metric=metric, heads=heads)
     xp = samples.xp
     with backend_context(keys):
         scores = [log_sample_magnitude(sample, metric=metric, kernel=kernel, heads=heads) for sample in samples]
@@ -109,19 +115,28 @@ def check_query_given(queries: Array | None, metric: str) -> None:
 
 
 def log_sample_magnitude(
-    sample: Sample, *, metric: str, kernel: str, heads: str, shared: Duplication | None = None
+    sample: Sample, *, metric: str, kernel: str, heads: str | float, shared: Duplication | None = None
 ) -> Array:
     """Return the `log_magnitude` of a sample, its T queries averaged, or each of them as one more head of its group."""
-    queries, pooling = sample.queries, "mean" if heads == "mean" else "softmax_mean"
+    queries, context = sample.queries, sample.context
     if queries is not None:
         xp = namespace(queries)
         queries = as_dtype(queries, accumulation_dtype(queries))
-        if heads == "softmax_mean_per_query":
+        if heads not in AVERAGING:
             queries = xp.reshape(queries, (-1, queries.shape[-1]))
+            context = None if context is None else xp.reshape(as_dtype(context, queries.dtype), (-1,))
         else:
             queries = queries[:, 0, :] if queries.shape[-2] == 1 else xp.mean(queries, axis=-2)
+    pooling = "softmax_mean" if heads == "softmax_mean_per_query" else heads
     return log_magnitude(
-        sample.magnitude_keys, sample.values, queries, metric=metric, kernel=kernel, heads=pooling, shared=shared
+        sample.magnitude_keys,
+        sample.values,
+        queries,
+        metric=metric,
+        kernel=kernel,
+        heads=pooling,
+        context=context,
+        shared=shared,
     )
 
 
@@ -133,7 +148,8 @@ def log_magnitude(
     *,
     metric: str,
     kernel: str,
-    heads: str,
+    heads: str | float,
+    context: Array | None = None,
     shared: Duplication | None = None,
 ) -> Array:
     """Return the log of one sample's information magnitude.
@@ -146,8 +162,10 @@ def log_magnitude(
         One query a head, as many of each key/value head; None for metrics that read none.
     metric, kernel : str
         As in `select_tokens`.
-    heads : {"mean", "softmax_mean"}
+    heads : {"mean", "softmax_mean", "max"} or float
         Likewise.
+    context : array, shape (Hq,), optional
+        Log-sum-exp of the scaled logits of each query over what it sees outside of the candidates.
     shared : Duplication, optional
         The sample's duplication: what it works out of the same arrays is read from there, not worked out again.
 
@@ -158,34 +176,42 @@ def log_magnitude(
 
     Notes
     -----
-    Identical tokens get identical numbers. Memory O(Hq N), but for no more than `BLOCK` scores at a time.
+    Identical tokens get identical numbers. Memory O(N), and no more than `BLOCK` scores at a time.
     """
     xp = namespace(keys)
     tokens = _Tokens(keys, values, () if shared is None else shared.factors)
-    parts = []
-    for block in _blocks(queries, keys, metric):
+    pool: Array = None
+    for block, outside in _blocks(queries, context, keys, metric):
         scores = tokens.log_scores(block, metric=metric, kernel=kernel)
         if heads == "softmax_mean":
-            total = _log_sum(scores, axis=1)
-            scores = scores - xp.where(total > -xp.inf, total, xp.zeros_like(total))  # a head of zeros stays one
-        parts.append(_log_sum(scores, axis=0))
-    pooled = (parts[0] if len(parts) == 1 else _log_sum(xp.concat(parts, axis=0), axis=0))[0, :]
+            scores = scores - log_total(scores)
+        elif heads != "mean" and block is not None:
+            logits = scores if metric == "kernel" else tokens.log_scores(block, metric="kernel", kernel=kernel)
+            total = log_total(logits)
+            scores = scores - (total if outside is None else xp.logaddexp(total, outside[:, None]))
+        latest = pooled(scores, heads)
+        pool = latest if pool is None else pooled(xp.concat([pool, latest], axis=0), heads)
+    scores = pool[0, :]
     twins = _identical(_read(keys, values, metric), shared)
     if twins is not None:
-        pooled = xp.take(pooled, twins)
-    return _log_min_max(pooled)
+        scores = xp.take(scores, twins)
+    return log_min_max(scores)
 
 
-def _blocks(queries: Array | None, keys: Array, metric: str) -> Iterator[Array | None]:
+def _blocks(
+    queries: Array | None, context: Array | None, keys: Array, metric: str
+) -> Iterator[tuple[Array | None, Array | None]]:
     """Cut queries (Hq, D) into blocks that hold as many of every key/value head, in the order of heads."""
     if queries is None or metric not in QUERY_MAGNITUDES:
-        yield None
+        yield None, None
         return
     xp = namespace(queries)
     count, total, width = keys.shape
     grouped = xp.reshape(queries, (count, -1, width))
+    outside = None if context is None else xp.reshape(context, (count, -1))
     for tile in tiles(grouped.shape[1], max(1, BLOCK // (count * total))):
-        yield xp.reshape(grouped[:, tile, :], (-1, width))
+        some = None if outside is None else xp.reshape(outside[:, tile], (-1,))
+        yield xp.reshape(grouped[:, tile, :], (-1, width)), some
 
 
 def _read(keys: Array, values: Array, metric: str) -> tuple[Array, ...]:
@@ -250,24 +276,3 @@ class _Tokens:
             for tile in tiles(self.keys.shape[1])
         ]
         return xp.concat(parts, axis=-1) + at_center
-
-
-def _log_sum(scores: Array, axis: int) -> Array:
-    """Return the log of the sum of exp(scores) along an axis, which is kept with length 1."""
-    xp = namespace(scores)
-    largest = xp.max(scores, axis=axis, keepdims=True)
-    shift = xp.where(largest > -xp.inf, largest, xp.zeros_like(largest))
-    return shift + safe_log(xp.sum(xp.exp(scores - shift), axis=axis, keepdims=True))
-
-
-def _log_min_max(scores: Array) -> Array:
-    """Return the log of exp(scores) scaled to [0, 1]; zeros (that is, all ones) when all are equal."""
-    xp = namespace(scores)
-    lowest, highest = xp.min(scores), xp.max(scores)
-    if lowest == highest:
-        return xp.zeros_like(scores)
-    finite = xp.where(scores > lowest, scores, highest)
-    above_lowest = finite + xp.log(-xp.expm1(lowest - finite))
-    span = highest + xp.log(-xp.expm1(lowest - highest))
-    scaled = xp.where(above_lowest < span, above_lowest - span, xp.zeros_like(scores))
-    return xp.where(scores > lowest, scaled, xp.full_like(scores, -xp.inf))

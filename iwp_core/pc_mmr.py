@@ -93,9 +93,8 @@ class _Candidates:
         self.nothing = self.xp.full_like(scores[:1], -math.inf)
         self.left = scores.shape[0]
         self.lazy = self.left > FEW
-        self.applied: Array | None = self.xp.zeros_like(self.positions)
-        """Chunks whose penalty is in each score; None if all are in all of them."""
-        self.held: Held | None = None
+        self.applied = self.xp.zeros_like(self.positions)  # chunks whose penalty is in each score
+        self.held: Held | None = None  # all candidates, once bounds are followed no more
 
     def lead(self, sizes: Sequence[int]) -> list[Array]:
         """Choose the first chunks among the tokens of largest score, which are all compared with each other at once.
@@ -173,26 +172,19 @@ class _Candidates:
 
     def _penalise_everyone(self) -> None:
         """Apply the penalties that any candidate misses."""
-        latest = self.penalties.count
-        if self.left < WORTHWHILE * self.scores.shape[0]:
-            self._forget_chosen()
-        if self.applied is not None:
-            self._penalise(self.xp.nonzero((self.applied < latest) & (self.scores > self.nothing))[0])
-            self.applied = None
-        elif self.scores.shape[0] > 0:
-            if self.held is None:
-                self.held = self.penalties.hold(self.positions)
-            for _, logs in self.penalties.log_factors(self.held, latest - 1):
-                self.scores = self.scores + logs
-
-    def _forget_chosen(self) -> None:
-        """Go on with those that are left only."""
         xp = self.xp
-        rest = xp.nonzero(self.scores > self.nothing)[0]
-        self.positions, self.scores = xp.take(self.positions, rest), xp.take(self.scores, rest)
-        if self.applied is not None:
-            self.applied = xp.take(self.applied, rest)
-        self.held = None
+        if self.held is None:
+            behind = (self.applied < self.penalties.count) & (self.scores > self.nothing)
+            self._penalise(xp.nonzero(behind)[0])
+            self.held = self.penalties.hold(self.positions)
+            return
+        if self.left < WORTHWHILE * self.scores.shape[0]:  # go on with those that are left only
+            rest = xp.nonzero(self.scores > self.nothing)[0]
+            self.positions, self.scores = xp.take(self.positions, rest), xp.take(self.scores, rest)
+            self.held = self.penalties.hold(self.positions)
+        if self.scores.shape[0] > 0:
+            for _, logs in self.penalties.log_factors(self.held, self.penalties.count - 1):
+                self.scores = self.scores + logs
 
     def choose(self, size: int) -> Array | None:
         """Take out and return the `size` best candidates, whose scores must miss no penalty; None if all have lost."""
@@ -210,7 +202,6 @@ class _Candidates:
         self.scores = xp.where(is_best, self.nothing, self.scores)
         self.left -= size
         return xp.take(self.positions, best)
-
 
     def fill(self, chosen: list[Array], count: int) -> Array:
         """Return `count` tokens: the chosen ones, those that have not lost everything, and the first of the others."""

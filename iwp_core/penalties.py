@@ -90,8 +90,9 @@ class Penalties:
     ) -> None:
         xp = namespace(like)
         self.positions = arange_indices(like.shape[0], like)
-        asks = not isinstance(duplication, Duplication)
-        self.comparison: _Comparison = _Asked(duplication, self.positions) if asks else duplication
+        self.comparison: _Comparison = (
+            duplication if isinstance(duplication, Duplication) else _Asked(duplication, self.positions)
+        )
         self.penalty, self.exponent = penalty, exponent
         self.floor = xp.full_like(like[:1], floor)
         self.log: Callable[[Array], Array] = xp.log if floor > 0 else safe_log
@@ -163,7 +164,7 @@ class Penalties:
         return [logs[index, :] for index in range(len(block.ends))]
 
     def _of_one(self, rows: Gathered, chunk: Gathered) -> Array:
-        """Return the logs of the factors of a chunk; tokens whose factor can fall no further are left out on the way."""
+        """Return the logs of the factors of a chunk, leaving out on the way tokens whose factor can fall no further."""
         xp = namespace(self.floor)
         if chunk.count <= TOGETHER:
             return self._of_columns(rows, chunk)

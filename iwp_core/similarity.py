@@ -45,7 +45,9 @@ class Cosine:
         """The unit vectors of all tokens, shape (H, N, D): a second copy of them."""
         xp = namespace(self.tokens)
         dtype = accumulation_dtype(self.tokens)
-        return xp.concat([_units(as_dtype(self.tokens[:, tile, :], dtype)) for tile in tiles(self.tokens.shape[1])], axis=1)
+        return xp.concat(
+            [_units(as_dtype(self.tokens[:, tile, :], dtype)) for tile in tiles(self.tokens.shape[1])], axis=1
+        )
 
 
 class Gaussian:

@@ -73,8 +73,18 @@ def _on(tensor: Tensor) -> AbstractContextManager[Any]:
     return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
 
 
-def supports_log_magnitude(keys: Tensor, values: Tensor, queries: Tensor | None, **_options: Any) -> bool:
-    """Return whether `log_magnitude` serves a call."""
+def supports_log_magnitude(
+    keys: Tensor,
+    values: Tensor,
+    queries: Tensor | None,
+    *,
+    heads: str | float,
+    context: Tensor | None = None,
+    **_others: Any,
+) -> bool:
+    """Return whether `log_magnitude` serves a call: it knows means over heads only."""
+    if heads not in ("mean", "softmax_mean") or context is not None:
+        return False
     fits = max(keys.shape[-1], values.shape[-1]) <= WIDEST
     return fits and _serves(keys, values) and (queries is None or queries.dtype in DTYPES)
 
@@ -87,6 +97,7 @@ def log_magnitude(
     metric: str,
     kernel: str,
     heads: str,
+    context: None = None,  # noqa: ARG001 - refused by `supports_log_magnitude`
     shared: Duplication | None = None,  # noqa: ARG001 - what it holds is worked out on the way
 ) -> Tensor:
     """Run `iwp_torch.triton_magnitude.log_magnitude`."""

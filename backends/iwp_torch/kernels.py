@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from iwp_core import use_backend
-from iwp_core._arrays import TILE
+from iwp_core._arrays import tiles
 from iwp_core.comparison import LARGEST_EXPONENT
 from iwp_core.identical import ODD
 from iwp_core.norms import EASY
@@ -57,12 +57,13 @@ def gaussian_rows(tokens: Tensor, center: Tensor, divisors: Tensor | None, *, sc
 def log_norm(rows: Tensor) -> Tensor:
     """Take norms in one pass where squares stay in range; see `iwp_core.norms.log_norm`."""
     dtype = torch.float64 if rows.dtype == torch.float64 else torch.float32
-    norms = torch.linalg.vector_norm(rows, dim=-1, dtype=dtype)
+    norms: Tensor = torch.linalg.vector_norm(rows, dim=-1, dtype=dtype)
     least, most = torch.aminmax(norms)
     if least > 1 / EASY and most < EASY:
         return norms.log_()
     with use_backend("reference"):
-        return reference_log_norm(rows)
+        exact: Tensor = reference_log_norm(rows)
+    return exact
 
 
 def largest(scores: Tensor, count: int) -> Tensor:
@@ -78,11 +79,12 @@ def scatter(target: Tensor, positions: Tensor, values: Tensor) -> Tensor:
 def hash_rows(array: Tensor, positions: Tensor) -> Tensor:
     """Add up the bits of coordinates, each times a number of its own; -0 is 0."""
     bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}[array.itemsize]
+    mixed = torch.int64 if bits is torch.int64 else torch.int32
     heads, _, width = array.shape
     count = torch.arange(heads * width, device=array.device)
-    factors = ((count * (count + ODD)) * ODD + count).reshape(heads, 1, width).to(torch.int32 if array.itemsize < 8 else torch.int64)  # noqa: PLR2004
-    parts = [
-        ((torch.index_select(array, 1, tile) + 0.0).view(bits).to(factors.dtype) * factors).sum(dim=(0, 2))
-        for tile in positions.split(TILE)
-    ]
+    factors = ((count * (count + ODD)) * ODD + count).reshape(heads, 1, width).to(mixed)
+    parts = []
+    for tile in tiles(positions.shape[0]):
+        coordinates = torch.index_select(array, 1, positions[tile]) + 0.0
+        parts.append((coordinates.view(bits).to(mixed) * factors).sum(dim=(0, 2)))
     return torch.cat(parts)

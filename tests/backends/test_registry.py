@@ -268,7 +268,7 @@ def test_the_nearest_library_in_the_resolution_order_wins(install: Install) -> N
 
 PUBLIC_CALLS: dict[str, Callable[..., Any]] = {
     "select_tokens": lambda keys, values, queries: iwp_core.select_tokens(keys, values, queries, 5),
-    "information_magnitude": lambda keys, values, queries: iwp_core.information_magnitude(queries, keys, values),
+    "information_magnitude": lambda keys, values, queries: iwp_core.information_magnitude(keys, values, queries),
     "information_duplication": lambda keys, values, _: iwp_core.information_duplication(keys, values),
     "log_update_norm": lambda keys, values, _: iwp_core.log_update_norm(keys, values),
     "update_cosine": lambda keys, values, _: iwp_core.update_cosine(keys, values),

@@ -86,12 +86,12 @@ def test_the_plugin_changes_no_answer(seed: int, dtype: Any) -> None:
 def test_autocast_around_a_call_changes_nothing() -> None:
     """Under autocast a float32 product is rounded to bfloat16; selection is shielded from that."""
     keys, values, queries = tokens(0)
-    quiet = iwp_core.information_magnitude(queries, keys, values)
+    quiet = iwp_core.information_magnitude(keys, values, queries)
 
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        shielded = iwp_core.information_magnitude(queries, keys, values)
+        shielded = iwp_core.information_magnitude(keys, values, queries)
         with use_backend("reference"):
-            exposed = iwp_core.information_magnitude(queries, keys, values)
+            exposed = iwp_core.information_magnitude(keys, values, queries)
 
     assert torch.equal(shielded, quiet)
     assert not torch.equal(exposed, quiet), "autocast no longer does harm: this test shows nothing"
@@ -149,5 +149,5 @@ def test_tensors_that_require_gradients_are_selected_without_a_graph() -> None:
     """Positions have no gradient; nothing is kept for one."""
     keys, values, queries = (x.requires_grad_() for x in tokens(2))
 
-    assert not iwp_core.information_magnitude(queries, keys, values).requires_grad
+    assert not iwp_core.information_magnitude(keys, values, queries).requires_grad
     assert select_tokens(keys, values, queries, 9).shape == (9,)
