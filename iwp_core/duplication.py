@@ -164,7 +164,15 @@ def check_hidden_given(hidden: Array | None, metric: str) -> None:
 
 
 class PairwiseDuplication(Protocol):
-    """Information duplication of one sample, as strategies see it; `select_tokens` passes a `Duplication`."""
+    """Information duplication of one sample, as strategies see it; `select_tokens` passes a `Duplication`.
+
+    The core's own strategies take a callable without `identical` too: then no two tokens count as identical.
+    """
+
+    @property
+    def identical(self) -> Array | None:
+        """For each token the position of the first token that no similarity can tell from it; None if all differ."""
+        ...
 
     def __call__(self, rows: Array, cols: Array, /) -> Array:
         """Return the duplication of tokens `rows` (R,) with tokens `cols` (C,), shape (R, C), in [0, 1]."""

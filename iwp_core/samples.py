@@ -150,7 +150,7 @@ def expand_indices(argument: str, indices: Array, samples: Samples, *, distinct:
             f"expected 0 to {samples.count - 1}: `keys` has {samples.count} tokens"
         )
         raise ValueError(msg)
-    if distinct:
+    if distinct and indices.shape[-1] > 1:
         ranked = xp.sort(indices, axis=-1)
         if xp.any(ranked[..., 1:] == ranked[..., :-1]):
             msg = f"`{argument}` has an index twice among its {indices.shape[-1]}, expected distinct ones"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iwp_core import PCMMR, TopK, information_magnitude, magnitude, select_tokens
+from iwp_core import TopK, information_magnitude, magnitude, select_tokens
 from tests import oracles
 from tests.libraries import Library
 from tests.strategies import Tokens, sample
@@ -37,7 +38,7 @@ def test_magnitude_by_shares_is_the_oracles(
     """Softmax over all that a query sees, times the value's norm; the largest, or the power mean."""
     tokens, text, context = asked(1)
     keys, values = xp.array(tokens.keys), xp.array(tokens.values)
-    options = {"context": xp.array(context)} if elsewhere else {}
+    options: dict[str, Any] = {"context": xp.array(context)} if elsewhere else {}
 
     magnitude = information_magnitude(
         keys, values, xp.array(text), metric=metric, kernel=kernel, heads=heads, **options
@@ -123,9 +124,16 @@ def test_metrics_without_queries_pool_their_heads(heads: str | float, metric: st
 
 @pytest.mark.parametrize(
     ("heads", "error"),
-    [("most", ValueError), (0.5, ValueError), (math.nan, ValueError), (math.inf, ValueError), (True, TypeError), (None, TypeError)],
+    [
+        ("most", ValueError),
+        (0.5, ValueError),
+        (math.nan, ValueError),
+        (math.inf, ValueError),
+        (True, TypeError),
+        (None, TypeError),
+    ],
     ids=repr,
-)  # fmt: skip
+)
 def test_heads_is_a_known_name_or_an_exponent(heads: object, error: type[Exception]) -> None:
     """The message lists the names and the range."""
     tokens, text, _ = asked(6)
@@ -172,9 +180,7 @@ def test_the_heads_of_one_head_take_a_vector_as_context() -> None:
     """Keys (N, D) and queries (T, D) leave the head axis away, and so does the context (T,)."""
     tokens, text, context = asked(10)
 
-    kept = select_tokens(
-        tokens.keys[0], tokens.values[0], text[0], 4, heads="max", context=context[0], strategy=PCMMR()
-    )
+    kept = select_tokens(tokens.keys[0], tokens.values[0], text[0], 4, heads="max", context=context[0])
 
     expected = select_tokens(tokens.keys[:1], tokens.values[:1], text[:1], 4, heads="max", context=context[:1])
     np.testing.assert_array_equal(kept, expected)

@@ -112,7 +112,7 @@ NAMES = [
     case("similarity", "cosine", ValueError, "'cosine'", "'dual'", "'value'", "'hidden'", "'key'", "'kernel_key'"),
     case("similarity", "value_norm", ValueError, "'value_norm'", "'kernel_key'"),
     case("kernel", "softmax", ValueError, "'softmax'", "'exponential'", "'linear'"),
-    case("heads", "max", ValueError, "'max'", "'mean'", "'softmax_mean'", "'softmax_mean_per_query'"),
+    case("heads", "most", ValueError, "'most'", "'mean'", "'softmax_mean'", "'softmax_mean_per_query'"),
 ]
 TYPES = [
     case("keys", [[1.0, 2.0]], TypeError, "list", "array"),
