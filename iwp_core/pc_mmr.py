@@ -25,8 +25,8 @@ Between them bounds are followed until a chunk asks for too many candidates: the
 MOST = 0.25
 """That share of the candidates."""
 
-LEADERS = 128
-"""Tokens that are chosen, at most, from a pool whose tokens are compared with each other at once."""
+LEADERS, POOLED = 128, 768
+"""Tokens that are chosen, at most, from a pool whose tokens are compared with each other at once; of how many."""
 
 SPARE, CHEAP = 32, 0.4
 """Tokens in a pool beside those that are chosen of it; its pairs, at most, as a share of those of the plain loop."""
@@ -94,6 +94,7 @@ class _Candidates:
         self.left = scores.shape[0]
         self.lazy = self.left > FEW
         self.applied = self.xp.zeros_like(self.positions)  # chunks whose penalty is in each score
+        self.evenly: int | None = 0  # the same, where it is one number for all; `applied` is read where it is not
         self.held: Held | None = None  # all candidates, once bounds are followed no more
 
     def lead(self, sizes: Sequence[int]) -> list[Array]:
@@ -128,6 +129,7 @@ class _Candidates:
             self.left -= sum(chunk.shape[0] for chunk in chosen)
             self.scores = scatter(self.scores, pool, scores)
             self.applied = scatter(self.applied, pool, self.xp.full_like(pool, len(chosen)))
+            self.evenly = None
         return chosen
 
     def catch_up(self, size: int) -> None:
@@ -169,22 +171,23 @@ class _Candidates:
                 scores = scores + logs
             self.scores = scatter(self.scores, group, scores)
         self.applied = scatter(self.applied, rows, xp.full_like(rows, self.penalties.count))
+        self.evenly = None
 
     def _penalise_everyone(self) -> None:
         """Apply the penalties that any candidate misses."""
-        xp = self.xp
-        if self.held is None:
-            behind = (self.applied < self.penalties.count) & (self.scores > self.nothing)
-            self._penalise(xp.nonzero(behind)[0])
-            self.held = self.penalties.hold(self.positions)
-            return
-        if self.left < WORTHWHILE * self.scores.shape[0]:  # go on with those that are left only
-            rest = xp.nonzero(self.scores > self.nothing)[0]
-            self.positions, self.scores = xp.take(self.positions, rest), xp.take(self.scores, rest)
-            self.held = self.penalties.hold(self.positions)
-        if self.scores.shape[0] > 0:
-            for _, logs in self.penalties.log_factors(self.held, self.penalties.count - 1):
-                self.scores = self.scores + logs
+        xp, latest = self.xp, self.penalties.count
+        if self.evenly is None:
+            self._penalise(xp.nonzero((self.applied < latest) & (self.scores > self.nothing))[0])
+        else:
+            if self.left < WORTHWHILE * self.scores.shape[0]:  # go on with those that are left only
+                rest = xp.nonzero(self.scores > self.nothing)[0]
+                self.positions, self.scores = xp.take(self.positions, rest), xp.take(self.scores, rest)
+                self.held = None
+            if self.scores.shape[0] > 0:
+                self.held = self.held or self.penalties.hold(self.positions)
+                for _, logs in self.penalties.log_factors(self.held, self.evenly):
+                    self.scores = self.scores + logs
+        self.evenly = latest
 
     def choose(self, size: int) -> Array | None:
         """Take out and return the `size` best candidates, whose scores must miss no penalty; None if all have lost."""
@@ -214,6 +217,8 @@ class _Candidates:
 def _leading(sizes: Sequence[int], total: int) -> tuple[int, int]:
     """Return how many chunks are chosen among a pool, and its size: as many as cost few pairs beside the plain loop."""
     count = among = 0
+    if total < POOLED:
+        return count, among
     for index, end in enumerate(accumulate(sizes), 1):
         pool = 3 * end // 2 + SPARE
         if end > LEADERS or pool >= total:

@@ -11,7 +11,7 @@ from iwp_core.duplication import PairwiseDuplication
 
 __all__ = ["TOGETHER", "WORTHWHILE", "Among", "Held", "Penalties"]
 
-PAIRS = 1 << 16
+PAIRS = 1 << 17
 """Pairs compared at a time: their block stays in the cache."""
 
 LEAST_ROWS = 64

@@ -23,6 +23,7 @@ def either_way(request: pytest.FixtureRequest) -> Iterator[None]:
         patch.setattr(pc_mmr, "FEW", request.param)
         patch.setattr(pc_mmr, "MANY", request.param)
         patch.setattr(pc_mmr, "SPARE", 0 if request.param == 0 else pc_mmr.SPARE)
+        patch.setattr(pc_mmr, "POOLED", 0)
         patch.setattr(pc_mmr, "CHEAP", 9.0)
         patch.setattr(pc_mmr, "PATIENCE", 1)
         yield
