@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from numbers import Real
 
-from iwp_core._arrays import Array, device, is_array, namespace
+from iwp_core._arrays import Array, device, is_array, namespace, why_unusable
 from iwp_core._plugins import overridable
 
 __all__ = ["all_finite", "check_arrays", "check_flag", "check_heads", "check_kind", "check_name", "with_leading"]
@@ -110,17 +110,25 @@ def check_kind(name: str, array: Array, kind: str, like: tuple[str, Array]) -> N
         If it is not.
     """
     wanted = {"integral": "an integer", "real floating": "a real floating", "bool": "a boolean"}[kind]
-    if not is_array(array):
-        msg = f"`{name}` is of type {type(array).__name__}, expected {wanted} array of a library with the Array API"
+    unusable = why_unusable(array)
+    if unusable is not None:
+        msg = f"`{name}` {unusable}; expected {wanted} array of a library with the Array API"
         raise TypeError(msg)
     xp = namespace(array)
     other_name, other = like
     if is_array(other) and namespace(other) is not xp:
         msg = f"`{name}` is an array of {_library(array)}, expected one of {_library(other)} like `{other_name}`"
         raise TypeError(msg)
-    if not xp.isdtype(array.dtype, kind):
+    if not _is_of_kind(array, kind):
         msg = f"`{name}` has dtype {array.dtype}, expected {wanted} dtype"
         raise TypeError(msg)
+
+
+def _is_of_kind(array: Array, kind: str) -> bool:
+    try:
+        return bool(namespace(array).isdtype(array.dtype, kind))
+    except TypeError:  # NumPy's answer to dtypes that another package has added
+        return False
 
 
 def _check_shapes(arrays: Mapping[str, Array]) -> None:

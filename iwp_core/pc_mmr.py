@@ -199,6 +199,8 @@ class _Candidates:
             return None
         is_best = self.scores >= least
         best = xp.nonzero(is_best)[0]
+        if best.shape[0] < size:  # scores that are no numbers, which only data that nobody validated give
+            return None
         if best.shape[0] > size:  # of those that tie with the last one the first are taken
             best = xp.sort(xp.take(best, order_descending(xp.take(self.scores, best))[:size]))
             is_best, _ = locate(best, arange_indices(self.scores.shape[0], best))
@@ -211,7 +213,7 @@ class _Candidates:
         xp, everyone = self.xp, self.penalties.positions
         better = xp.concat([*chosen, xp.take(self.positions, xp.nonzero(self.scores > self.nothing)[0])])
         is_better, _ = locate(xp.sort(better), everyone)
-        return xp.concat([better, xp.nonzero(~is_better)[0][: count - better.shape[0]]])
+        return xp.concat([better, xp.nonzero(~is_better)[0]])[:count]
 
 
 def _leading(sizes: Sequence[int], total: int) -> tuple[int, int]:

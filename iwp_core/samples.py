@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
-from iwp_core._arrays import Array, accumulation_dtype, as_dtype, namespace
+from iwp_core._arrays import Array, accumulation_dtype, as_dtype, namespace, widened
 from iwp_core._validate import check_arrays, check_kind, with_leading
 
 __all__ = ["Sample", "Samples", "check_tokens", "expand_indices"]
@@ -124,7 +124,7 @@ def check_tokens(
         "context": context,
         "mask": mask,
     }
-    given = {name: array for name, array in arrays.items() if array is not None or name in ("keys", "values")}
+    given = {name: widened(array) for name, array in arrays.items() if array is not None or name in ("keys", "values")}
     check_arrays(given, finite=finite)
     return _flatten(given)
 
