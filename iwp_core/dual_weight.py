@@ -19,9 +19,11 @@ from iwp_core._arrays import (
     tiles,
 )
 from iwp_core._plugins import backend_context
-from iwp_core._validate import KERNELS, Sample, check_name, check_tokens, expand_indices
-from iwp_core.magnitude import log_feature_norm, log_norm
-from iwp_core.similarity import Gaussian, similarity_block
+from iwp_core._validate import KERNELS, check_flag, check_name
+from iwp_core.comparison import similarity_block
+from iwp_core.norms import log_feature_norm, log_norm
+from iwp_core.samples import Sample, check_tokens, expand_indices
+from iwp_core.similarity import Gaussian, columns_of
 
 __all__ = ["deletion_error", "dual_spectrum", "log_update_norm"]
 
@@ -29,7 +31,7 @@ BLOCK = 1024
 """Tokens a side of the kernel blocks that are summed."""
 
 
-def log_update_norm(keys: Array, values: Array, *, kernel: str = "exponential") -> Array:
+def log_update_norm(keys: Array, values: Array, /, *, kernel: str = "exponential") -> Array:
     """Return the log of the Hilbert-Schmidt norm of each token's update (the norm itself overflows).
 
     Parameters
@@ -67,7 +69,7 @@ def log_update_norm(keys: Array, values: Array, *, kernel: str = "exponential") 
         return samples.join(norms, per_head=True)
 
 
-def deletion_error(keys: Array, values: Array, kept: Array, *, kernel: str = "exponential") -> Array:
+def deletion_error(keys: Array, values: Array, /, kept: Array, *, kernel: str = "exponential") -> Array:
     """Return the share of the implicit weight that pruning takes away, ||W_N - W_S|| / ||W_N||.
 
     Parameters
@@ -89,8 +91,8 @@ def deletion_error(keys: Array, values: Array, kept: Array, *, kernel: str = "ex
     TypeError
         If an argument is no array, of another library than `keys`, or of a dtype of the wrong kind.
     ValueError
-        If shapes do not fit, there are no tokens, data is not finite, an index is out of range, or `kernel` is
-        unknown.
+        If shapes do not fit, there are no tokens, data is not finite, an index is out of range or there twice, or
+        `kernel` is unknown.
 
     Notes
     -----
@@ -109,7 +111,7 @@ def deletion_error(keys: Array, values: Array, kept: Array, *, kernel: str = "ex
     """
     check_name("kernel", kernel, KERNELS)
     samples = check_tokens(keys, values)
-    kept = expand_indices("kept", kept, samples)
+    kept = expand_indices("kept", kept, samples, distinct=True)
     with backend_context(keys):
         errors = [_deletion_error(sample, kept[row, :], kernel) for row, sample in enumerate(samples)]
         return samples.join(errors, per_head=True)
@@ -118,6 +120,7 @@ def deletion_error(keys: Array, values: Array, kept: Array, *, kernel: str = "ex
 def dual_spectrum(
     keys: Array,
     values: Array,
+    /,
     kept: Array | None = None,
     *,
     kernel: str = "exponential",
@@ -146,10 +149,11 @@ def dual_spectrum(
     Raises
     ------
     TypeError
-        If an argument is no array, of another library than `keys`, or of a dtype of the wrong kind.
+        If an argument is no array, of another library than `keys`, or of a dtype of the wrong kind; if
+        `return_log_scale` is no bool.
     ValueError
-        If shapes do not fit, there are no tokens, data is not finite, an index is out of range, or `kernel` is
-        unknown.
+        If shapes do not fit, there are no tokens, data is not finite, an index is out of range or there twice, or
+        `kernel` is unknown.
 
     Notes
     -----
@@ -168,9 +172,10 @@ def dual_spectrum(
     array([4., 3.])
     """
     check_name("kernel", kernel, KERNELS)
+    check_flag("return_log_scale", return_log_scale)
     samples = check_tokens(keys, values)
     everyone = arange_indices(samples.count, keys)
-    kept = expand_indices("kept", everyone if kept is None else kept, samples)
+    kept = expand_indices("kept", everyone if kept is None else kept, samples, distinct=True)
     with backend_context(keys):
         pairs = [_spectrum(sample, kept[row, :], kernel) for row, sample in enumerate(samples)]
         spectrum, log_scale = (samples.join(part, per_head=True) for part in zip(*pairs, strict=True))
@@ -264,14 +269,14 @@ class _ExponentialWeight:
         gather, log_scale = self._scaled(tokens)
 
         def blocks() -> Iterator[tuple[Array, Array]]:
+            xp, clip = namespace(self.values), self.gaussian.is_rough
             for rows in tiles(tokens.shape[0], BLOCK):
-                left = self.gaussian.gather(tokens[rows])
-                product = sum(
-                    namespace(left).matmul(
-                        similarity_block(left, self.gaussian.gather(tokens[cols]), gaussian=True), gather(tokens[cols])
-                    )
-                    for cols in tiles(tokens.shape[0], BLOCK)
-                )
+                left = xp.take(self.gaussian.rows, tokens[rows], axis=1)
+                product: Array = 0
+                for cols in tiles(tokens.shape[0], BLOCK):
+                    right = columns_of(xp.take(self.gaussian.rows, tokens[cols], axis=1))
+                    factors = similarity_block(left, right, gaussian=True, clip=clip)
+                    product = product + xp.matmul(xp.clip(factors, max=1.0), gather(tokens[cols]))
                 yield gather(tokens[rows]), product
 
         return blocks(), log_scale

@@ -10,7 +10,7 @@ from torch import nn
 from transformers import DynamicCache, StaticCache
 
 from iwp_transformers import family_of, prune_visual_tokens, supported_models
-from tests.integrations.tiny_models import FACTORIES, LAYERS, Image, make_inputs
+from tests.integrations.tiny_models import CACHE, FACTORIES, LAYERS, Image, make_inputs
 
 PROMPTS = [(3, Image(), 4, Image(16, 16), 5), (2, Image(32, 16), 6)]
 
@@ -92,7 +92,7 @@ def test_new_images_on_a_filled_cache_are_refused(family: str) -> None:
             mask = torch.ones(1, cache.get_seq_length() + inputs["input_ids"].shape[1], dtype=torch.int64)
             records = len(session.records)
             with pytest.raises(NotImplementedError, match=r"holds .* tokens already"):
-                model(**{**inputs, "attention_mask": mask}, past_key_values=cache)
+                model(**{**inputs, "attention_mask": mask}, **{CACHE: cache})
             assert len(session.records) == records
 
 
@@ -200,7 +200,7 @@ def test_a_cache_that_was_changed_is_refused(model: nn.Module, change: str) -> N
             cache.batch_repeat_interleave(2)
             token = token.repeat_interleave(2, dim=0)
         with pytest.raises(NotImplementedError, match=change if change == "cropped" else "used with 4"):
-            model(input_ids=token, past_key_values=cache)
+            model(input_ids=token, **{CACHE: cache})
 
 
 @pytest.mark.parametrize("layer", [1, LAYERS - 1])
@@ -212,13 +212,13 @@ def test_a_cache_of_another_session_or_a_copy_is_refused(model: nn.Module, layer
     with prune_visual_tokens(model, budget=0.3, layer=layer), torch.no_grad():
         cache = model(**inputs, use_cache=True).past_key_values
         with pytest.raises(NotImplementedError, match="another session, or is a copy"):
-            model(input_ids=token, past_key_values=copy.deepcopy(cache))
+            model(input_ids=token, **{CACHE: copy.deepcopy(cache)})
     with (
         prune_visual_tokens(model, budget=0.3, layer=layer),
         torch.no_grad(),
         pytest.raises(NotImplementedError, match="another session, or is a copy"),
     ):
-        model(input_ids=token, past_key_values=cache)
+        model(input_ids=token, **{CACHE: cache})
 
 
 @pytest.mark.parametrize("kind", ["dynamic", "static"])
@@ -236,7 +236,7 @@ def test_a_cache_that_was_reset_starts_anew(model: nn.Module, kind: str) -> None
             cache.reset()
             if cache.get_seq_length():
                 pytest.skip("a dynamic cache of this Transformers keeps its length when it is reset")
-            again.append(model.generate(**part, past_key_values=cache, **options))
+            again.append(model.generate(**part, **{CACHE: cache}, **options))
 
     assert torch.equal(again[1], fresh[0])
     assert torch.equal(again[2], fresh[1])
