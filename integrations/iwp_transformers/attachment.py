@@ -143,7 +143,8 @@ class Attachment:
 
     def _enter_model(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Begin a forward that brings visual features; one that brings none is left alone."""
-        if args or self._busy or any(kwargs.get(name) is not None for name in self._bringers):
+        brings = any(kwargs.get(name) is not None for name in self._bringers)
+        if brings or args or self._busy or kwargs.get("input_ids") is None:
             self._begin(args, kwargs)
 
     def _leave_model(self, _module: nn.Module, _args: tuple[Any, ...], _kwargs: Any, output: Any) -> None:
@@ -155,6 +156,8 @@ class Attachment:
         arguments = {**self._by_position(args), **kwargs}
         session = self._session()
         brings = any(arguments.get(name) is not None for name in self._bringers)
+        if self._lease.open and session is not None:
+            check_ids(arguments.get("input_ids"))
         pruning = brings and self._lease.open and session is not None
         if pruning or self._thread.forwards:
             self._thread.forwards.append(_Forward(session, arguments) if pruning and session else None)
@@ -207,7 +210,7 @@ class Attachment:
         if forward is None:
             return False
         plan, arguments = self._plan, forward.arguments
-        tokens = check_ids(arguments.get("input_ids"))
+        tokens = arguments["input_ids"]
         ids = plan.family.token_ids(plan.model_config, arguments)
         visual = torch.isin(tokens, torch.tensor(ids, dtype=tokens.dtype, device=tokens.device))
         if not bool(visual.any()):
