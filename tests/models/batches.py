@@ -60,6 +60,9 @@ def image_lengths(model: Any, media: Media, samples: int) -> list[int]:
     with torch.no_grad():
         answer = ask(**wanted, **as_output)
     features = getattr(answer, "pooler_output", answer)
+    if features is None and hasattr(answer, "deepstack_features"):
+        # All features enter the decoder behind a layer: pairs of the layer and one tensor for each image.
+        features = answer.deepstack_features[0][1]
     features = answer.last_hidden_state if features is None else features
     if isinstance(features, (list, tuple)):
         return [len(feature.reshape(-1, feature.shape[-1])) for feature in features]

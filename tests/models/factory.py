@@ -19,7 +19,7 @@ CLASSES: dict[str, str] = dict(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES)
 DECODERS = ("text", "llm", "decoder", "thinker", "language")
 """What the name of a configuration holds if it is the decoder's and not a tower's."""
 
-GIVEN_ANYWAY = ("pad_token_id", "num_key_value_heads", "head_dim", "image_token_id", "vision_start_token_id")
+GIVEN_ANYWAY = ("pad_token_id", "num_key_value_heads", "head_dim", "image_token_id", "image_token_index", "vision_start_token_id")
 """Entries that get their small value also where the default is None."""
 
 
@@ -36,15 +36,19 @@ def tiny_config(model_type: str) -> Any:
     made = CONFIG_MAPPING[model_type]
     default = made().to_dict()
     for name, part in overrides.items():
-        if isinstance(part, dict) and isinstance(default.get(name), dict) and "model_type" in part:
+        if isinstance(part, dict) and "model_type" in part:
             default[name] = CONFIG_MAPPING[part["model_type"]]().to_dict()
-    composite = any(_is_part(name, value) for name, value in default.items())
+    composite = any(_is_part(name, value) and _is_decoder(name) for name, value in default.items())
     shrunk = _shrunk(default, WHOLE if composite else DECODER)
     return made(**_merged(shrunk, overrides))
 
 
 def _is_part(name: str, value: object) -> bool:
-    return isinstance(value, dict) and name.endswith("config")
+    return isinstance(value, dict) and name.endswith("config") and name not in DERIVED
+
+
+def _is_decoder(name: str) -> bool:
+    return any(part in name for part in DECODERS)
 
 
 def _shrunk(config: Mapping[str, Any], sizes: Mapping[str, Any]) -> dict[str, Any]:
@@ -52,7 +56,7 @@ def _shrunk(config: Mapping[str, Any], sizes: Mapping[str, Any]) -> dict[str, An
     small: dict[str, Any] = {}
     for name, value in config.items():
         if _is_part(name, value):
-            small[name] = _shrunk(value, DECODER if any(part in name for part in DECODERS) else TOWER)
+            small[name] = _shrunk(value, DECODER if _is_decoder(name) else TOWER)
             small[name]["model_type"] = value.get("model_type")
         elif name == "rope_parameters" and isinstance(value, dict) and value.get("mrope_section"):
             small[name] = {**value, "mrope_section": [2, 1, 1]}

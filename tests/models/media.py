@@ -59,7 +59,8 @@ def squares(config: Any, images: int, generator: torch.Generator) -> Media:
 def patches(config: Any, images: int, generator: torch.Generator) -> Media:
     """Flattened patches of all images in one row, with the grid of each (Qwen2-VL and most after it)."""
     tower, grids = tower_of(config), GRIDS[:images]
-    time, channels = getattr(tower, "temporal_patch_size", 1) or 1, getattr(tower, "in_channels", 3)
+    time = getattr(tower, "temporal_patch_size", None) or getattr(tower, "patch_temporal", 1)
+    channels = getattr(tower, "in_channels", 3)
     width = channels * time * tower.patch_size**2
     return {"pixel_values": _random(generator, int(grids.prod(1).sum()), width), "image_grid_thw": grids}
 
@@ -98,6 +99,85 @@ def framed(config: Any, images: int, generator: torch.Generator) -> Media:
     }
 
 
+def tiled(config: Any, images: int, generator: torch.Generator) -> Media:
+    """Tiles of one size, a list for each sample, with a mask that says which are there (Granite Docling)."""
+    side = _side(config)
+    return {
+        "pixel_values": _random(generator, images, 1, 3, side, side),
+        "pixel_attention_mask": torch.ones(images, 1, dtype=torch.bool),
+    }
+
+
+def high_and_low(config: Any, images: int, generator: torch.Generator) -> Media:
+    """The same images in two sizes (DeepSeek-VL)."""
+    side = config.high_res_vision_config.image_size
+    high = _random(generator, images, 3, side, side)
+    return {**squares(config, images, generator), "high_res_pixel_values": high}
+
+
+def merged_squares(config: Any, images: int, generator: torch.Generator) -> Media:
+    """All groups of patches that become one token, each a small image with its channels last (Inkling 2)."""
+    tower, grids = tower_of(config), GRIDS[:images]
+    merge = tower.spatial_merge_size
+    side, groups = merge * tower.patch_size, int(grids.prod(1).sum()) // merge**2
+    merged = grids // torch.tensor([1, merge, merge])
+    return {"pixel_values": _random(generator, groups, side, side, 3), "image_grid_thw": merged}
+
+
+def patches_in_a_plane(config: Any, images: int, generator: torch.Generator) -> Media:
+    """Flattened patches, with the rows and columns of each image (Nemotron)."""
+    width, grids = 3 * tower_of(config).patch_size ** 2, GRIDS[:images, 1:]
+    return {"pixel_values": _random(generator, int(grids.prod(1).sum()), width), "image_grid_hw": grids}
+
+
+def placed_patches(config: Any, images: int, generator: torch.Generator) -> Media:
+    """Flattened patches padded to one count, each with its column and row (Gemma 4)."""
+    tower = tower_of(config)
+    side = getattr(tower, "model_patch_size", tower.patch_size)
+    columns, rows = torch.meshgrid(torch.arange(6), torch.arange(6), indexing="xy")
+    places = torch.stack((columns.flatten(), rows.flatten()), dim=1)
+    return {
+        "pixel_values": _random(generator, images, len(places), 3 * side**2),
+        "image_position_ids": places.expand(images, -1, -1),
+    }
+
+
+def discrete(config: Any, images: int, generator: torch.Generator) -> Media:
+    """Images that become words of a codebook, with their sizes (Emu 3, Apertus 1.5)."""
+    sizes = torch.tensor([[32, 32], [32, 16]])[:images]
+    return {"pixel_values": _random(generator, images, 3, 32, 32), "image_sizes": sizes}
+
+
+def bare_patches(config: Any, images: int, generator: torch.Generator) -> Media:
+    """Flattened patches of images of one size, which no tower reads (Fuyu)."""
+    return {"pixel_values": _random(generator, images, 16, 3 * config.patch_size**2)}
+
+
+def pooled_patches(config: Any, images: int, generator: torch.Generator) -> Media:
+    """Crops as flattened patches, and which four of them each token pools (Molmo 2)."""
+    grids = torch.tensor([[2, 2, 2, 4], [2, 2, 2, 2]])[:images]
+    tokens = int((grids[:, 0] * grids[:, 1] + grids[:, 2] * grids[:, 3]).sum())
+    pooled = torch.arange(4 * tokens).view(tokens, 4) % (16 * images)
+    patches = _random(generator, images, 16, 3 * tower_of(config).patch_size ** 2)
+    return {"pixel_values": patches, "image_token_pooling": pooled, "image_grids": grids}
+
+
+def cut(config: Any, images: int, generator: torch.Generator) -> Media:
+    """Tiles of one size, one for each image (PerceptionLM)."""
+    return {"pixel_values": _random(generator, images, 1, 3, 16, 16)}
+
+
+def large_squares(config: Any, images: int, generator: torch.Generator) -> Media:
+    """Images large enough for a tower that halves them five times."""
+    return {"pixel_values": _random(generator, images, 3, 128, 128)}
+
+
+def with_question(config: Any, images: int, generator: torch.Generator) -> Media:
+    """Images of one size, and a question for the transformer that reads them (InstructBLIP)."""
+    question = torch.randint(3, 60, (images, 5), generator=generator)
+    return {**squares(config, images, generator), "qformer_input_ids": question}
+
+
 def packed(config: Any, images: int, generator: torch.Generator) -> Media:
     """All images side by side in one strip of patches (MiniCPM-V)."""
     side, sizes = tower_of(config).patch_size, torch.tensor([[8, 8], [8, 8]], dtype=torch.int32)[:images]
@@ -120,6 +200,18 @@ MAKERS: dict[str, Maker] = {
     "paddleocr_vl": square_patches,
     "video_llama_3": merged_patches,
     **dict.fromkeys(("minicpmv4_6", "minicpmv4_7", "minicpm_ocr"), packed),
+    **dict.fromkeys(("llava", "vipllava"), squares),
+    "granite_docling": tiled,
+    "deepseek_vl_hybrid": high_and_low,
+    **dict.fromkeys(("inkling2", "inkling2_loop"), merged_squares),
+    "nemotron_h_omni": patches_in_a_plane,
+    "instructblip": with_question,
+    **dict.fromkeys(("emu3", "apertus1p5"), discrete),
+    "fuyu": bare_patches,
+    "molmo2": pooled_patches,
+    "perception_lm": cut,
+    **dict.fromkeys(("fast_vlm", "gemma3n"), large_squares),
+    **dict.fromkeys(("gemma4", "gemma4_unified", "diffusion_gemma"), placed_patches),
     "lfm2_vl": padded_patches,
     **dict.fromkeys(("mistral3", "lighton_ocr", "mistral_large4"), sized),
     **dict.fromkeys(("lfm3_vl", "minimax_m3_vl"), patches),

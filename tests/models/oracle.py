@@ -16,6 +16,9 @@ from torch import Tensor, nn
 
 from tests.models.factory import attending, decoder_of
 
+RECURRENT = ("linear_attention", "conv", "mamba")
+"""Kinds of layers that carry something from row to row, whatever masks they are handed."""
+
 SQUARE = 4
 """Dimensions of a mask that says for each query what it may look at: (B, heads or 1, T, T)."""
 
@@ -27,42 +30,45 @@ def without_dropped(model: Any, layer: int, dropped: Tensor, noise: float = 0.0)
     What is longer than P was decoded. `noise` is added to the dropped tokens in front of `layer`: if the oracle holds,
     nobody notices.
     """
-    layers = decoder_of(model).layers[layer:]
+    decoder = decoder_of(model)
+    changed = list(enumerate(decoder.layers))[layer:]
     with attending(model, "eager"):
-        for index, module in enumerate(layers):
-            module.forward = _Blinded(module, dropped, noise if index == 0 else 0.0)
+        for index, module in changed:
+            recurrent = _is_recurrent(decoder.config, index)
+            module.forward = _Blinded(module, recurrent, dropped, noise if index == layer else 0.0)
         try:
             yield
         finally:
-            for module in layers:
+            for _, module in changed:
                 del module.forward
 
 
 class _Blinded:
     """The forward of one layer that does not see the dropped tokens."""
 
-    def __init__(self, layer: nn.Module, dropped: Tensor, noise: float) -> None:
+    def __init__(self, layer: nn.Module, recurrent: bool, dropped: Tensor, noise: float) -> None:
         self._forward: Callable[..., Any] = layer.forward
         self._signature = inspect.signature(layer.forward)
-        self._dropped, self._noise = dropped, noise
+        self._recurrent, self._dropped, self._noise = recurrent, dropped, noise
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         bound = self._signature.bind(*args, **kwargs)
         first = next(iter(bound.arguments))
         hidden = bound.arguments[first]
-        dropped = self._dropped.new_zeros(hidden.shape[:2])
+        # Some models carry several streams of each row, in front of the samples or behind the rows.
+        axis = hidden.shape.index(len(self._dropped))
+        dropped = self._dropped.new_zeros(hidden.shape[axis : axis + 2])
         dropped[:, : self._dropped.shape[1]] = self._dropped
         if self._noise:
-            generator = torch.Generator().manual_seed(3)
-            noise = self._noise * torch.randn(hidden.shape, generator=generator, dtype=hidden.dtype)
-            hidden = bound.arguments[first] = hidden + noise * dropped[..., None]
+            here = dropped.view(*dropped.shape, *[1] * (hidden.ndim - axis - 2))
+            hidden = bound.arguments[first] = hidden + self._noise * here * _random_like(hidden)
         masks = {name: part for name, part in bound.arguments.items() if _is_mask(name, part)}
-        if masks:
+        if masks and not self._recurrent:
             bound.arguments.update({name: _less_columns(mask, dropped) for name, mask in masks.items()})
             return self._forward(*bound.args, **bound.kwargs)
-        return self._on_kept_rows(bound, hidden, dropped)
+        return self._on_kept_rows(bound, hidden, dropped, axis)
 
-    def _on_kept_rows(self, bound: inspect.BoundArguments, hidden: Tensor, dropped: Tensor) -> Any:
+    def _on_kept_rows(self, bound: inspect.BoundArguments, hidden: Tensor, dropped: Tensor, axis: int) -> Any:
         """Run the layer on the kept rows of each sample; the dropped ones pass it by."""
         states = hidden.clone()
         rest: tuple[Any, ...] | None = None
@@ -73,8 +79,17 @@ class _Blinded:
             if isinstance(output, tuple):
                 output, *others = output
                 rest = tuple(others)
-            states[sample, kept] = output[0]
+            states.select(axis, sample).index_copy_(axis, kept, output.select(axis, 0))
         return states if rest is None else (states, *rest)
+
+
+def _random_like(hidden: Tensor) -> Tensor:
+    return torch.randn(hidden.shape, generator=torch.Generator().manual_seed(3), dtype=hidden.dtype)
+
+
+def _is_recurrent(config: Any, index: int) -> bool:
+    kinds = getattr(config, "layer_types", None)
+    return bool(kinds) and kinds[index] in RECURRENT
 
 
 def _is_mask(name: str, part: object) -> bool:
@@ -95,6 +110,9 @@ def _rows(value: Any, sample: int, kept: Tensor, shape: torch.Size) -> Any:
         return {name: _rows(part, sample, kept, shape) for name, part in value.items()}
     if not isinstance(value, Tensor) or shape[1] not in value.shape:
         return value
+    if value.ndim == SQUARE and value.shape[2:] == (shape[1], shape[1]):
+        own = value[sample : sample + 1] if len(value) == shape[0] else value
+        return own[:, :, kept][..., kept]
     axis = value.shape.index(shape[1])
     if axis and value.shape[axis - 1] == shape[0]:
         value = value.narrow(axis - 1, sample, 1)
@@ -112,6 +130,18 @@ def true_steps(model: Any, batch: Mapping[str, Any], layer: int, dropped: Tensor
     """Return the logits of each decoded token, shape (B, new, vocabulary), of a greedy decoding that caches nothing."""
     with without_dropped(model, layer, dropped):
         return steps(model, batch, new, use_cache=False)
+
+
+def apart(actual: Tensor, expected: Tensor) -> float:
+    """Return the largest difference, relative to the largest entry of `expected`.
+
+    Entries of the lowest number, by which some models forbid tokens, have to be the same and count for nothing else.
+    """
+    forbidden = expected <= torch.finfo(expected.dtype).min
+    if not torch.equal(actual <= torch.finfo(expected.dtype).min, forbidden):
+        return torch.inf
+    difference = (actual - expected).masked_fill(forbidden, 0.0).abs().max()
+    return float(difference / expected.masked_fill(forbidden, 0.0).abs().max())
 
 
 def steps(model: Any, batch: Mapping[str, Any], new: int, **options: Any) -> Tensor:

@@ -33,22 +33,143 @@ _GLM = Override(
 )
 _GEMMA_4 = Override(
     "sliding layers; no layer shares another's keys",
-    {"text_config": {**SLIDING, "num_kv_shared_layers": 0, "per_layer_config": {}}},
+    {
+        "text_config": {**SLIDING, "num_kv_shared_layers": 0, "per_layer_config": {}},
+        "vision_config": {"model_type": "gemma4_vision"},
+    },
 )
 _FOUR_LAYERS_DEEP = Override(
     "features enter the decoder behind its first two layers", {"vision_config": {"deepstack_visual_indexes": [0, 1]}}
 )
 
+_FIRST_WORD_OF_CODEBOOK = 30
+_CODEBOOK = range(8)
+
 OVERRIDES: dict[str, Override] = {
+    "apertus1p5": Override(
+        "images become words of a codebook of 8, which stand in the vocabulary from 30 on",
+        {
+            "image_token_offset": _FIRST_WORD_OF_CODEBOOK,
+            "audio_token_offset": _FIRST_WORD_OF_CODEBOOK + len(_CODEBOOK),
+            "vision_config": {
+                "codebook_size": len(_CODEBOOK),
+                "latent_channels": 16,
+                "channel_multiplier": [1, 1, 2],
+                "num_res_blocks": 1,
+                "attn_resolutions": [],
+                "resolution": 32,
+                "spatial_scale_factor": 4,
+            },
+            "audio_config": {"codebook_size": 4, "codebook_dim": 16, "num_filters": 4, "num_lstm_layers": 1},
+        },
+    ),
     "aria": Override("as many queries as an image has tokens", {"projector_patch_to_query_dict": {16: 4}}),
     "aya_vision": _WINDOWS,
+    "chameleon": Override(
+        "images become words of a codebook of 8, which stand in the vocabulary from 30 on",
+        {
+            "vocabulary_map": {
+                "<image>": IMAGE,
+                **{f"IMGIMG{chr(ord('A') + code)}Z": _FIRST_WORD_OF_CODEBOOK + code for code in _CODEBOOK},
+            },
+            "image_token_id": IMAGE,
+            "vq_config": {
+                "num_embeddings": len(_CODEBOOK),
+                "latent_channels": 16,
+                "channel_multiplier": [1, 1, 2],
+                "num_res_blocks": 1,
+                "resolution": 16,
+            },
+        },
+    ),
     "cohere2_vision": _WINDOWS,
-    "diffusion_gemma": Override("sliding layers", {"text_config": {**SLIDING, "per_layer_config": {}}}),
+    "cohere_compass": Override(
+        "a rotation for each kind of layer",
+        {
+            "text_config": {
+                **SLIDING,
+                "rope_parameters": {"sliding_attention": IN_THREE, "full_attention": IN_THREE},
+            },
+            "vision_config": {"deepstack_visual_indexes": [0, 1]},
+        },
+    ),
+    "deepseek_ocr2": Override(
+        "the first layer is dense, and two experts answer",
+        {
+            "text_config": {"mlp_layer_types": ["dense"] + ["sparse"] * 3, "num_experts_per_tok": 2},
+            "vision_config": {"sam_config": {"mlp_ratio": 2.0, "downsample_channels": [16, 16]}},
+        },
+    ),
+    "deepseek_vl_hybrid": Override(
+        "the larger tower has two layers, of which the first looks everywhere",
+        {"high_res_vision_config": {"global_attn_indexes": [0], "num_pos_feats": 8}},
+    ),
+    "diffusion_gemma": Override(
+        "sliding layers, and experts",
+        {
+            "text_config": {
+                **SLIDING,
+                "per_layer_config": {},
+                "num_experts": 4,
+                "top_k_experts": 2,
+                "moe_intermediate_size": 16,
+            }
+        },
+    ),
+    "dots3_note": Override(
+        "latent attention has as many keys as queries; tower and adapters are of one width",
+        {
+            "text_config": {
+                "num_key_value_heads": 4,
+                "shared_experts_intermediate_size": 16,
+                "layer_types": ["indexed_attention", "sliding_attention"] * 2,
+                "sliding_window": 6,
+                "per_layer_config": {},
+            },
+            "vision_config": {
+                "adapter_in_dim": 16,
+                "adapter_out_dim": WIDTH,
+                "per_layer_config": {},
+                "mlp_layer_types": ["dense", "sparse"],
+            },
+            "audio_config": {"adapter_input_size": 16, "adapter_out_dim": WIDTH},
+        },
+    ),
+    "emu3": Override(
+        "images become words of a codebook of 8, which stand in the vocabulary from 30 on",
+        {
+            "vocabulary_map": {
+                "<image>": IMAGE,
+                "<|extra_200|>": _FIRST_WORD_OF_CODEBOOK - 1,
+                **{f"<|visual token {code:06}|>": _FIRST_WORD_OF_CODEBOOK + code for code in _CODEBOOK},
+            },
+            "vq_config": {
+                "codebook_size": len(_CODEBOOK),
+                "embed_dim": 4,
+                "hidden_size": 32,
+                "channel_multiplier": [1, 1, 1, 1],
+                "num_res_blocks": 1,
+                "num_attention_heads": 1,
+            },
+        },
+    ),
+    "ernie4_5_vl_moe": Override(
+        "time, height and width share a head of 8 channels",
+        {"text_config": {"rope_parameters": {**ROTARY, "mrope_section": [1, 1, 2]}, "moe_intermediate_size": [16, 16]}},
+    ),
     "exaone4_5": _WINDOWS,
+    "fast_vlm": Override(
+        "a small tower of timm",
+        {"vision_config": {"architecture": "test_resnet", "model_args": {}, "hidden_size": 96}},
+    ),
+    "fuyu": Override("no tower: the patches are the features", {"patch_size": 4, "image_size": 16}),
     "gemma3": _WINDOWS,
     "gemma3n": Override(
-        "sliding layers; no layer shares another's keys",
+        "sliding layers; no layer shares another's keys; a small tower of timm",
         {
+            "vision_soft_tokens_per_image": 16,
+            "vision_config": {"architecture": "test_resnet", "hidden_size": 96, "vocab_offset": 128, "vocab_size": 32},
+            "audio_config": {"vocab_offset": 160, "vocab_size": 16},
             "text_config": {
                 **SLIDING,
                 "num_kv_shared_layers": 0,
@@ -58,14 +179,43 @@ OVERRIDES: dict[str, Override] = {
         },
     ),
     "gemma4": _GEMMA_4,
-    "gemma4_unified": _GEMMA_4,
+    "gemma4_unified": Override(
+        "sliding layers; no layer shares another's keys",
+        {**_GEMMA_4.config, "vision_config": {"model_type": "gemma4_unified_vision"}},
+    ),
     **dict.fromkeys(("glm4v", "glm46v", "glmga", "glm_ocr", "glm4v_moe"), _GLM),
-    "glm5_next": Override("latent attention has as many keys as queries", {"text_config": {"num_key_value_heads": 4}}),
+    "glm5_next": Override(
+        "latent attention has as many keys as queries and no rotation",
+        {
+            "text_config": {
+                "num_key_value_heads": 4,
+                "qk_rope_head_dim": 0,
+                "head_dim": 0,
+                "layer_types": ["linear_attention", "indexed_attention"] * 2,
+            }
+        },
+    ),
     "got_ocr2": Override("the tower shrinks an image to a sixteenth", {"vision_config": {"image_size": 256}}),
+    "granite4_vision": Override(
+        "heads of 64 channels read the tower; features enter behind the first and the second layer",
+        {
+            "downsample_rate": "1/2",
+            "text_config": {"attention_multiplier": 0.35},
+            "deepstack_layer_map": [[-1, 0]],
+            "spatial_target_layers": [1],
+            "vision_config": {"hidden_size": 64},
+            "qformer_config": {"hidden_size": 64},
+        },
+    ),
     "hunyuan_vl": Override(
         "time, height and width share a head of 8 channels",
         {"text_config": {"rope_parameters": {**IN_THREE, "xdrope_section": [2, 1, 1]}}},
     ),
+    "hy_v4_vl": Override(
+        "time, height and width share 8 rotated channels; latent attention has as many keys as queries",
+        {"text_config": {"num_key_value_heads": 4, "qk_rope_head_dim": 8, "rope_parameters": IN_THREE}},
+    ),
+    "janus": Override("the tower's projection ends at the decoder's width", {"vision_config": {"projection_dim": 32}}),
     "kimi_k25": Override(
         "latent attention has as many keys as queries, of another width than values",
         {
@@ -86,11 +236,52 @@ OVERRIDES: dict[str, Override] = {
         },
     ),
     **dict.fromkeys(("minicpm_ocr", "minicpmv4_6", "minicpmv4_7"), _RECURRENT),
+    "mistral_large4": Override("latent attention has as many keys as queries", {"text_config": {"num_key_value_heads": 4}}),
+    "molmo2": Override(
+        "its placeholder has another name; features of two layers of the tower",
+        {
+            "image_patch_id": IMAGE,
+            "adapter_config": {"vision_feature_layer": [-1, -2], "hidden_size": 16, "head_dim": 8},
+            "vision_config": {"num_position_embeddings": 16},
+            "text_config": {"additional_vocab_size": 4, "rope_scaling_layers": [0, 1, 2, 3]},
+        },
+    ),
+    "muse_glimmer": Override("the tower joins four patches", {"out_hidden_size": 64}),
+    "muse_spark": Override(
+        "the tower joins four patches; that for audio is a pyramid of four",
+        {
+            "out_hidden_size": 64,
+            "audio_config": {
+                "num_hidden_layers": 4,
+                "hidden_sizes": [8, 8, 16, 16],
+                "depths": [1] * 4,
+                "out_hidden_size": WIDTH,
+            }
+        },
+    ),
+    "nemotron_h_omni": Override(
+        "the tower's width stands twice, and of four layers one is recurrent and one attends",
+        {
+            "vision_hidden_size": 16,
+            "image_token_id": IMAGE,
+            "vision_config": {"patch_dim": 48, "video_patch_dim": 96},
+            "text_config": {"layers_block_type": ["linear_attention", "moe", "full_attention", "mlp"]},
+        },
+    ),
     "ovis2": Override(
         "the tower's vocabulary is what the decoder embeds",
         {"hidden_size": WIDTH, "vision_config": {"hidden_size": WIDTH, "num_visual_indicator_tokens": 5}},
     ),
     "paddleocr_vl": _THREE_ROTATIONS,
+    "perception_lm": Override(
+        "a small tower of timm",
+        {
+            "vision_config": {
+                "architecture": "vit_pe_core_tiny_patch16_384",
+                "model_args": {"embed_dim": 16, "depth": 2, "num_heads": 2, "img_size": [16, 16], "patch_size": 4},
+            }
+        },
+    ),
     "qwen2_5_omni_thinker": Override(
         "time, height and width share a head of 8 channels; its tokens that open and close an image have other names",
         {
@@ -120,7 +311,27 @@ OVERRIDES: dict[str, Override] = {
     ),
     "qwen3_vl": _FOUR_LAYERS_DEEP,
     "qwen3_vl_moe": _FOUR_LAYERS_DEEP,
+    "qwen4_exp": Override(
+        "every other layer is recurrent; the others attend to 4 of the pairs of tokens that they rate best",
+        {
+            "text_config": {
+                "layer_types": ["linear_attention", "indexed_attention"] * 2,
+                "indexer_n_heads": 2,
+                "indexer_kv_heads": 1,
+                "indexer_head_dim": 8,
+                "indexer_budget": 8,
+                "indexer_compress_ratio": 2,
+                "hc_lowrank": 8,
+            }
+        },
+    ),
     "shieldgemma2": _WINDOWS,
     "step3p7": _WINDOWS,
+    "unlimited_ocr": Override(
+        "the first tower ends at the width of the second; as many keys as queries",
+        {
+            "text_config": {"num_key_value_heads": 4},
+            "vision_config": {"sam_config": {"downsample_channels": [16, 16]}}},
+    ),
     "vipllava": Override("features of the two last of two layers", {"vision_feature_layers": [-1, -2]}),
 }

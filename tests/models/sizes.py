@@ -55,12 +55,21 @@ _FEED_FORWARD = dict.fromkeys(
 )
 _HEADS = {
     **dict.fromkeys(
-        ("num_attention_heads", "n_head", "num_heads", "decoder_attention_heads", "encoder_attention_heads"), HEADS
+        (
+            "num_attention_heads",
+            "swa_num_attention_heads",
+            "n_head",
+            "num_heads",
+            "decoder_attention_heads",
+            "encoder_attention_heads",
+        ),
+        HEADS,
     ),
     **dict.fromkeys(
-        ("num_key_value_heads", "moe_num_key_value_heads", "num_global_key_value_heads"), KEY_VALUE_HEADS
+        ("num_key_value_heads", "swa_num_key_value_heads", "moe_num_key_value_heads", "num_global_key_value_heads"),
+        KEY_VALUE_HEADS,
     ),
-    **dict.fromkeys(("head_dim", "global_head_dim", "d_kv", "v_head_dim"), HEAD_WIDTH),
+    **dict.fromkeys(("head_dim", "swa_head_dim", "global_head_dim", "d_kv", "v_head_dim"), HEAD_WIDTH),
 }
 _LATENT_ATTENTION = {
     "q_lora_rank": 16,
@@ -78,6 +87,8 @@ _LINEAR_ATTENTION = {
     "linear_key_head_dim": 8,
     "linear_value_head_dim": 8,
     "linear_conv_kernel_dim": 3,
+    "linear_head_dim": 8,
+    "linear_num_heads": 4,
     "ssm_state_size": 8,
     "mamba_num_heads": 4,
     "mamba_head_dim": 16,
@@ -90,7 +101,7 @@ _EXPERTS = {
     **dict.fromkeys(("num_experts_per_tok", "moe_k", "moe_topk"), 2),
     **dict.fromkeys(("n_shared_experts", "moe_num_shared_experts", "n_group", "topk_group"), 1),
     **dict.fromkeys(("moe_intermediate_size", "shared_expert_intermediate_size"), 16),
-    "moe_shared_expert_intermediate_size": 16,
+    **dict.fromkeys(("moe_shared_expert_intermediate_size", "shared_intermediate_size", "moe_hidden_size"), 16),
     "first_k_dense_replace": 1,
 }
 _SPECIAL_TOKENS = {
@@ -108,7 +119,7 @@ _SPECIAL_TOKENS = {
 
 WHOLE: dict[str, Any] = {
     **_SPECIAL_TOKENS,
-    "vocab_size": VOCABULARY,
+    **dict.fromkeys(("vocab_size", "unpadded_vocab_size"), VOCABULARY),
     "tie_word_embeddings": False,
     **dict.fromkeys(("image_seq_length", "image_seq_len"), 16),
     "mm_tokens_per_image": 4,
@@ -160,6 +171,11 @@ TOWER: dict[str, Any] = {
     "max_position_embeddings": 64,
     "num_position_embeddings": 64,
     "vocab_size": 64,
+    "max_image_size": 64,
+    "max_img_size": 64,
+    "projection_intermediate_size": 24,
+    **dict.fromkeys(("mm_embed_dim", "output_proj_dims"), TOWER_WIDTH),
+    "mm_posemb_size": 64,
     "base_channels": 32,
     **dict.fromkeys(("pos_emb_height", "pos_emb_width", "init_pos_emb_height", "init_pos_emb_width"), 8),
     **dict.fromkeys(("pos_emb_time", "init_pos_emb_time"), 4),
