@@ -162,6 +162,7 @@ OVERRIDES: dict[str, Override] = {
         "a small tower of timm",
         {"vision_config": {"architecture": "test_resnet", "model_args": {}, "hidden_size": 96}},
     ),
+    "florence2": Override("the tower has four stages", {"vision_config": {"depths": [1] * 4}}),
     "fuyu": Override("no tower: the patches are the features", {"patch_size": 4, "image_size": 16}),
     "gemma3": _WINDOWS,
     "gemma3n": Override(
@@ -195,7 +196,11 @@ OVERRIDES: dict[str, Override] = {
             }
         },
     ),
-    "got_ocr2": Override("the tower shrinks an image to a sixteenth", {"vision_config": {"image_size": 256}}),
+    **dict.fromkeys(
+        ("got_ocr2", "pp_chart2table"),
+        Override("the tower joins sixteen patches", {"vision_config": {"image_size": 64}}),
+    ),
+    "granite_docling": Override("the tower joins sixteen patches", {"vision_config": {"image_size": 64}}),
     "granite4_vision": Override(
         "heads of 64 channels read the tower; features enter behind the first and the second layer",
         {
@@ -326,7 +331,10 @@ OVERRIDES: dict[str, Override] = {
         },
     ),
     "shieldgemma2": _WINDOWS,
-    "step3p7": _WINDOWS,
+    "step3p7": Override(
+        "every other layer slides over 6 tokens; the tower joins sixteen patches",
+        {"text_config": SLIDING, "vision_config": {"image_size": 32, "max_position_embeddings": 64}},
+    ),
     "unlimited_ocr": Override(
         "the first tower ends at the width of the second; as many keys as queries",
         {

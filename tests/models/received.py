@@ -1,12 +1,14 @@
 """What a decoder layer hands to its attention function in an unpruned forward, read there and nowhere else."""
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.modeling_utils import AttentionInterface
 
 from tests.models.factory import decoder_of
 
@@ -33,31 +35,25 @@ def received(model: Any, batch: Mapping[str, Any], layer: int, *, rotated: bool 
     """
     decoder = decoder_of(model)
     implementation = decoder.config._attn_implementation
-    before = ALL_ATTENTION_FUNCTIONS._local_mapping.get(implementation)
-    seen: dict[str, Any] = {}
+    seen: list[Tensor] = []
+    with ExitStack() as stack:
 
-    def enter(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        seen["hidden"] = args[0] if args else kwargs["hidden_states"]
-        if not rotated:
-            kwargs = {**kwargs, "position_embeddings": _no_rotation(kwargs.get("position_embeddings"))}
-        ALL_ATTENTION_FUNCTIONS.register(implementation, _hand_over)
-        return args, kwargs
+        def enter(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            seen.append(args[0] if args else kwargs["hidden_states"])
+            if not rotated:
+                kwargs = {**kwargs, "position_embeddings": _no_rotation(kwargs.get("position_embeddings"))}
+            stack.enter_context(patch.dict(AttentionInterface._global_mapping, {implementation: _hand_over}))
+            return args, kwargs
 
-    handles = [
-        decoder.layers[layer].register_forward_pre_hook(enter, with_kwargs=True),
-        decoder.layers[layer].register_forward_hook(_stop),
-    ]
-    try:
-        with torch.no_grad():
-            model(**batch)
-    except _Handed as handed:
-        return Received(seen["hidden"], *handed.args[:3]) if handed.args else None
-    finally:
-        for handle in handles:
-            handle.remove()
-        ALL_ATTENTION_FUNCTIONS._local_mapping.pop(implementation, None)
-        if before is not None:
-            ALL_ATTENTION_FUNCTIONS.register(implementation, before)
+        entered = decoder.layers[layer].register_forward_pre_hook(enter, with_kwargs=True)
+        left = decoder.layers[layer].register_forward_hook(_stop)
+        stack.callback(entered.remove)
+        stack.callback(left.remove)
+        try:
+            with torch.no_grad():
+                model(**batch)
+        except _Handed as handed:
+            return Received(seen[0], *handed.args[:3]) if handed.args else None
     return None
 
 
