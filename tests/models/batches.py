@@ -1,6 +1,7 @@
-"""A ragged batch for a tiny model of any class: one image in each sample, text before and behind it."""
+"""A ragged batch for a tiny model of any class: images with text before, between and behind them."""
 
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,23 +10,30 @@ from torch import Tensor
 from tests.models.media import Media, media_for, taker_of
 from tests.models.sizes import END, FIRST_SPECIAL, FIRST_WORD, IMAGE, PAD, START
 
-BEFORE, BEHIND = (4, 2), (9, 5)
-"""Text tokens around the image of each sample."""
+TEXTS = ((4, 9, 3), (2, 5, 3))
+"""Text tokens of each sample: before its first image, and behind each."""
 
 Batch = dict[str, Any]
 
 
-def make_batch(model: Any, model_type: str, *, samples: int = 2, padding: str = "left") -> Batch:
-    """Return what a processor would for one or two samples; texts and images are the same whatever the padding."""
-    media = media_for(model, model_type, samples)
+def make_batch(model: Any, model_type: str, images: Sequence[int] = (1, 1), padding: str = "left") -> Batch:
+    """Return what a processor would for samples of so many images; all is the same whatever the padding."""
+    media = media_for(model, model_type, images)
     generator = torch.Generator().manual_seed(5)
     opening, closing = ([START], [END]) if _brackets(model) else ([], [])
+    lengths = iter(image_lengths(model, media, sum(images)))
     rows = []
-    for before, behind, length in zip(BEFORE, BEHIND, image_lengths(model, media, samples), strict=False):
-        text = torch.randint(FIRST_WORD, FIRST_SPECIAL, (before + behind,), generator=generator).tolist()
-        rows.append([*text[:before], *opening, *[IMAGE] * length, *closing, *text[before:]])
+    for count, texts in zip(images, TEXTS, strict=False):
+        row = _text(texts[0], generator)
+        for behind in texts[1 : 1 + count]:
+            row += [*opening, *[IMAGE] * next(lengths), *closing, *_text(behind, generator)]
+        rows.append(row)
     tokens, mask = _padded(rows, padding)
     return {"input_ids": tokens, "attention_mask": mask, **_kinds(model, model_type, tokens), **media}
+
+
+def _text(length: int, generator: torch.Generator) -> list[int]:
+    return torch.randint(FIRST_WORD, FIRST_SPECIAL, (length,), generator=generator).tolist()
 
 
 def _brackets(model: Any) -> bool:
@@ -43,14 +51,14 @@ def _padded(rows: list[list[int]], side: str) -> tuple[Tensor, Tensor]:
 
 
 def _kinds(model: Any, model_type: str, tokens: Tensor) -> Batch:
-    """Return which tokens are images, under the names by which the model takes them."""
+    """Return what kind each token is of, under the names by which the model takes it."""
     names = set().union(*(inspect.signature(type(part).forward).parameters for part in (model, taker_of(model))))
-    # PaliGemma's are 1 for the answer to be learnt, which a prompt does not have.
-    given = {"mm_token_type_ids", "token_type_ids"} if model_type != "paligemma" else set()
-    return {name: (tokens == IMAGE).long() for name in names & given}
+    # PaliGemma's are 1 for the answer, which a prompt does not have, and 0 for the prefix that sees itself whole.
+    kinds = torch.zeros_like(tokens) if model_type == "paligemma" else (tokens == IMAGE).long()
+    return dict.fromkeys(names & {"mm_token_type_ids", "token_type_ids"}, kinds)
 
 
-def image_lengths(model: Any, media: Media, samples: int) -> list[int]:
+def image_lengths(model: Any, media: Media, images: int) -> list[int]:
     """Return how many tokens each image becomes, asked of the model itself."""
     ask = taker_of(model).get_image_features
     names = inspect.signature(ask).parameters
@@ -65,5 +73,6 @@ def image_lengths(model: Any, media: Media, samples: int) -> list[int]:
         features = answer.deepstack_features[0][1]
     features = answer.last_hidden_state if features is None else features
     if isinstance(features, (list, tuple)):
-        return [len(feature.reshape(-1, feature.shape[-1])) for feature in features]
-    return [features.shape[:-1].numel() // samples] * samples
+        lengths = [feature.shape[:-1].numel() for feature in features]
+        return lengths if len(lengths) == images else [sum(lengths) // images] * images
+    return [features.shape[:-1].numel() // images] * images

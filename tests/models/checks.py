@@ -72,8 +72,8 @@ def _close(actual: Tensor, expected: Tensor, what: str) -> None:
 def check_exact(model: Any, model_type: str) -> None:
     """Run everything that a class has to pass to be called exact, but for static caches and the view."""
     left, right = (make_batch(model, model_type, padding=side) for side in ("left", "right"))
-    single = make_batch(model, model_type, samples=1)
-    for batch in (single, left, right):
+    single, two_images = (make_batch(model, model_type, images=(count,)) for count in (1, 2))
+    for batch in (single, two_images, left, right):
         check_prefill(model, batch)
     with attending(model, "eager"):
         check_prefill(model, left)

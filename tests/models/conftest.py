@@ -20,5 +20,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a test that takes a `model_type` for each class of the mapping of this version of Transformers."""
     if "model_type" in metafunc.fixturenames:
         from tests.models.factory import CLASSES
+        from tests.models.outside import NEED_TIMM
 
-        metafunc.parametrize("model_type", CLASSES)
+        without_timm = pytest.mark.skipif(find_spec("timm") is None, reason="the tower comes from timm, not installed")
+        marks = {name: [without_timm] if name in NEED_TIMM else [] for name in CLASSES}
+        metafunc.parametrize("model_type", [pytest.param(name, marks=marks[name], id=name) for name in CLASSES])

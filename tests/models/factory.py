@@ -19,7 +19,14 @@ CLASSES: dict[str, str] = dict(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES)
 DECODERS = ("text", "llm", "decoder", "thinker", "language")
 """What the name of a configuration holds if it is the decoder's and not a tower's."""
 
-GIVEN_ANYWAY = ("pad_token_id", "num_key_value_heads", "head_dim", "image_token_id", "image_token_index", "vision_start_token_id")
+GIVEN_ANYWAY = (
+    "pad_token_id",
+    "num_key_value_heads",
+    "head_dim",
+    "image_token_id",
+    "image_token_index",
+    "vision_start_token_id",
+)
 """Entries that get their small value also where the default is None."""
 
 
@@ -88,7 +95,7 @@ def weighted(model: nn.Module) -> nn.Module:
     for name, parameter in model.named_parameters():
         if "norm" in name and name.endswith("weight"):
             continue
-        scale = 0.6 if "q_proj" in name or "k_proj" in name else 0.3
+        scale = 0.5 if "q_proj" in name or "k_proj" in name else 0.3
         parameter.data = scale * torch.randn(parameter.shape, generator=generator).to(parameter.dtype)
     settings = getattr(model, "generation_config", None)
     if settings is not None:

@@ -33,6 +33,9 @@ UNRUNNABLE = {
 }
 """The class fails by itself, unpruned; where it does not, in another version, it is judged like all others."""
 
+NEED_TIMM = ("fast_vlm", "gemma3n", "perception_lm")
+"""Their towers come from timm."""
+
 NO_UNCACHED_DECODING = {
     **dict.fromkeys(
         ("blip-2", "instructblip"),

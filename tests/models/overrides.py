@@ -176,7 +176,7 @@ OVERRIDES: dict[str, Override] = {
                 "num_kv_shared_layers": 0,
                 "intermediate_size": 48,
                 "activation_sparsity_pattern": [0.0] * 4,
-            }
+            },
         },
     ),
     "gemma4": _GEMMA_4,
@@ -241,7 +241,9 @@ OVERRIDES: dict[str, Override] = {
         },
     ),
     **dict.fromkeys(("minicpm_ocr", "minicpmv4_6", "minicpmv4_7"), _RECURRENT),
-    "mistral_large4": Override("latent attention has as many keys as queries", {"text_config": {"num_key_value_heads": 4}}),
+    "mistral_large4": Override(
+        "latent attention has as many keys as queries", {"text_config": {"num_key_value_heads": 4}}
+    ),
     "molmo2": Override(
         "its placeholder has another name; features of two layers of the tower",
         {
@@ -261,7 +263,7 @@ OVERRIDES: dict[str, Override] = {
                 "hidden_sizes": [8, 8, 16, 16],
                 "depths": [1] * 4,
                 "out_hidden_size": WIDTH,
-            }
+            },
         },
     ),
     "nemotron_h_omni": Override(
@@ -337,9 +339,7 @@ OVERRIDES: dict[str, Override] = {
     ),
     "unlimited_ocr": Override(
         "the first tower ends at the width of the second; as many keys as queries",
-        {
-            "text_config": {"num_key_value_heads": 4},
-            "vision_config": {"sam_config": {"downsample_channels": [16, 16]}}},
+        {"text_config": {"num_key_value_heads": 4}, "vision_config": {"sam_config": {"downsample_channels": [16, 16]}}},
     ),
     "vipllava": Override("features of the two last of two layers", {"vision_feature_layers": [-1, -2]}),
 }
