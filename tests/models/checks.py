@@ -53,9 +53,9 @@ def check_prefill(model: Any, batch: Batch, layer: int = LAYER, **options: Any) 
 
 
 def check_decoding(model: Any, batch: Batch, *, judged: bool = True, **options: Any) -> None:
-    """Hold the logits of each decoded token to a decoding that removes and caches nothing; expect a refusal if none can.
+    """Hold the logits of each decoded token to a decoding that removes and caches nothing.
 
-    `judged` is False where the unpruned model cannot decode without a cache.
+    Where the unpruned model cannot decode without a cache, `judged` is False, and nothing but a refusal will do.
     """
     with prune_visual_tokens(model, budget=BUDGET, layer=LAYER, selector=scattered) as session:
         decoded = steps(model, batch, NEW, **options)

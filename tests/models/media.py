@@ -62,7 +62,7 @@ def squares(config: Any, images: Sequence[int], generator: torch.Generator) -> M
 def patches(config: Any, images: Sequence[int], generator: torch.Generator) -> Media:
     """Flattened patches of all images in one row, with the grid of each (Qwen2-VL and most after it)."""
     tower, grids = tower_of(config), GRIDS[: sum(images)]
-    time = getattr(tower, "temporal_patch_size", None) or getattr(tower, "patch_temporal", 1)
+    time: Any = getattr(tower, "temporal_patch_size", None) or getattr(tower, "patch_temporal", 1)
     channels = getattr(tower, "in_channels", 3)
     width = channels * time * tower.patch_size**2
     return {"pixel_values": _random(generator, int(grids.prod(1).sum()), width), "image_grid_thw": grids}
@@ -80,7 +80,7 @@ def merged_patches(config: Any, images: Sequence[int], generator: torch.Generato
 
 
 def crops(config: Any, images: Sequence[int], generator: torch.Generator) -> Media:
-    """A view of the whole image and four crops of it, padded away where the image is narrow (LLaVA-NeXT)."""
+    """Five squares of each image, the whole and four crops, padded away where the image is narrow (LLaVA-NeXT)."""
     side = _side(config)
     sizes = torch.tensor([[2 * side, 2 * side], [2 * side, side + side // 2]])[: sum(images)]
     return {"pixel_values": _random(generator, sum(images), 5, 3, side, side), "image_sizes": sizes}
@@ -112,7 +112,7 @@ def tiled(config: Any, images: Sequence[int], generator: torch.Generator) -> Med
 
 
 def high_and_low(config: Any, images: Sequence[int], generator: torch.Generator) -> Media:
-    """The same images in two sizes (DeepSeek-VL)."""
+    """Images of one size, and again in a larger one (DeepSeek-VL)."""
     side = config.high_res_vision_config.image_size
     high = _random(generator, sum(images), 3, side, side)
     return {**squares(config, images, generator), "high_res_pixel_values": high}

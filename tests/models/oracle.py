@@ -1,13 +1,13 @@
 """The full-length truth for any decoder: nothing is removed, but no layer behind `layer` lets a dropped token in.
 
 A layer that is handed a mask keeps its own, whatever pattern it has (causal, sliding, chunks, blocks of an image, a
-prefix), less the columns of the dropped tokens. One that is handed none is recurrent, convolves, or works on each row by
-itself: it runs on the rows that were kept, each sample by itself, so that a dropped token enters no recurrence. The
+prefix), less the columns of the dropped tokens. One that is handed none is recurrent, convolves, or works on each row
+by itself: it runs on the rows that were kept, each sample by itself, so that a dropped token enters no recurrence. The
 decoder runs with the plain implementation of attention, whose masks are always written out.
 """
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -88,8 +88,8 @@ def _random_like(hidden: Tensor) -> Tensor:
 
 
 def _is_recurrent(config: Any, index: int) -> bool:
-    kinds = getattr(config, "layer_types", None)
-    return bool(kinds) and kinds[index] in RECURRENT
+    kinds: Sequence[str] = getattr(config, "layer_types", None) or ()
+    return index < len(kinds) and kinds[index] in RECURRENT
 
 
 def _is_mask(name: str, part: object) -> bool:

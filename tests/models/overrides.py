@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from tests.models.codebooks import CODEBOOKS
 from tests.models.sizes import END, IMAGE, START, WIDTH
 
 
@@ -42,57 +43,19 @@ _FOUR_LAYERS_DEEP = Override(
     "features enter the decoder behind its first two layers", {"vision_config": {"deepstack_visual_indexes": [0, 1]}}
 )
 
-_FIRST_WORD_OF_CODEBOOK = 30
-_CODEBOOK = range(8)
-
 OVERRIDES: dict[str, Override] = {
-    "apertus1p5": Override(
-        "images become words of a codebook of 8, which stand in the vocabulary from 30 on",
-        {
-            "image_token_offset": _FIRST_WORD_OF_CODEBOOK,
-            "audio_token_offset": _FIRST_WORD_OF_CODEBOOK + len(_CODEBOOK),
-            "vision_config": {
-                "codebook_size": len(_CODEBOOK),
-                "latent_channels": 16,
-                "channel_multiplier": [1, 1, 2],
-                "num_res_blocks": 1,
-                "attn_resolutions": [],
-                "resolution": 32,
-                "spatial_scale_factor": 4,
-            },
-            "audio_config": {"codebook_size": 4, "codebook_dim": 16, "num_filters": 4, "num_lstm_layers": 1},
-        },
-    ),
+    **{name: Override("images become words of a small codebook", config) for name, config in CODEBOOKS.items()},
     "aria": Override("as many queries as an image has tokens", {"projector_patch_to_query_dict": {16: 4}}),
     "aya_vision": _WINDOWS,
-    "chameleon": Override(
-        "images become words of a codebook of 8, which stand in the vocabulary from 30 on",
-        {
-            "vocabulary_map": {
-                "<image>": IMAGE,
-                **{f"IMGIMG{chr(ord('A') + code)}Z": _FIRST_WORD_OF_CODEBOOK + code for code in _CODEBOOK},
-            },
-            "image_token_id": IMAGE,
-            "vq_config": {
-                "num_embeddings": len(_CODEBOOK),
-                "latent_channels": 16,
-                "channel_multiplier": [1, 1, 2],
-                "num_res_blocks": 1,
-                "resolution": 16,
-            },
-        },
-    ),
     "cohere2_vision": _WINDOWS,
     "cohere_compass": Override(
         "a rotation for each kind of layer",
         {
-            "text_config": {
-                **SLIDING,
-                "rope_parameters": {"sliding_attention": IN_THREE, "full_attention": IN_THREE},
-            },
+            "text_config": {**SLIDING, "rope_parameters": {"sliding_attention": IN_THREE, "full_attention": IN_THREE}},
             "vision_config": {"deepstack_visual_indexes": [0, 1]},
         },
     ),
+    "cosmos3_omni": _FOUR_LAYERS_DEEP,
     "deepseek_ocr2": Override(
         "the first layer is dense, and two experts answer",
         {
@@ -117,10 +80,12 @@ OVERRIDES: dict[str, Override] = {
         },
     ),
     "dots3_note": Override(
-        "latent attention has as many keys as queries; tower and adapters are of one width",
+        "as many keys as queries; tower and adapters are of one width; where it looks up fewer tokens than there are,"
+        " the model itself decodes other numbers with a cache than without",
         {
             "text_config": {
                 "num_key_value_heads": 4,
+                "index_topk": 512,
                 "shared_experts_intermediate_size": 16,
                 "layer_types": ["indexed_attention", "sliding_attention"] * 2,
                 "sliding_window": 6,
@@ -135,32 +100,13 @@ OVERRIDES: dict[str, Override] = {
             "audio_config": {"adapter_input_size": 16, "adapter_out_dim": WIDTH},
         },
     ),
-    "emu3": Override(
-        "images become words of a codebook of 8, which stand in the vocabulary from 30 on",
-        {
-            "vocabulary_map": {
-                "<image>": IMAGE,
-                "<|extra_200|>": _FIRST_WORD_OF_CODEBOOK - 1,
-                **{f"<|visual token {code:06}|>": _FIRST_WORD_OF_CODEBOOK + code for code in _CODEBOOK},
-            },
-            "vq_config": {
-                "codebook_size": len(_CODEBOOK),
-                "embed_dim": 4,
-                "hidden_size": 32,
-                "channel_multiplier": [1, 1, 1, 1],
-                "num_res_blocks": 1,
-                "num_attention_heads": 1,
-            },
-        },
-    ),
     "ernie4_5_vl_moe": Override(
         "time, height and width share a head of 8 channels",
         {"text_config": {"rope_parameters": {**ROTARY, "mrope_section": [1, 1, 2]}, "moe_intermediate_size": [16, 16]}},
     ),
     "exaone4_5": _WINDOWS,
     "fast_vlm": Override(
-        "a small tower of timm",
-        {"vision_config": {"architecture": "test_resnet", "model_args": {}, "hidden_size": 96}},
+        "a small tower of timm", {"vision_config": {"architecture": "test_resnet", "model_args": {}, "hidden_size": 96}}
     ),
     "florence2": Override("the tower has four stages", {"vision_config": {"depths": [1] * 4}}),
     "fuyu": Override("no tower: the patches are the features", {"patch_size": 4, "image_size": 16}),
@@ -200,7 +146,10 @@ OVERRIDES: dict[str, Override] = {
         ("got_ocr2", "pp_chart2table"),
         Override("the tower joins sixteen patches", {"vision_config": {"image_size": 64}}),
     ),
-    "granite_docling": Override("the tower joins sixteen patches", {"vision_config": {"image_size": 64}}),
+    "granite_docling": Override(
+        "the tower joins sixteen patches; features enter behind the first two layers",
+        {"vision_config": {"image_size": 64, "deepstack_visual_indexes": [0, 1]}},
+    ),
     "granite4_vision": Override(
         "heads of 64 channels read the tower; features enter behind the first and the second layer",
         {
@@ -217,8 +166,20 @@ OVERRIDES: dict[str, Override] = {
         {"text_config": {"rope_parameters": {**IN_THREE, "xdrope_section": [2, 1, 1]}}},
     ),
     "hy_v4_vl": Override(
-        "time, height and width share 8 rotated channels; latent attention has as many keys as queries",
-        {"text_config": {"num_key_value_heads": 4, "qk_rope_head_dim": 8, "rope_parameters": IN_THREE}},
+        "time, height and width share 8 rotated channels; as many keys as queries; where it looks up fewer tokens than"
+        " there are, the model itself decodes other numbers with a cache than without",
+        {
+            "text_config": {
+                "num_key_value_heads": 4,
+                "qk_rope_head_dim": 8,
+                "rope_parameters": IN_THREE,
+                "index_topk": 512,
+            }
+        },
+    ),
+    **dict.fromkeys(
+        ("internvl", "qianfan_ocr"),
+        Override("sides stand in lists", {"vision_config": {"image_size": [32, 32], "patch_size": [4, 4]}}),
     ),
     "janus": Override("the tower's projection ends at the decoder's width", {"vision_config": {"projection_dim": 32}}),
     "kimi_k25": Override(
@@ -228,6 +189,9 @@ OVERRIDES: dict[str, Override] = {
             "vision_config": {"hidden_size": 16},
             "text_config": {"head_dim": 4, "num_key_value_heads": 4},
         },
+    ),
+    "lfm2_vl": Override(
+        "every other layer convolves", {"text_config": {"layer_types": ["conv", "full_attention"] * 2}}
     ),
     "llama4": Override(
         "chunks of 8 tokens in every other layer; the pixel shuffle joins four patches",
@@ -253,10 +217,14 @@ OVERRIDES: dict[str, Override] = {
             "text_config": {"additional_vocab_size": 4, "rope_scaling_layers": [0, 1, 2, 3]},
         },
     ),
-    "muse_glimmer": Override("the tower joins four patches", {"out_hidden_size": 64}),
+    "muse_glimmer": Override(
+        "the tower joins four patches; three of four layers slide over 6 tokens",
+        {"out_hidden_size": 64, "text_config": {"sliding_window": 6}},
+    ),
     "muse_spark": Override(
-        "the tower joins four patches; that for audio is a pyramid of four",
+        "the tower joins four patches; that for audio is a pyramid of four; three of four layers slide over 6 tokens",
         {
+            "text_config": {"sliding_window": 6},
             "out_hidden_size": 64,
             "audio_config": {
                 "num_hidden_layers": 4,
@@ -335,7 +303,10 @@ OVERRIDES: dict[str, Override] = {
     "shieldgemma2": _WINDOWS,
     "step3p7": Override(
         "every other layer slides over 6 tokens; the tower joins sixteen patches",
-        {"text_config": SLIDING, "vision_config": {"image_size": 32, "max_position_embeddings": 64}},
+        {
+            "text_config": {**SLIDING, "num_sliding_attention_heads": 4},
+            "vision_config": {"image_size": 32, "max_position_embeddings": 64},
+        },
     ),
     "unlimited_ocr": Override(
         "the first tower ends at the width of the second; as many keys as queries",

@@ -79,7 +79,7 @@ _LATENT_ATTENTION = {
     "qk_head_dim": 8,
     "index_head_dim": 8,
     "index_n_heads": 2,
-    "index_topk": 512,
+    "index_topk": 16,
 }
 _LINEAR_ATTENTION = {
     "linear_num_key_heads": 2,

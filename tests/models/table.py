@@ -22,10 +22,10 @@ attend to the dropped tokens.
 EXACT_HEAD = """
 ## Exact: {count} of {all}
 
-Prefill of one sample and of two with left and right padding, and decoding, equal the model of full length to {bar:.0e} of
-the largest logit. *Layers* are those of the tiny model's four that can prune. *Static cache*: decoding on one is exact,
-refused with a reason, or the class has none. *Paper's rule*: it reads queries, keys and values as the layer's attention
-receives them; without, the class is pruned with a selector of your own.
+Prefill of one sample and of two with left and right padding, and decoding, equal the model of full length to {bar:.0e}
+of the largest logit. *Layers* are those of the tiny model's four that can prune. *Static cache*: decoding on one is
+exact, refused with a reason, or the class has none. *Paper's rule*: it reads queries, keys and values as the layer's
+attention receives them; without, the class is pruned with a selector of your own.
 
 | model type | class | layers | static cache | paper's rule |
 |---|---|---|---|---|

@@ -40,7 +40,7 @@ def _dropped(batch: dict[str, Any]) -> Tensor:
 
 
 def test_nothing_dropped_is_the_model_as_it_is(model_type: str) -> None:
-    """Prefill and decoding equal the plain model's, which runs its own implementation of attention and its own cache."""
+    """Prefill and decoding equal the plain model's, which has its own implementation of attention and its own cache."""
     _skip_without_truth(model_type)
     model = tiny_model(model_type)
     batch = make_batch(model, model_type)
