@@ -14,11 +14,12 @@ from tests.models.factory import attending, decoder_of
 from tests.models.oracle import apart, steps, true_logits, true_steps
 from tests.models.outside import NO_UNCACHED_DECODING
 from tests.models.received import Received, received
+from tests.models.sizes import IMAGE
 
 BUDGET, LAYER, NEW, TOLERANCE = 0.3, 2, 3, 1e-4
 """Share of visual tokens kept, layer that prunes, decoded tokens, and how far apart two float32 forwards may be."""
 
-NOTICEABLE = 0.02
+NOTICEABLE = 50 * TOLERANCE
 """How far dropping has to move the logits, so that the comparison can fail."""
 
 
@@ -32,6 +33,8 @@ def dropped_in(record: Any, batch: Batch) -> Tensor:
     """Return which tokens a record says were dropped, shape (B, T)."""
     dropped = torch.zeros_like(batch["attention_mask"], dtype=torch.bool)
     for sample, (visual, kept) in enumerate(zip(record.visual, record.kept, strict=True)):
+        placeholders = (batch["input_ids"][sample] == IMAGE).nonzero()[:, 0]
+        assert visual.equal(placeholders), f"sample {sample} has {len(placeholders)} visual tokens, not {len(visual)}"
         dropped[sample, visual] = True
         dropped[sample, kept] = False
     return dropped

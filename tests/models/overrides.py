@@ -1,53 +1,25 @@
 """What the default configuration with small numbers lacks, class by class, each with its reason."""
 
-from dataclasses import dataclass
-from typing import Any
-
 from tests.models.codebooks import CODEBOOKS
+from tests.models.patterns import (
+    DEEPSTACK,
+    GEMMA_4,
+    GLM,
+    IN_THREE,
+    RECURRENT,
+    ROTARY,
+    SLIDING,
+    THREE_ROTATIONS,
+    WINDOWS,
+    Override,
+)
 from tests.models.sizes import END, IMAGE, START, WIDTH
-
-
-@dataclass(frozen=True)
-class Override:
-    """Entries of a configuration, and why they are needed."""
-
-    reason: str
-    config: dict[str, Any]
-
-
-ROTARY = {"rope_type": "default", "rope_theta": 10000.0}
-IN_THREE = {**ROTARY, "mrope_section": [2, 1, 1]}
-SLIDING = {"layer_types": ["sliding_attention", "full_attention"] * 2, "sliding_window": 6}
-LINEAR = {"layer_types": ["linear_attention", "full_attention"] * 2}
-
-_THREE_ROTATIONS = Override(
-    "time, height and width share a head of 8 channels", {"text_config": {"rope_parameters": IN_THREE}}
-)
-_WINDOWS = Override("every other layer slides over 6 tokens, fewer than an image has", {"text_config": SLIDING})
-_RECURRENT = Override("every other layer is recurrent; by default only one of four attends", {"text_config": LINEAR})
-_GLM = Override(
-    "the rotation fills the head, and the tower ends at the decoder's width",
-    {
-        "text_config": {"rope_parameters": {**IN_THREE, "partial_rotary_factor": 1.0}},
-        "vision_config": {"out_hidden_size": WIDTH},
-    },
-)
-_GEMMA_4 = Override(
-    "sliding layers; no layer shares another's keys",
-    {
-        "text_config": {**SLIDING, "num_kv_shared_layers": 0, "per_layer_config": {}},
-        "vision_config": {"model_type": "gemma4_vision"},
-    },
-)
-_FOUR_LAYERS_DEEP = Override(
-    "features enter the decoder behind its first two layers", {"vision_config": {"deepstack_visual_indexes": [0, 1]}}
-)
 
 OVERRIDES: dict[str, Override] = {
     **{name: Override("images become words of a small codebook", config) for name, config in CODEBOOKS.items()},
     "aria": Override("as many queries as an image has tokens", {"projector_patch_to_query_dict": {16: 4}}),
-    "aya_vision": _WINDOWS,
-    "cohere2_vision": _WINDOWS,
+    "aya_vision": WINDOWS,
+    "cohere2_vision": WINDOWS,
     "cohere_compass": Override(
         "a rotation for each kind of layer",
         {
@@ -55,7 +27,7 @@ OVERRIDES: dict[str, Override] = {
             "vision_config": {"deepstack_visual_indexes": [0, 1]},
         },
     ),
-    "cosmos3_omni": _FOUR_LAYERS_DEEP,
+    "cosmos3_omni": DEEPSTACK,
     "deepseek_ocr2": Override(
         "the first layer is dense, and two experts answer",
         {
@@ -104,13 +76,13 @@ OVERRIDES: dict[str, Override] = {
         "time, height and width share a head of 8 channels",
         {"text_config": {"rope_parameters": {**ROTARY, "mrope_section": [1, 1, 2]}, "moe_intermediate_size": [16, 16]}},
     ),
-    "exaone4_5": _WINDOWS,
+    "exaone4_5": WINDOWS,
     "fast_vlm": Override(
         "a small tower of timm", {"vision_config": {"architecture": "test_resnet", "model_args": {}, "hidden_size": 96}}
     ),
     "florence2": Override("the tower has four stages", {"vision_config": {"depths": [1] * 4}}),
     "fuyu": Override("no tower: the patches are the features", {"patch_size": 4, "image_size": 16}),
-    "gemma3": _WINDOWS,
+    "gemma3": WINDOWS,
     "gemma3n": Override(
         "sliding layers; no layer shares another's keys; a small tower of timm",
         {
@@ -125,12 +97,12 @@ OVERRIDES: dict[str, Override] = {
             },
         },
     ),
-    "gemma4": _GEMMA_4,
+    "gemma4": GEMMA_4,
     "gemma4_unified": Override(
         "sliding layers; no layer shares another's keys",
-        {**_GEMMA_4.config, "vision_config": {"model_type": "gemma4_unified_vision"}},
+        {**GEMMA_4.config, "vision_config": {"model_type": "gemma4_unified_vision"}},
     ),
-    **dict.fromkeys(("glm4v", "glm46v", "glmga", "glm_ocr", "glm4v_moe"), _GLM),
+    **dict.fromkeys(("glm4v", "glm46v", "glmga", "glm_ocr", "glm4v_moe"), GLM),
     "glm5_next": Override(
         "latent attention has as many keys as queries and no rotation",
         {
@@ -204,7 +176,7 @@ OVERRIDES: dict[str, Override] = {
             "vision_config": {"intermediate_size": 64, "projector_input_dim": 32, "pixel_shuffle_ratio": 0.5},
         },
     ),
-    **dict.fromkeys(("minicpm_ocr", "minicpmv4_6", "minicpmv4_7"), _RECURRENT),
+    **dict.fromkeys(("minicpm_ocr", "minicpmv4_6", "minicpmv4_7"), RECURRENT),
     "mistral_large4": Override(
         "latent attention has as many keys as queries", {"text_config": {"num_key_value_heads": 4}}
     ),
@@ -247,7 +219,7 @@ OVERRIDES: dict[str, Override] = {
         "the tower's vocabulary is what the decoder embeds",
         {"hidden_size": WIDTH, "vision_config": {"hidden_size": WIDTH, "num_visual_indicator_tokens": 5}},
     ),
-    "paddleocr_vl": _THREE_ROTATIONS,
+    "paddleocr_vl": THREE_ROTATIONS,
     "perception_lm": Override(
         "a small tower of timm",
         {
@@ -274,8 +246,8 @@ OVERRIDES: dict[str, Override] = {
         "time, height and width share a head of 8 channels; the tower ends at the decoder's width",
         {"text_config": {"rope_parameters": IN_THREE}, "vision_config": {"hidden_size": WIDTH}},
     ),
-    "qwen3_5": _RECURRENT,
-    "qwen3_5_moe": _RECURRENT,
+    "qwen3_5": RECURRENT,
+    "qwen3_5_moe": RECURRENT,
     "qwen3_omni_moe_thinker": Override(
         "features enter behind the first two layers; its tokens that open and close an image have other names",
         {
@@ -284,8 +256,8 @@ OVERRIDES: dict[str, Override] = {
             "vision_end_token_id": END,
         },
     ),
-    "qwen3_vl": _FOUR_LAYERS_DEEP,
-    "qwen3_vl_moe": _FOUR_LAYERS_DEEP,
+    "qwen3_vl": DEEPSTACK,
+    "qwen3_vl_moe": DEEPSTACK,
     "qwen4_exp": Override(
         "every other layer is recurrent; the others attend to 4 of the pairs of tokens that they rate best",
         {
@@ -300,7 +272,7 @@ OVERRIDES: dict[str, Override] = {
             }
         },
     ),
-    "shieldgemma2": _WINDOWS,
+    "shieldgemma2": WINDOWS,
     "step3p7": Override(
         "every other layer slides over 6 tokens; the tower joins sixteen patches",
         {
