@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from iwp_transformers import LayerView, prune_visual_tokens
-from tests.models.batches import Batch, make_batch
+from tests.models.batches import Batch, make_batch, make_video_batch
 from tests.models.factory import attending, decoder_of
 from tests.models.oracle import apart, steps, true_logits, true_steps
 from tests.models.outside import NO_UNCACHED_DECODING
 from tests.models.received import Received, received
-from tests.models.sizes import IMAGE
+from tests.models.sizes import IMAGE, VIDEO
+from tests.models.videos import VIDEO_MAKERS
 
 BUDGET, LAYER, NEW, TOLERANCE = 0.3, 2, 3, 1e-4
 """Share of visual tokens kept, layer that prunes, decoded tokens, and how far apart two float32 forwards may be."""
@@ -33,7 +34,7 @@ def dropped_in(record: Any, batch: Batch) -> Tensor:
     """Return which tokens a record says were dropped, shape (B, T)."""
     dropped = torch.zeros_like(batch["attention_mask"], dtype=torch.bool)
     for sample, (visual, kept) in enumerate(zip(record.visual, record.kept, strict=True)):
-        placeholders = (batch["input_ids"][sample] == IMAGE).nonzero()[:, 0]
+        placeholders = torch.isin(batch["input_ids"][sample], torch.tensor((IMAGE, VIDEO))).nonzero()[:, 0]
         assert visual.equal(placeholders), f"sample {sample} has {len(placeholders)} visual tokens, not {len(visual)}"
         dropped[sample, visual] = True
         dropped[sample, kept] = False
@@ -76,7 +77,8 @@ def check_exact(model: Any, model_type: str) -> None:
     """Run everything that a class has to pass to be called exact, but for static caches and the view."""
     left, right = (make_batch(model, model_type, padding=side) for side in ("left", "right"))
     single, two_images = (make_batch(model, model_type, images=(count,)) for count in (1, 2))
-    for batch in (single, two_images, left, right):
+    videos = [make_video_batch(model, model_type)] if model_type in VIDEO_MAKERS else []
+    for batch in (single, two_images, left, right, *videos):
         check_prefill(model, batch)
     with attending(model, "eager"):
         check_prefill(model, left)
