@@ -233,5 +233,5 @@ def test_arrays_on_different_devices_are_refused() -> None:
     keys, queries = strict.ones((2, 5, 4)), strict.ones((2, 4))
     values = strict.ones((2, 5, 4), device=strict.Device("device1"))
 
-    with pytest.raises(ValueError, match="`values` is on device .*device1.*, expected .*CPU_DEVICE.* like `keys`"):
+    with pytest.raises(ValueError, match=r"`values` is on device .*device1.*, expected .*CPU_DEVICE.* like `keys`"):
         iwp_core.select_tokens(keys, values, queries, 2)
