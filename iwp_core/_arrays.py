@@ -1,6 +1,6 @@
 """Plumbing on arrays of any library: namespaces, dtypes, tiles. No mathematics of tokens here."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -16,6 +16,7 @@ __all__ = [
     "device",
     "index_dtype",
     "is_array",
+    "joined",
     "locate",
     "namespace",
     "order_descending",
@@ -143,6 +144,11 @@ def locate(positions: Array, sought: Array) -> tuple[Array, Array]:
         return xp.zeros_like(sought, dtype=xp.bool), sought
     slots = xp.clip(xp.searchsorted(positions, sought), max=positions.shape[0] - 1)
     return xp.take(positions, slots) == sought, slots
+
+
+def joined(parts: Sequence[Array], axis: int = 0) -> Array:
+    """Return arrays one after the other; a single one itself, without a copy."""
+    return parts[0] if len(parts) == 1 else namespace(parts[0]).concat(list(parts), axis=axis)
 
 
 @overridable
