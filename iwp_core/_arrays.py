@@ -22,7 +22,6 @@ __all__ = [
     "order_descending",
     "safe_log",
     "scatter",
-    "take_tokens",
     "tiles",
     "why_unusable",
     "widened",
@@ -118,16 +117,6 @@ def order_descending(scores: Array) -> Array:
     """Return the positions of a vector from its largest to its smallest entry; ties: lower position first."""
     xp = namespace(scores)
     return xp.argsort(-scores, stable=True)
-
-
-@overridable
-def take_tokens(x: Array, indices: Array) -> Array:
-    """Return the tokens at `indices` of an array (H, N, D), shape (H, R, D).
-
-    Head by head: libraries copy whole rows fast along the first axis, and element by element along a middle one.
-    """
-    xp = namespace(x)
-    return xp.stack([xp.take(x[head, :, :], indices, axis=0) for head in range(x.shape[0])])
 
 
 def locate(positions: Array, sought: Array) -> tuple[Array, Array]:
