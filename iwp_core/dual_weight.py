@@ -218,8 +218,7 @@ class _LinearWeight:
         self.dtype = accumulation_dtype(keys, values)
 
     def _matrix(self, tokens: Array) -> Array:
-        xp = namespace(self.keys)
-        shape = (self.keys.shape[0], self.keys.shape[-1], self.values.shape[-1])
+        xp, shape = namespace(self.keys), (self.keys.shape[0], self.keys.shape[-1], self.values.shape[-1])
         matrix = xp.zeros(shape, dtype=self.dtype, device=device(self.keys))
         for tile in tiles(tokens.shape[0]):
             keys, values = (as_dtype(xp.take(x, tokens[tile], axis=1), self.dtype) for x in (self.keys, self.values))
@@ -265,10 +264,10 @@ class _ExponentialWeight:
 
     def _products(self, tokens: Array) -> tuple[Iterator[tuple[Array, Array]], Array]:
         """Return pairs of blocks U_R and (G U)_R of rows R that cover the tokens, and m."""
-        gather, log_scale = self._scaled(tokens)
+        xp, (gather, log_scale) = namespace(self.values), self._scaled(tokens)
 
         def blocks() -> Iterator[tuple[Array, Array]]:
-            xp, clip = namespace(self.values), self.gaussian.is_rough
+            clip = self.gaussian.is_rough
             for rows in tiles(tokens.shape[0], BLOCK):
                 left = xp.take(self.gaussian.rows, tokens[rows], axis=1)
                 product: Array = 0
