@@ -1,6 +1,6 @@
 """Plumbing on arrays of any library: namespaces, dtypes, tiles. No mathematics of tokens here."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -16,12 +16,12 @@ __all__ = [
     "device",
     "index_dtype",
     "is_array",
+    "joined",
     "locate",
     "namespace",
     "order_descending",
     "safe_log",
     "scatter",
-    "take_tokens",
     "tiles",
     "why_unusable",
     "widened",
@@ -119,16 +119,6 @@ def order_descending(scores: Array) -> Array:
     return xp.argsort(-scores, stable=True)
 
 
-@overridable
-def take_tokens(x: Array, indices: Array) -> Array:
-    """Return the tokens at `indices` of an array (H, N, D), shape (H, R, D).
-
-    Head by head: libraries copy whole rows fast along the first axis, and element by element along a middle one.
-    """
-    xp = namespace(x)
-    return xp.stack([xp.take(x[head, :, :], indices, axis=0) for head in range(x.shape[0])])
-
-
 def locate(positions: Array, sought: Array) -> tuple[Array, Array]:
     """Say for each sought index whether it is among ascending `positions`, and where.
 
@@ -143,6 +133,11 @@ def locate(positions: Array, sought: Array) -> tuple[Array, Array]:
         return xp.zeros_like(sought, dtype=xp.bool), sought
     slots = xp.clip(xp.searchsorted(positions, sought), max=positions.shape[0] - 1)
     return xp.take(positions, slots) == sought, slots
+
+
+def joined(parts: Sequence[Array], axis: int = 0) -> Array:
+    """Return arrays one after the other; a single one itself, without a copy."""
+    return parts[0] if len(parts) == 1 else namespace(parts[0]).concat(list(parts), axis=axis)
 
 
 @overridable

@@ -15,7 +15,6 @@ from iwp_core._arrays import (
     locate,
     namespace,
     safe_log,
-    take_tokens,
     tiles,
 )
 from iwp_core._plugins import backend_context
@@ -219,11 +218,10 @@ class _LinearWeight:
         self.dtype = accumulation_dtype(keys, values)
 
     def _matrix(self, tokens: Array) -> Array:
-        xp = namespace(self.keys)
-        shape = (self.keys.shape[0], self.keys.shape[-1], self.values.shape[-1])
+        xp, shape = namespace(self.keys), (self.keys.shape[0], self.keys.shape[-1], self.values.shape[-1])
         matrix = xp.zeros(shape, dtype=self.dtype, device=device(self.keys))
         for tile in tiles(tokens.shape[0]):
-            keys, values = (as_dtype(take_tokens(x, tokens[tile]), self.dtype) for x in (self.keys, self.values))
+            keys, values = (as_dtype(xp.take(x, tokens[tile], axis=1), self.dtype) for x in (self.keys, self.values))
             matrix = matrix + xp.matmul(xp.matrix_transpose(keys), values)
         return matrix
 
@@ -260,23 +258,23 @@ class _ExponentialWeight:
 
         def gather(some: Array) -> Array:
             factors = xp.exp(xp.take(self.log_norms, some, axis=-1) - log_scale)
-            return as_dtype(take_tokens(self.values, some), self.dtype) * as_dtype(factors, self.dtype)[..., None]
+            return as_dtype(xp.take(self.values, some, axis=1), self.dtype) * as_dtype(factors, self.dtype)[..., None]
 
         return gather, log_scale
 
     def _products(self, tokens: Array) -> tuple[Iterator[tuple[Array, Array]], Array]:
         """Return pairs of blocks U_R and (G U)_R of rows R that cover the tokens, and m."""
-        gather, log_scale = self._scaled(tokens)
+        xp, (gather, log_scale) = namespace(self.values), self._scaled(tokens)
 
         def blocks() -> Iterator[tuple[Array, Array]]:
-            xp, clip = namespace(self.values), self.gaussian.is_rough
+            clip = self.gaussian.is_rough
             for rows in tiles(tokens.shape[0], BLOCK):
                 left = xp.take(self.gaussian.rows, tokens[rows], axis=1)
                 product: Array = 0
                 for cols in tiles(tokens.shape[0], BLOCK):
                     right = columns_of(xp.take(self.gaussian.rows, tokens[cols], axis=1))
-                    factors = similarity_block(left, right, gaussian=True, clip=clip)
-                    product = product + xp.matmul(xp.clip(factors, max=1.0), gather(tokens[cols]))
+                    factors = xp.clip(similarity_block(left, right, gaussian=True, clip=clip), max=1.0)
+                    product = product + xp.matmul(factors, gather(tokens[cols]))
                 yield gather(tokens[rows]), product
 
         return blocks(), log_scale

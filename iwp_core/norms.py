@@ -2,7 +2,7 @@
 
 import math
 
-from iwp_core._arrays import Array, accumulation_dtype, as_dtype, namespace, safe_log, tiles
+from iwp_core._arrays import Array, accumulation_dtype, as_dtype, joined, namespace, safe_log, tiles
 from iwp_core._plugins import overridable
 
 __all__ = ["key_center", "log_feature_norm", "log_norm"]
@@ -25,9 +25,8 @@ def key_center(keys: Array, dtype: object) -> Array:
 @overridable
 def log_norm(rows: Array) -> Array:
     """Return the log of the Euclidean norm of the rows of (H, N, D), shape (H, N); -inf for a zero row."""
-    xp = namespace(rows)
     dtype = accumulation_dtype(rows)
-    return xp.concat([_log_norm(as_dtype(rows[:, tile, :], dtype)) for tile in tiles(rows.shape[-2])], axis=-1)
+    return joined([_log_norm(as_dtype(rows[:, tile, :], dtype)) for tile in tiles(rows.shape[-2])], axis=-1)
 
 
 def _log_norm(rows: Array) -> Array:

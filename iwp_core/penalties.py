@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Protocol
 
-from iwp_core._arrays import Array, arange_indices, namespace, safe_log, scatter, tiles
+from iwp_core._arrays import Array, arange_indices, joined, namespace, safe_log, scatter, tiles
 from iwp_core.comparison import Duplication, Gathered
 from iwp_core.duplication import PairwiseDuplication
 
@@ -118,7 +118,7 @@ class Penalties:
         if len(chunks) == 1 and step > 1:  # the first columns stand for all of the chunk, from best to last
             tokens = xp.concat([chunks[0][start::step] for start in range(step)])
         else:
-            tokens = _joined(chunks)
+            tokens = joined(chunks)
         columns, ends = self.comparison.columns(tokens), tuple(accumulate(chunk.shape[0] for chunk in chunks))
         if self.blocks and self.blocks[-1].columns.count + columns.count <= TOGETHER:
             last = self.blocks.pop()
@@ -192,7 +192,7 @@ class Penalties:
     def _of_columns(self, rows: Gathered, columns: Gathered) -> Array:
         xp, compare = namespace(self.floor), self.comparison.compare
         parts = [xp.max(compare(rows.cut(tile), columns), axis=1) for tile in _tiles(rows, columns)]
-        return self._log_factor(_joined(parts))
+        return self._log_factor(joined(parts))
 
     def _log_factor(self, shared: Array) -> Array:
         """Return the log of max(floor, 1 - penalty * s) for largest duplications s, or for their roots."""
@@ -232,7 +232,3 @@ def _spread(x: Array, inverse: Array | None) -> Array:
 
 def _tiles(rows: Gathered, columns: Gathered) -> list[slice]:
     return list(tiles(rows.count, max(LEAST_ROWS, PAIRS // columns.count)))
-
-
-def _joined(parts: Sequence[Array]) -> Array:
-    return parts[0] if len(parts) == 1 else namespace(parts[0]).concat(list(parts))

@@ -128,7 +128,8 @@ def select_tokens(
     samples = check_tokens(
         keys, values, queries, magnitude_keys=magnitude_keys, hidden=hidden, context=context, mask=mask, finite=validate
     )
-    check_pooling(keys, queries, context, metric=magnitude, heads=heads)
+    if tokens_to_keep(budget, samples.count) < samples.count:  # else no query is read
+        check_pooling(keys, queries, context, metric=magnitude, heads=heads)
 
     def choose(sample: Sample) -> Array:
         count = tokens_to_keep(budget, sample.count)

@@ -7,16 +7,13 @@ tokens by itself reads the kind of each factor and its tokens, and pays for noth
 import math
 from functools import cached_property
 
-from iwp_core._arrays import Array, accumulation_dtype, as_dtype, namespace, tiles
+from iwp_core._arrays import Array, accumulation_dtype, as_dtype, joined, namespace, tiles
 from iwp_core._plugins import overridable
 from iwp_core.norms import key_center, log_norm
 
 __all__ = ["Cosine", "Gaussian", "columns_of", "factors_of", "gaussian_rows"]
 
 LOG_2 = math.log(2)
-
-TILE = 256
-"""Tokens moved at a time: what is held meanwhile stays in the cache."""
 
 MODERATE = 40 * LOG_2
 """Norms from 2^-40 to 2^40 can be divided out of products of tokens; others must be before, or these overflow."""
@@ -85,14 +82,14 @@ def gaussian_rows(tokens: Array, center: Array, divisors: Array | None, *, scale
     """Return `Gaussian.rows` of tokens (H, N, D) with center (H, 1, D) and logs of divisors (H, N)."""
     xp = namespace(tokens)
     parts = []
-    for tile in tiles(tokens.shape[1], TILE):
+    for tile in tiles(tokens.shape[1]):
         moved = as_dtype(tokens[:, tile, :], center.dtype) - center
         moved *= scale
         offset = -0.5 * xp.vecdot(moved, moved)
         if divisors is not None:
             offset -= divisors[:, tile] / LOG_2
         parts.append(xp.concat([moved, offset[..., None], xp.ones_like(offset)[..., None]], axis=-1))
-    return xp.concat(parts, axis=1)
+    return joined(parts, axis=1)
 
 
 def columns_of(rows: Array) -> Array:
