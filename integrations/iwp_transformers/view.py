@@ -56,9 +56,10 @@ class LayerInputs:
         return torch.searchsorted(self.columns[sample].contiguous(), positions.to(self.columns.device))
 
     def _read(self, *, rotated: bool) -> AttentionInputs:
-        device = next(self.layer.parameters()).device
         hidden, arguments = self.hidden, self.arguments
-        # The first layer of another device sees its inputs before they are moved; offloaded weights have no device yet.
+        # The first layer of another device sees its inputs before they are moved; offloaded weights have no device yet,
+        # and within a sharded whole a layer may have no parameters of its own.
+        device = next((part.device for part in self.layer.parameters()), hidden.device)
         if device.type != "meta" and device != hidden.device:
             hidden = hidden.to(device)
             arguments = {name: _moved(value, device) for name, value in arguments.items()}
