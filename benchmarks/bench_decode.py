@@ -5,7 +5,9 @@ All ways of decoding take turns within one run. Run: ``python benchmarks/bench_d
 """
 
 import argparse
+import shlex
 import statistics
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -153,7 +155,7 @@ def main() -> None:
     if options.device == "cuda":
         conditions["gpu"] = torch.cuda.get_device_name()
     name = options.name or f"decode_{options.device}"
-    write(name, {**header("python benchmarks/bench_decode.py", **conditions), "prompts": cases})
+    write(name, {**header(shlex.join(["python", *sys.argv]), **conditions), "prompts": cases})
     decode_figure(cases).savefig(RESULTS / f"{name}.png", dpi=150)
     for case in cases:
         for way, found in case["ways"].items():
