@@ -14,6 +14,7 @@ from transformers.cache_utils import StaticLayer
 
 from iwp_transformers.arguments import ShortenedArguments
 from iwp_transformers.attention import attention_inputs
+from iwp_transformers.placement import beside_weights
 from iwp_transformers.rows import KeptRows
 from iwp_transformers.twins import bare_twin
 
@@ -74,6 +75,7 @@ def measured_cost(
     LayerCost
         None in place of what a part with weights computes out of sight, as kernels of some quantised layers do.
     """
+    hidden, arguments = beside_weights(layer, hidden, arguments)
     counts, pairs = [], None
     for length in (SHORT, LONG):
         place = (torch.arange(length, device=hidden.device) % hidden.shape[1]).expand(hidden.shape[0], -1)
@@ -183,7 +185,8 @@ def _counted(layer: nn.Module, hidden: Tensor, arguments: Mapping[str, Any]) -> 
 
     # A layer in training draws random numbers, which the forward proper must draw again.
     with torch.no_grad(), torch.random.fork_rng(enabled=layer.training), counter:
-        bare_twin(layer, watched).forward(hidden, **arguments)
+        # The class's forward: what somebody put in its place on the layer is for the layer's own calls.
+        type(layer).forward(bare_twin(layer, watched), hidden, **arguments)
     return None if counter.hidden or not counter.flops else counter.flops
 
 

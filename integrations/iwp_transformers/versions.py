@@ -55,6 +55,9 @@ def cache_in(arguments: Mapping[str, Any]) -> Cache | None:
     NotImplementedError
         If the cache is that of an encoder and a decoder.
     """
+    named = arguments.get(CACHE_ARGUMENT)
+    if isinstance(named, Cache):
+        return named
     for value in arguments.values():
         if isinstance(value, Cache):
             return value

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from iwp_transformers.attention import AttentionInputs, attention_inputs
+from iwp_transformers.placement import beside_weights
 
 __all__ = ["LayerInputs", "LayerView", "TokenView"]
 
@@ -56,13 +57,7 @@ class LayerInputs:
         return torch.searchsorted(self.columns[sample].contiguous(), positions.to(self.columns.device))
 
     def _read(self, *, rotated: bool) -> AttentionInputs:
-        hidden, arguments = self.hidden, self.arguments
-        # The first layer of another device sees its inputs before they are moved; offloaded weights have no device yet,
-        # and within a sharded whole a layer may have no parameters of its own.
-        device = next((part.device for part in self.layer.parameters()), hidden.device)
-        if device.type != "meta" and device != hidden.device:
-            hidden = hidden.to(device)
-            arguments = {name: _moved(value, device) for name, value in arguments.items()}
+        hidden, arguments = beside_weights(self.layer, self.hidden, self.arguments)
         own = attention_inputs(self.layer, hidden, arguments, rotated=rotated)
         if self.gather is None:
             return own
@@ -241,9 +236,3 @@ class LayerView(_Explained):
         row = weights.new_zeros(self._previous.length)
         row[positions.to(row.device)] = weights
         return row
-
-
-def _moved(value: Any, device: torch.device) -> Any:
-    if isinstance(value, Tensor):
-        return value.to(device)
-    return tuple(_moved(part, device) for part in value) if isinstance(value, tuple) else value
