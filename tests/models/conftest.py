@@ -1,0 +1,27 @@
+"""Settings for the tests of all classes: skipped as a whole without Transformers, on one thread with it."""
+
+from importlib.util import find_spec
+
+import pytest
+
+from tests.integrations.conftest import one_thread
+from tests.integrations.torchvision_schemas import define_missing
+
+__all__ = ["one_thread"]
+
+if find_spec("torch") is None or find_spec("transformers") is None:
+    collect_ignore_glob = ["*.py"]
+else:
+    # Towers that come from timm import torchvision.
+    define_missing()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test that takes a `model_type` for each class of the mapping of this version of Transformers."""
+    if "model_type" in metafunc.fixturenames:
+        from tests.models.factory import CLASSES
+        from tests.models.outside import NEED_TIMM
+
+        without_timm = pytest.mark.skipif(find_spec("timm") is None, reason="the tower comes from timm, not installed")
+        marks = {name: [without_timm] if name in NEED_TIMM else [] for name in CLASSES}
+        metafunc.parametrize("model_type", [pytest.param(name, marks=marks[name], id=name) for name in CLASSES])
