@@ -14,6 +14,7 @@ from transformers import Cache
 from transformers.utils.generic import ModelOutput
 
 from iwp_transformers.decode import check_step, restore_attentions, step_mask
+from iwp_transformers.deepstack import take_away
 from iwp_transformers.hooks import Hook
 from iwp_transformers.masks import real_tokens
 from iwp_transformers.plan import PruningPlan
@@ -95,7 +96,10 @@ class Attachment:
         self._plan, self._session, self._lease, self._costs = plan, session, lease, costs
         self._names = list(inspect.signature(type(plan.inner).forward).parameters)[1:]
         self._layer_names = [list(inspect.signature(type(layer).forward).parameters)[1:] for layer in plan.layers]
-        self._bringers = plan.family.bringers
+        self._mask_places = [
+            names.index("attention_mask") if "attention_mask" in names else None for names in self._layer_names
+        ]
+        self._bringers, self._kinds = plan.family.bringers, plan.kinds
         self._thread = _Thread()
         self._changed = threading.Condition()
         self._running = 0
@@ -196,25 +200,28 @@ class Attachment:
 
     # Its decoder.
 
-    def _enter_text(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _enter_text(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Changed:
         """Decide whether this forward is a pruning prefill, a step on a pruned cache, or neither."""
-        if self._busy and self._prepare(args, kwargs):
-            return
+        if self._busy:
+            changed = self._prepare(args, kwargs)
+            if changed is not None:
+                return changed
         states = kwargs.get("inputs_embeds")
         states = kwargs.get("input_ids", *args[:1]) if states is None else states
         check_step(cache_in(kwargs), states.shape[0])
+        return None
 
     @_uncompiled
-    def _prepare(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    def _prepare(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Changed:
         forward = self._forward()
         if forward is None:
-            return False
+            return None
         plan, arguments = self._plan, forward.arguments
         tokens = check_ids(arguments.get("input_ids"))
         ids = plan.family.token_ids(plan.inner.config, arguments)
         visual = torch.isin(tokens, torch.tensor(ids, dtype=tokens.dtype, device=tokens.device))
         if not bool(visual.any()):
-            return False
+            return None
         check_prefill(plan, kwargs)
         given = arguments.get("attention_mask")
         padding = given if isinstance(given, Tensor) and given.ndim == 2 else kwargs.get("attention_mask")  # noqa: PLR2004 - of shape (B, T)
@@ -225,8 +232,9 @@ class Attachment:
         if forward.generation is not None and replay is not None:
             chosen = replay.kept_for(forward.generation, tokens)
         labels = self._thread.labels
-        forward.prefill = Prefill(plan, prompt_of(visual, real, labels), chosen, self._costs)
-        return True
+        deep, others = take_away(kwargs, len(plan.layers))
+        forward.prefill = Prefill(plan, prompt_of(visual, real, labels), chosen, self._costs, deep)
+        return args, others
 
     def _leave_text(
         self, _module: nn.Module, _args: tuple[Any, ...], kwargs: dict[str, Any], output: ModelOutput | None
@@ -239,7 +247,7 @@ class Attachment:
         if output is not None and isinstance(output, dict) and output.get("attentions"):
             cache = cache_in(kwargs)
             if cache is not None:
-                restore_attentions(cache, output)
+                restore_attentions(cache, output, self._plan.kinds)
         return output
 
     @_uncompiled
@@ -278,8 +286,14 @@ class Attachment:
         cache = cache_in(kwargs)
         if cache is None:
             return None
-        config, layers = self._plan.config, len(self._plan.layers)
-        mask = step_mask(config, cache, index, args[0] if args else kwargs["hidden_states"], kwargs["attention_mask"], layers)
+        place = self._mask_places[index]
+        by_place = place is not None and place < len(args)
+        if place is None or not (by_place or "attention_mask" in kwargs):
+            return None
+        hidden, mask = args[0] if args else kwargs["hidden_states"], args[place] if by_place else kwargs["attention_mask"]
+        mask = step_mask(self._plan.config, cache, index, hidden, mask, self._kinds)
+        if by_place:
+            return (*args[:place], mask, *args[place + 1 :]), kwargs
         return args, {**kwargs, "attention_mask": mask}
 
     @_uncompiled

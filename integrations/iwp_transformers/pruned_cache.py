@@ -7,9 +7,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask
 from transformers import Cache
 from transformers.cache_utils import CacheLayerMixin, StaticLayer
 
+from iwp_transformers.layer_kinds import ATTENDING, WINDOWED
 from iwp_transformers.masks import hide_columns, take_columns
 from iwp_transformers.rows import KeptRows
 
@@ -68,7 +70,7 @@ class PrunedRows:
         self.full, self.kept, self.filled = rows.full, rows.index.shape[1], rows.filled
         self.index, self.live, self.visible = rows.index, rows.real, visible
         self.static = capacity is not None
-        self._last: tuple[object, object] | None = None
+        self._last: dict[str, tuple[object, object]] = {}
         if capacity is not None:
             self._reserve(*capacity)
 
@@ -84,13 +86,15 @@ class PrunedRows:
 
     def __getstate__(self) -> dict[str, Any]:
         """Copy without the mask of a step."""
-        return {**self.__dict__, "_last": None}
+        return {**self.__dict__, "_last": {}}
 
     def select(self, change: Callable[[Tensor], Tensor]) -> None:
         """Follow samples that are repeated, selected or put in another order."""
         self.index, self.live, self.visible = change(self.index), change(self.live), change(self.visible)
 
-    def step_mask(self, mask: object, keys: int, build: Callable[[Tensor], object], *, shortened: bool) -> object:
+    def step_mask(
+        self, mask: object, keys: int, build: Callable[[Tensor], object], *, kind: str, seen: int, shortened: bool
+    ) -> object:
         """Return what a layer of a step gets for its mask; layers that share a mask share the answer.
 
         Parameters
@@ -101,18 +105,26 @@ class PrunedRows:
             Columns of the layer, those of the step included.
         build : callable
             Makes a mask out of what is visible, shape (B, keys), where the layer had none.
+        kind : str
+            What the layer lets a token see.
+        seen : int
+            Tokens that the layer has seen, those of the step included; more than `keys` where a window forgets some.
         shortened : bool
             Whether the layer's cache lacks the dropped tokens, or holds them and must hide them.
         """
-        if self._last is not None and self._last[0] is mask:
-            return self._last[1]
-        short = self._shortened(mask, keys, build) if shortened else self._hiding(mask, keys, build)
-        self._last = (mask, short)
+        last = self._last.get(kind)
+        if last is not None and last[0] is mask:
+            return last[1]
+        if kind in WINDOWED:
+            short = self._windowed(mask, keys, seen, build, shortened=shortened)
+        else:
+            short = self._shortened(mask, keys, build) if shortened else self._hiding(mask, keys, build)
+        self._last[kind] = (mask, short)
         return short
 
     def forget_mask(self) -> None:
-        """Drop the mask of a step that has ended, or of layers whose mask is made otherwise."""
-        self._last = None
+        """Drop the masks of a step that has ended, or of layers whose masks are made otherwise."""
+        self._last = {}
 
     def columns(self, keys: int) -> Tensor:
         """Return the full position of each of `keys` columns, shape (B, keys), with -1 for filling."""
@@ -133,6 +145,27 @@ class PrunedRows:
             # A kernel that unpads gets a mask as long as what was seen, and cuts keys and values to it.
             keys = mask.shape[1] - self.full + self.kept
         return take_columns(mask, *self._extended(keys))
+
+    def _windowed(
+        self, mask: Any, keys: int, seen: int, build: Callable[[Tensor], object], *, shortened: bool
+    ) -> object:
+        """Return the mask of a layer whose cache forgets: by position, both in its own mask and in what it still has.
+
+        The layer holds the newest tokens that stay, so that it has all that a window or chunk of as many reaches.
+        """
+        if shortened:
+            index, live = self._extended(seen)
+            total = self.full + seen - self.kept
+        else:
+            total = seen
+            index = torch.arange(total, device=self.visible.device).expand(self.visible.shape[0], -1)
+            live = F.pad(self.visible, (0, total - self.visible.shape[1]), value=True)
+        index, live = index[:, seen - keys :], live[:, seen - keys :]
+        if mask is None:
+            # Nothing is beyond any window yet.
+            return build(live) if self.filled or not shortened else None
+        index = index - (total - _width(mask))
+        return take_columns(mask, index.clamp(min=0), live & (index >= 0))
 
     def _hiding(self, mask: Any, keys: int, build: Callable[[Tensor], object]) -> object:
         if mask is None:
@@ -271,7 +304,14 @@ def shorten_static(cache: Cache | None, first: int, removed: int) -> None:
             layer.is_initialized = False
 
 
-def mark(cache: Cache, stages: Sequence[tuple[int, int, KeptRows, Tensor]], lease: Lease) -> None:
+def _width(mask: Any) -> int:
+    """Return how many columns a mask of a tensor or of blocks has."""
+    return int(mask.seq_lengths[1] if isinstance(mask, BlockMask) else mask.shape[-1])
+
+
+def mark(
+    cache: Cache, stages: Sequence[tuple[int, int, KeptRows, Tensor]], lease: Lease, kinds: Sequence[str]
+) -> None:
     """Write on a cache that was just pruned what later steps need to know.
 
     Parameters
@@ -283,6 +323,8 @@ def mark(cache: Cache, stages: Sequence[tuple[int, int, KeptRows, Tensor]], leas
         they are removed, the rows that stay, and which tokens are visible, shape (B, T).
     lease : Lease
         Whether the session is open.
+    kinds : sequence of str
+        What each layer lets a token see; those that do not attend have nothing to be told.
     """
     layers: list[Any] = cache.layers
     for index, part in enumerate(layers):
@@ -292,15 +334,20 @@ def mark(cache: Cache, stages: Sequence[tuple[int, int, KeptRows, Tensor]], leas
             part.__dict__.update(unknown, lease=lease, base=int(part.get_seq_length()))
     for number, (hidden_from, removed_from, rows, visible) in enumerate(stages):
         ends = stages[number + 1][0] if number + 1 < len(stages) else len(layers)
-        last = layers[min(removed_from, len(layers) - 1)]
-        capacity = (layers[0].max_cache_len, last.max_cache_len) if isinstance(last, StaticLayer) else None
+        attending = [index for index, kind in enumerate(kinds) if kind in ATTENDING]
+        concerned = [index for index in attending if hidden_from <= index < ends]
+        shorter = [index for index in concerned if index >= removed_from]
+        if not concerned:
+            continue
+        first, last = layers[attending[0]], layers[(shorter or concerned)[0]]
+        capacity = (first.max_cache_len, last.max_cache_len) if isinstance(last, StaticLayer) else None
         known = PrunedRows(rows, visible, capacity)
-        for index in range(hidden_from, ends):
+        for index in concerned:
             layers[index].__dict__.update(
                 rows=known,
                 shortened=index >= removed_from,
-                fresh=index in (hidden_from, removed_from),
-                owner=index == hidden_from,
+                fresh=index in (concerned[0], *shorter[:1]),
+                owner=index == concerned[0],
             )
 
 

@@ -16,7 +16,7 @@ from iwp_transformers.plan import PruningPlan
 from iwp_transformers.prefill import Costs
 from iwp_transformers.pruned_cache import Lease
 from iwp_transformers.record import PruningRecord
-from iwp_transformers.refusals import check_history, check_layer_types, check_unused, stages_of
+from iwp_transformers.refusals import check_history, check_layers, check_unused, stages_of
 from iwp_transformers.selection import ImplicitWeightRule, Query, Selector, check_exclusive
 from iwp_transformers.sharding import gather_of_heads
 from iwp_transformers.versions import warn_if_untested
@@ -129,7 +129,6 @@ def prune_visual_tokens(
     inner, text = family.stacks(model)
     check_unused(text)
     stages = stages_of(layer, budget, text.layers)
-    check_layer_types(text.config, stages[0].layer)
     check_history(history)
     warn_if_untested()
     plan = PruningPlan(
@@ -142,6 +141,7 @@ def prune_visual_tokens(
         selector=rule if selector is None else selector,
         gather=gather_of_heads(model, text.config),
     )
+    check_layers(plan)
     return PruningSession(plan, history=history)
 
 
