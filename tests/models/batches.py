@@ -77,10 +77,12 @@ def feature_lengths(ask: Callable[..., Any], media: Media, count: int) -> list[i
     """Return how many tokens each image or video becomes, by the model's own method that computes the features."""
     names = inspect.signature(ask).parameters
     anything = any(name.kind is name.VAR_KEYWORD for name in names.values())
-    wanted = {name: part for name, part in media.items() if name in names or anything}
+    pixels, *others = media.items()
+    wanted = {name: part for name, part in others if name in names or anything}
     as_output = {"return_dict": True} if anything or "return_dict" in names else {}
     with torch.no_grad():
-        answer = ask(**wanted, **as_output)
+        # The pixels by their place: their name differs between versions of Transformers.
+        answer = ask(pixels[1], **wanted, **as_output)
     features = getattr(answer, "pooler_output", answer)
     if features is None and hasattr(answer, "deepstack_features"):
         # All features enter the decoder behind a layer: pairs of the layer and one tensor for each image.

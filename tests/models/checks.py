@@ -145,9 +145,8 @@ def check_shown(model: Any, batch: Batch, layer: int, truth: Received) -> None:
     views = shown(model, batch, layer)
     for sample, view in enumerate(views):
         for positions, tokens in view:
-            expected = _tokens(truth, sample, positions, "rotated_")
-            if unrotated is not None:
-                expected |= _tokens(unrotated, sample, positions, "")
+            expected = {} if unrotated is None else _tokens(unrotated, sample, positions, "")
+            expected |= _tokens(truth, sample, positions, "rotated_")
             for name, there in expected.items():
                 assert tokens[name].shape == there.shape, f"`{name}` has shape {tuple(tokens[name].shape)}"
                 _close(tokens[name], there, f"`{name}` as shown")

@@ -20,8 +20,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a test that takes a `model_type` for each class of the mapping of this version of Transformers."""
     if "model_type" in metafunc.fixturenames:
         from tests.models.factory import CLASSES
-        from tests.models.outside import NEED_TIMM
+        from tests.models.outside import NEED_TIMM, ON_OLDER_VERSIONS
+        from tests.models.table import is_older_than_the_page
 
+        names = [name for name in CLASSES if not is_older_than_the_page() or name in ON_OLDER_VERSIONS]
         without_timm = pytest.mark.skipif(find_spec("timm") is None, reason="the tower comes from timm, not installed")
-        marks = {name: [without_timm] if name in NEED_TIMM else [] for name in CLASSES}
-        metafunc.parametrize("model_type", [pytest.param(name, marks=marks[name], id=name) for name in CLASSES])
+        marks = {name: [without_timm] if name in NEED_TIMM else [] for name in names}
+        metafunc.parametrize("model_type", [pytest.param(name, marks=marks[name], id=name) for name in names])

@@ -1,10 +1,13 @@
 """The verdicts as a page of the documentation: `python -m tests.models.table` writes it."""
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import transformers
+from packaging.version import Version
 
+from tests.models.checks import TOLERANCE
 from tests.models.factory import CLASSES
 from tests.models.verdicts import EXACT, REFUSED, UNBUILDABLE, WRONG, Verdict, verdict_on
 
@@ -51,8 +54,6 @@ def page(verdicts: Mapping[str, Verdict]) -> str:
 
 
 def _parts(verdicts: Mapping[str, Verdict]) -> Iterator[str]:
-    from tests.models.checks import TOLERANCE
-
     rows = {
         outcome: [row(name, verdict) for name, verdict in sorted(verdicts.items()) if verdict.outcome == outcome]
         for outcome in (EXACT, REFUSED, UNBUILDABLE, WRONG)
@@ -64,6 +65,12 @@ def _parts(verdicts: Mapping[str, Verdict]) -> Iterator[str]:
         if lines:
             yield REASONS_HEAD[outcome].format(count=len(lines))
             yield from lines
+
+
+def is_older_than_the_page() -> bool:
+    """Say whether this version of Transformers is older than that which the page was written for."""
+    written = re.search(r"Transformers (\S+) loads", PAGE.read_text()) if PAGE.exists() else None
+    return written is not None and Version(transformers.__version__) < Version(written[1])
 
 
 def exact_names() -> list[str]:
