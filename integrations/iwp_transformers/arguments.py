@@ -91,7 +91,7 @@ class ShortenedArguments:
         if not isinstance(value, Tensor) or isinstance(value, BlockMask):
             return value
         batch, full = self._rows.index.shape[0], self._rows.full
-        if value.ndim and value.shape[0] == full and value.shape[1:2] != (full,):
+        if value.ndim and value.shape[0] == full != batch and value.shape[1:2] != (full,):
             # One row for each token of all samples, such as a rotary embedding without an axis for them.
             return self._rows.gather(value[None], 1)
         for dim in range(1, value.ndim):

@@ -46,6 +46,10 @@ def _no_regions(config: PreTrainedConfig, _inputs: Mapping[str, Any], _sample: i
     raise NotImplementedError(msg)
 
 
+def _has_layers(module: nn.Module) -> bool:
+    return isinstance(getattr(module, "layers", None), nn.ModuleList)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Family:
     """A family of vision-language models that `prune_visual_tokens` serves.
@@ -88,9 +92,11 @@ class Family:
         for _ in range(_DEPTH):
             ask = getattr(module, "get_decoder", None)
             below = None if ask is None else ask()
-            module = getattr(module, "model", None) if below is None or below is module else below
-            if module is None or isinstance(getattr(module, "layers", None), nn.ModuleList):
-                return module
+            if below is None or below is module:
+                below = module if _has_layers(module) else getattr(module, "model", None)
+            if below is None or _has_layers(below):
+                return below  # type: ignore[no-any-return]  # a module, as `inner` is
+            module = below
         return None
 
     def stacks(self, model: nn.Module) -> tuple[nn.Module, nn.Module]:

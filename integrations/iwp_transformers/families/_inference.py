@@ -1,8 +1,10 @@
 """A family for a model that nobody wrote one for, told by its configuration, its signature and its decoder."""
 
+import dis
 import inspect
 import warnings
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 from torch import nn
@@ -59,8 +61,8 @@ def _media(model: nn.Module, kinds: dict[str, tuple[tuple[str, ...], str]]) -> t
         Medium(name=name, token=token, pixels=pixels)
         for name, (tokens, pixels) in kinds.items()
         if pixels in taken
-        for token in tokens[:]
-        if isinstance(getattr(config, token, None), int) and token == _first(config, tokens)
+        for token in [_first(config, tokens)]
+        if token is not None
     )
 
 
@@ -95,7 +97,8 @@ def _bypassed(model: nn.Module) -> str:
     """Return why hooks would not see what `generate` does; empty if they would."""
     generate = getattr(type(model), "generate", None)
     code = getattr(inspect.unwrap(generate), "__code__", None) if generate is not None else None
-    if code is not None and {"language_model", "generate"} <= set(code.co_names):
+    names = [] if code is None else [instruction.argval for instruction in dis.get_instructions(code)]
+    if ("language_model", "generate") in pairwise(names):
         return "its `generate` hands embeddings to the decoder past the model that knows which of them are visual"
     return ""
 
