@@ -79,6 +79,10 @@ def feature_lengths(ask: Callable[..., Any], media: Media, count: int) -> list[i
     anything = any(name.kind is name.VAR_KEYWORD for name in names.values())
     pixels, *others = media.items()
     wanted = {name: part for name, part in others if name in names or anything}
+    strategy = names.get("vision_feature_select_strategy")
+    if strategy is not None and strategy.default is strategy.empty:
+        # Llama 4 in older versions.
+        wanted["vision_feature_select_strategy"] = "default"
     as_output = {"return_dict": True} if anything or "return_dict" in names else {}
     with torch.no_grad():
         # The pixels by their place: their name differs between versions of Transformers.
