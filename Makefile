@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 # Tests and benchmarks run many small operations, which threads only slow down.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo test lint format core-only test-oldest bench bench-cuda clean
+.PHONY: help demo test lint format core-only test-oldest test-previous bench bench-cuda clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -24,6 +24,13 @@ $(VENV)-oldest/ready: pyproject.toml constraints-oldest.txt
 	test -x $(VENV)-oldest/bin/python || $(PYTHON) -m venv $(VENV)-oldest
 	$(VENV)-oldest/bin/python -m pip install --quiet --constraint constraints-oldest.txt \
 		--editable '.[cli,test,video]' accelerate torchvision
+	touch $@
+
+$(VENV)-previous/ready: pyproject.toml constraints.txt
+	test -x $(VENV)-previous/bin/python || $(PYTHON) -m venv $(VENV)-previous
+	sed 's/^transformers==.*/transformers==5.23.0/' constraints.txt > $(VENV)-previous/constraints.txt
+	$(VENV)-previous/bin/python -m pip install --quiet --constraint $(VENV)-previous/constraints.txt \
+		--editable '.[cli,test]' accelerate
 	touch $@
 
 demo: $(VENV)/ready  ## ask a trained miniature with all visual tokens and with few (outputs/demo.png)
@@ -50,6 +57,9 @@ core-only: $(VENV)-core/ready  ## the core's tests where no torch, JAX or transf
 test-oldest: $(VENV)-oldest/ready  ## the integration's tests on the oldest supported Transformers, with torchvision and PyAV
 	$(VENV)-oldest/bin/python -m pytest --numprocesses auto tests/integrations
 
+test-previous: $(VENV)-previous/ready  ## the integration's tests on Transformers 5.23
+	$(VENV)-previous/bin/python -m pytest --numprocesses auto tests/integrations
+
 bench: $(VENV)/ready  ## measure selection and prefill on this machine (about half an hour)
 	$(BIN)/python benchmarks/bench_selection.py
 	$(BIN)/python benchmarks/bench_dispatch.py
@@ -59,4 +69,4 @@ bench-cuda: $(VENV)/ready  ## measure on one CUDA GPU (under eight minutes)
 	$(BIN)/python benchmarks/bench_cuda.py
 
 clean:  ## remove environments and outputs
-	rm -rf $(VENV) $(VENV)-core $(VENV)-oldest outputs
+	rm -rf $(VENV) $(VENV)-core $(VENV)-oldest $(VENV)-previous outputs

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from transformers import DynamicCache, StaticCache
 
 from iwp_transformers import prune_visual_tokens
+from iwp_transformers.versions import CACHE_ARGUMENT
 
 WAYS = ("eager", "compiled")
 PROMPTS = ("full", "pruned")
@@ -39,7 +40,9 @@ class Decoder:
         token = torch.full((1, 1), 7, device=self.offset.device)
         position = (self.offset + self.length).expand(3, 1, 1)
         self.length += 1
-        self.step(input_ids=token, position_ids=position, past_key_values=self.cache, use_cache=True, logits_to_keep=1)
+        self.step(
+            input_ids=token, position_ids=position, **{CACHE_ARGUMENT: self.cache}, use_cache=True, logits_to_keep=1
+        )
 
 
 def decoder(model: Any, inputs: dict[str, Any], way: str, options: argparse.Namespace) -> Decoder:
@@ -48,7 +51,7 @@ def decoder(model: Any, inputs: dict[str, Any], way: str, options: argparse.Name
     text = model.config.get_text_config()
     room = length + options.repeats * options.tokens + HEADROOM
     cache = DynamicCache(config=text) if way == "eager" else StaticCache(config=text, max_cache_len=room)
-    model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    model(**inputs, **{CACHE_ARGUMENT: cache}, use_cache=True, logits_to_keep=1)
     step = model if way == "eager" else torch.compile(model, backend=options.backend, dynamic=False)
     return Decoder(step, cache, length, model.model.rope_deltas.clone())
 

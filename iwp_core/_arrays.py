@@ -1,10 +1,10 @@
 """Plumbing on arrays of any library: namespaces, dtypes, tiles. No mathematics of tokens here."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
-from array_api_compat import array_namespace, device, is_array_api_obj
+from array_api_compat import array_namespace, device, is_array_api_obj, is_dask_array, is_pydata_sparse_array
 
 from iwp_core._plugins import overridable
 
@@ -16,13 +16,15 @@ __all__ = [
     "device",
     "index_dtype",
     "is_array",
+    "joined",
     "locate",
     "namespace",
     "order_descending",
     "safe_log",
     "scatter",
-    "take_tokens",
     "tiles",
+    "why_unusable",
+    "widened",
 ]
 
 Array = Any
@@ -36,8 +38,21 @@ is_array = is_array_api_obj
 
 def namespace(*arrays: Array) -> ModuleType:
     """Return the Array API namespace that the arrays share."""
+    kind: Any = type(arrays[0])
+    if len(arrays) == 1 or all(type(array) is kind for array in arrays):
+        return _namespace_of(kind, arrays[0])
     xp: ModuleType = array_namespace(*arrays)
     return xp
+
+
+_NAMESPACES: dict[type, ModuleType] = {}
+
+
+def _namespace_of(kind: type, array: Array) -> ModuleType:
+    """Ask once for each type of array: the question comes at every step of a loop."""
+    if kind not in _NAMESPACES:
+        _NAMESPACES[kind] = array_namespace(array)
+    return _NAMESPACES[kind]
 
 
 def accumulation_dtype(*arrays: Array) -> Any:
@@ -48,7 +63,30 @@ def accumulation_dtype(*arrays: Array) -> Any:
 
 def as_dtype(x: Array, dtype: Any) -> Array:
     """Return an array in a dtype; the array itself where it has it."""
-    return namespace(x).astype(x, dtype, copy=False)
+    return x if x.dtype == dtype else namespace(x).astype(x, dtype)
+
+
+def widened(array: Array) -> Array:
+    """Return an array of bfloat16 in float32, exactly, where its library has no such dtype (NumPy with ml_dtypes)."""
+    if not is_array(array) or str(array.dtype) != "bfloat16" or hasattr(namespace(array), "bfloat16"):
+        return array
+    return namespace(array).astype(array, namespace(array).float32)
+
+
+def why_unusable(array: Array) -> str | None:
+    """Say why something cannot be read as an array, with what to pass instead; None if it can."""
+    kind = f"{type(array).__module__.partition('.')[0]}.{type(array).__name__}"
+    if not is_array(array):
+        return f"is of type {kind}, which has no Array API: convert it first, for example with `numpy.asarray`"
+    if is_dask_array(array):
+        return "is a lazy array of dask: pass its `compute()`"
+    if is_pydata_sparse_array(array):
+        return f"is a sparse array ({kind}): pass its `todense()`"
+    if type(array).__name__ == "MaskedArray":
+        return "is a masked array: pass its `data`, and say by `mask=` which tokens are real"
+    if str(device(array)) == "meta":
+        return "is on the device meta and has no data: pass an array that has"
+    return None
 
 
 def index_dtype(xp: ModuleType, like: Array) -> Any:
@@ -81,16 +119,6 @@ def order_descending(scores: Array) -> Array:
     return xp.argsort(-scores, stable=True)
 
 
-@overridable
-def take_tokens(x: Array, indices: Array) -> Array:
-    """Return the tokens at `indices` of an array (H, N, D), shape (H, R, D).
-
-    Head by head: libraries copy whole rows fast along the first axis, and element by element along a middle one.
-    """
-    xp = namespace(x)
-    return xp.stack([xp.take(x[head, :, :], indices, axis=0) for head in range(x.shape[0])])
-
-
 def locate(positions: Array, sought: Array) -> tuple[Array, Array]:
     """Say for each sought index whether it is among ascending `positions`, and where.
 
@@ -107,6 +135,12 @@ def locate(positions: Array, sought: Array) -> tuple[Array, Array]:
     return xp.take(positions, slots) == sought, slots
 
 
+def joined(parts: Sequence[Array], axis: int = 0) -> Array:
+    """Return arrays one after the other; a single one itself, without a copy."""
+    return parts[0] if len(parts) == 1 else namespace(parts[0]).concat(list(parts), axis=axis)
+
+
+@overridable
 def scatter(target: Array, positions: Array, values: Array) -> Array:
     """Return a vector with `values` at ascending `positions`, without the assignment that immutable arrays lack."""
     xp = namespace(target)

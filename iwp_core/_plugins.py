@@ -11,9 +11,10 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache, wraps
 from importlib.metadata import EntryPoint, entry_points
+from types import MappingProxyType
 from typing import Any, ParamSpec, Protocol, TypeVar
 
-__all__ = ["Backend", "Kernel", "backend_context", "forget", "overridable", "use_backend"]
+__all__ = ["Backend", "Kernel", "backend_context", "forget", "overridable", "overridable_functions", "use_backend"]
 
 GROUP = "iwp.backends"
 OFF_SWITCH = "IWP_NO_PLUGINS"
@@ -57,7 +58,8 @@ class Backend(Protocol):
     name : str
         For messages.
     kernels : mapping of str to Kernel
-        From the name of an overridable function of the core to its kernel.
+        From the name of an overridable function to its kernel. `iwp_core.kernels` lists the core's; any other name is
+        an error when the backend is loaded.
 
     Notes
     -----
@@ -76,6 +78,14 @@ class Backend(Protocol):
 
     @property
     def kernels(self) -> Mapping[str, Kernel]: ...
+
+
+_functions: dict[str, Callable[..., Any]] = {}
+
+
+def overridable_functions() -> Mapping[str, Callable[..., Any]]:
+    """Return the reference functions that a backend may replace, by name."""
+    return MappingProxyType(_functions)
 
 
 _choice: ContextVar[str] = ContextVar("iwp_backend", default="auto")
@@ -129,7 +139,8 @@ def overridable(function: Callable[P, R]) -> Callable[P, R]:
     Raises
     ------
     RuntimeError
-        When called: if the backend of the array's library cannot be loaded, or two are registered.
+        When called: if the backend of the array's library cannot be loaded or has a kernel for no overridable function,
+        or if two are registered.
 
     Examples
     --------
@@ -140,6 +151,7 @@ def overridable(function: Callable[P, R]) -> Callable[P, R]:
     3
     """
     key = function.__name__
+    _functions[key] = function
 
     @wraps(function)
     def dispatch(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -206,5 +218,10 @@ def _load(name: str) -> Backend:
         raise RuntimeError(msg) from error
     if not usable:
         msg = f"{plugin} has no `name: str` and `kernels: Mapping`"
+        raise RuntimeError(msg)
+    unknown = sorted(set(backend.kernels) - set(_functions))
+    if unknown:
+        found, known = (", ".join(map(repr, names)) for names in (unknown, sorted(_functions)))
+        msg = f"{plugin} has kernels for {found}, expected names of overridable functions: {known}"
         raise RuntimeError(msg)
     return backend

@@ -1,65 +1,21 @@
 """Every check on input arrays and names, with its message; what passes comes out in one shape."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from types import ModuleType
+import math
+from collections.abc import Mapping, Sequence
+from numbers import Real
 
-from iwp_core._arrays import Array, accumulation_dtype, as_dtype, device, is_array, namespace
+from iwp_core._arrays import Array, device, is_array, namespace, why_unusable
 from iwp_core._plugins import overridable
 
-__all__ = ["Samples", "all_finite", "check_kind", "check_name", "check_tokens", "expand_indices"]
+__all__ = ["all_finite", "check_arrays", "check_flag", "check_heads", "check_kind", "check_name", "with_leading"]
 
 KERNELS = ("exponential", "linear")
-HEADS = ("mean", "softmax_mean", "softmax_mean_per_query")
+HEADS = ("mean", "softmax_mean", "softmax_mean_per_query", "max")
+
+TOKENS_AT = ("keys", "values", "magnitude_keys", "hidden")
+"""Arrays with an axis of tokens, before their last one."""
+
 SHAPES = {"keys": "(..., H, N, D) or (N, D)", "values": "(..., H, N, Dv) or (N, Dv)"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sample:
-    """One sample's tokens: keys (H, N, D), values (H, N, Dv), queries (Hq, T, D), hidden (N, E)."""
-
-    keys: Array
-    values: Array
-    queries: Array | None
-    magnitude_keys: Array
-    hidden: Array | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Samples:
-    """Checked inputs with their leading axes flattened to one, B, and a head axis always there."""
-
-    xp: ModuleType
-    leading: tuple[int, ...]
-    headless: bool
-    keys: Array
-    values: Array
-    queries: Array | None
-    magnitude_keys: Array
-    hidden: Array | None
-
-    @property
-    def count(self) -> int:
-        """Number of tokens N."""
-        return int(self.keys.shape[-2])
-
-    def __iter__(self) -> Iterator[Sample]:
-        """Yield one sample after the other."""
-        for row in range(self.keys.shape[0]):
-            yield Sample(
-                keys=self.keys[row, ...],
-                values=self.values[row, ...],
-                queries=None if self.queries is None else self.queries[row, ...],
-                magnitude_keys=self.magnitude_keys[row, ...],
-                hidden=None if self.hidden is None else self.hidden[row, ...],
-            )
-
-    def join(self, results: Sequence[Array], *, per_head: bool = False) -> Array:
-        """Stack one result a sample and give it the leading axes, and the head axis only if the input had one."""
-        xp = self.xp
-        if per_head and self.headless:
-            results = [result[0, ...] for result in results]
-        return xp.reshape(xp.stack(list(results)), self.leading + tuple(results[0].shape))
 
 
 def check_name(argument: str, value: object, known: Sequence[str]) -> None:
@@ -75,64 +31,69 @@ def check_name(argument: str, value: object, known: Sequence[str]) -> None:
         raise ValueError(msg)
 
 
-def check_tokens(
-    keys: Array,
-    values: Array,
-    queries: Array | None = None,
-    *,
-    magnitude_keys: Array | None = None,
-    hidden: Array | None = None,
-    finite: bool = True,
-) -> Samples:
-    """Check the arrays of `select_tokens` and its kin, and bring them to one shape.
+def check_heads(heads: object) -> None:
+    """Check how heads are pooled: by a name, or by a power mean of an exponent p.
 
     Raises
     ------
     TypeError
-        If an argument is no array, is of another library than `keys`, or is not of a real floating dtype.
+        If `heads` is neither a name nor a real number.
     ValueError
-        If shapes do not fit each other, an axis is empty, devices differ, or (with `finite`) data is not finite.
+        If the name is unknown, or the number is no finite p >= 1.
     """
-    arrays = {"keys": keys, "values": values, "queries": queries, "magnitude_keys": magnitude_keys, "hidden": hidden}
-    given = {name: array for name, array in arrays.items() if array is not None or name in ("keys", "values")}
-    for name, array in given.items():
-        check_kind(name, array, "real floating", ("keys", keys))
-    _check_shapes(given)
-    _check_devices(given)
+    allowed = f"expected one of {', '.join(map(repr, HEADS))}, or a finite number p >= 1"
+    if isinstance(heads, str):
+        if heads not in HEADS:
+            msg = f"`heads` is {heads!r}, {allowed}"
+            raise ValueError(msg)
+    elif isinstance(heads, bool) or not isinstance(heads, Real):
+        msg = f"`heads` is {heads!r} of type {type(heads).__name__}, {allowed}"
+        raise TypeError(msg)
+    elif not (math.isfinite(heads) and float(heads) >= 1):
+        msg = f"`heads` is {heads!r}, {allowed}"
+        raise ValueError(msg)
+
+
+def check_flag(name: str, value: object) -> None:
+    """Check an option that is on or off.
+
+    Raises
+    ------
+    TypeError
+        If it is no bool: a number or a name would count as on.
+    """
+    if not isinstance(value, bool):
+        msg = f"`{name}` is {value!r} of type {type(value).__name__}, expected True or False"
+        raise TypeError(msg)
+
+
+def check_arrays(arrays: Mapping[str, Array], *, finite: bool) -> None:
+    """Check the arrays of `select_tokens` and its kin, by name.
+
+    Raises
+    ------
+    TypeError
+        If an argument is no array, is of another library than `keys`, or is not of the kind of dtype it has to be.
+    ValueError
+        If shapes do not fit each other, an axis is empty, devices differ, no token is real, or (with `finite`) real
+        data is not finite.
+    """
+    for name, array in arrays.items():
+        check_kind(name, array, "bool" if name == "mask" else "real floating", ("keys", arrays["keys"]))
+    _check_shapes(arrays)
+    _check_devices(arrays)
+    mask = arrays.get("mask")
+    if mask is not None and not namespace(mask).all(namespace(mask).any(mask, axis=-1)):
+        msg = "`mask` has a row without a real token, expected at least one True in each"
+        raise ValueError(msg)
     if finite:
-        for name, array in given.items():
-            _check_finite(name, array)
-    return _flatten(given)
+        for name, array in arrays.items():
+            if name != "mask":
+                _check_finite(name, array, mask if name in TOKENS_AT else None)
 
 
-def expand_indices(argument: str, indices: Array, samples: Samples) -> Array:
-    """Check indices of tokens, (R,) for all samples alike or (..., R), and return them as (B, R).
-
-    Raises
-    ------
-    TypeError
-        If `indices` is no integer array of the library of the tokens.
-    ValueError
-        If its shape is neither, or an index is outside 0..N-1.
-    """
-    xp = samples.xp
-    check_kind(argument, indices, "integral", ("keys", samples.keys))
-    if indices.ndim == 0 or (indices.ndim != 1 and tuple(indices.shape[:-1]) != samples.leading):
-        msg = f"`{argument}` has shape {tuple(indices.shape)}, expected (R,) or {_with_leading(samples.leading, 'R')}"
-        raise ValueError(msg)
-    if 0 not in indices.shape and (xp.min(indices) < 0 or xp.max(indices) >= samples.count):
-        msg = (
-            f"`{argument}` has indices from {int(xp.min(indices))} to {int(xp.max(indices))}, "
-            f"expected 0 to {samples.count - 1}: `keys` has {samples.count} tokens"
-        )
-        raise ValueError(msg)
-    rows = samples.keys.shape[0]
-    if indices.ndim == 1:
-        return xp.broadcast_to(indices, (rows, *indices.shape))
-    return xp.reshape(indices, (rows, indices.shape[-1]))
-
-
-def _with_leading(leading: tuple[int, ...], *rest: object) -> str:
+def with_leading(leading: tuple[int, ...], *rest: object) -> str:
+    """Return a shape as text, names of axes behind the leading ones."""
     return "(" + ", ".join(map(str, (*leading, *rest))) + ("," if len(leading) + len(rest) == 1 else "") + ")"
 
 
@@ -148,21 +109,29 @@ def check_kind(name: str, array: Array, kind: str, like: tuple[str, Array]) -> N
     TypeError
         If it is not.
     """
-    wanted = {"integral": "an integer", "real floating": "a real floating"}[kind]
-    if not is_array(array):
-        msg = f"`{name}` is of type {type(array).__name__}, expected {wanted} array of a library with the Array API"
+    wanted = {"integral": "an integer", "real floating": "a real floating", "bool": "a boolean"}[kind]
+    unusable = why_unusable(array)
+    if unusable is not None:
+        msg = f"`{name}` {unusable}; expected {wanted} array of a library with the Array API"
         raise TypeError(msg)
     xp = namespace(array)
     other_name, other = like
     if is_array(other) and namespace(other) is not xp:
         msg = f"`{name}` is an array of {_library(array)}, expected one of {_library(other)} like `{other_name}`"
         raise TypeError(msg)
-    if not xp.isdtype(array.dtype, kind):
+    if not _is_of_kind(array, kind):
         msg = f"`{name}` has dtype {array.dtype}, expected {wanted} dtype"
         raise TypeError(msg)
 
 
-def _check_shapes(arrays: dict[str, Array]) -> None:
+def _is_of_kind(array: Array, kind: str) -> bool:
+    try:
+        return bool(namespace(array).isdtype(array.dtype, kind))
+    except TypeError:  # NumPy's answer to dtypes that another package has added
+        return False
+
+
+def _check_shapes(arrays: Mapping[str, Array]) -> None:
     keys = tuple(arrays["keys"].shape)
     if len(keys) < 2:  # noqa: PLR2004 - tokens and width
         _shape_error("keys", keys, SHAPES["keys"])
@@ -171,19 +140,28 @@ def _check_shapes(arrays: dict[str, Array]) -> None:
         raise ValueError(msg)
     values = tuple(arrays["values"].shape)
     if len(values) != len(keys) or values[:-1] != keys[:-1]:
-        _shape_error("values", values, f"{_with_leading(keys[:-1], 'Dv')}: `keys` has shape {keys}")
+        _shape_error("values", values, f"{with_leading(keys[:-1], 'Dv')}: `keys` has shape {keys}")
     for name, shape in (("keys", keys), ("values", values)):
         if 0 in shape:
             _shape_error(name, shape, f"{SHAPES[name]} with no empty axis")
+    _check_beside(arrays, keys)
+    if "queries" in arrays:
+        _check_queries(tuple(arrays["queries"].shape), keys)
+    if "context" in arrays and "queries" in arrays:
+        _check_context(tuple(arrays["context"].shape), tuple(arrays["queries"].shape), keys)
+
+
+def _check_beside(arrays: Mapping[str, Array], keys: tuple[int, ...]) -> None:
+    """Check the shapes of what may come with the tokens."""
+    tokens = (*keys[:-3], keys[-2])
     if "magnitude_keys" in arrays and tuple(arrays["magnitude_keys"].shape) != keys:
         _shape_error("magnitude_keys", tuple(arrays["magnitude_keys"].shape), f"{keys}, the shape of `keys`")
     if "hidden" in arrays:
         hidden = tuple(arrays["hidden"].shape)
-        fits = (*keys[:-3], keys[-2])
-        if hidden[:-1] != fits or not hidden or hidden[-1] == 0:
-            _shape_error("hidden", hidden, f"{_with_leading(fits, 'E')} with E >= 1: `keys` has shape {keys}")
-    if "queries" in arrays:
-        _check_queries(tuple(arrays["queries"].shape), keys)
+        if hidden[:-1] != tokens or not hidden or hidden[-1] == 0:
+            _shape_error("hidden", hidden, f"{with_leading(tokens, 'E')} with E >= 1: `keys` has shape {keys}")
+    if "mask" in arrays and tuple(arrays["mask"].shape) != tokens:
+        _shape_error("mask", tuple(arrays["mask"].shape), f"{with_leading(tokens)}: `keys` has shape {keys}")
 
 
 def _check_queries(queries: tuple[int, ...], keys: tuple[int, ...]) -> None:
@@ -197,7 +175,7 @@ def _check_queries(queries: tuple[int, ...], keys: tuple[int, ...]) -> None:
         allowed = (
             f"({keys[-1]},) or (T, {keys[-1]})"
             if len(keys) == 2  # noqa: PLR2004 - keys (N, D)
-            else f"{_with_leading(leading, 'Hq', keys[-1])} or {_with_leading(leading, 'Hq', 'T', keys[-1])}"
+            else f"{with_leading(leading, 'Hq', keys[-1])} or {with_leading(leading, 'Hq', 'T', keys[-1])}"
         )
         _shape_error("queries", queries, f"{allowed}: `keys` has shape {keys}")
     if len(queries) == len(keys) and queries[-2] == 0:
@@ -209,12 +187,19 @@ def _check_queries(queries: tuple[int, ...], keys: tuple[int, ...]) -> None:
             raise ValueError(msg)
 
 
+def _check_context(context: tuple[int, ...], queries: tuple[int, ...], keys: tuple[int, ...]) -> None:
+    count = queries[-2] if len(queries) == len(keys) else 1
+    fits = (*keys[:-3], *(() if len(keys) == 2 else (queries[len(keys) - 3],)), count)  # noqa: PLR2004 - keys (N, D)
+    if context != fits:
+        _shape_error("context", context, f"{with_leading(fits)}, one number a query: `queries` has shape {queries}")
+
+
 def _shape_error(name: str, shape: tuple[int, ...], allowed: str) -> None:
     msg = f"`{name}` has shape {shape}, expected {allowed}"
     raise ValueError(msg)
 
 
-def _check_devices(arrays: dict[str, Array]) -> None:
+def _check_devices(arrays: Mapping[str, Array]) -> None:
     home = device(arrays["keys"])
     for name, array in arrays.items():
         if device(array) != home:
@@ -222,11 +207,18 @@ def _check_devices(arrays: dict[str, Array]) -> None:
             raise ValueError(msg)
 
 
-def _check_finite(name: str, array: Array) -> None:
+def _check_finite(name: str, array: Array, mask: Array | None) -> None:
     xp = namespace(array)
+    if mask is not None and not all_finite(array):  # what stands at places without a token does not count
+        heads = array.ndim - mask.ndim - 1
+        real = xp.reshape(mask, (*mask.shape[:-1], *(1,) * heads, mask.shape[-1], 1))
+        array = xp.where(real, array, xp.zeros_like(array))
+    if name == "context":  # nothing outside of the candidates has the log-sum-exp -inf
+        array = xp.where(array == -xp.inf, xp.zeros_like(array), array)
     if not all_finite(array):
         bad = "NaN" if xp.any(xp.isnan(array)) else "infinity"
-        msg = f"`{name}` has {bad} among its {tuple(array.shape)} entries, expected finite numbers"
+        allowed = "finite numbers, or -inf" if name == "context" else "finite numbers"
+        msg = f"`{name}` has {bad} among its {tuple(array.shape)} entries, expected {allowed}"
         raise ValueError(msg)
 
 
@@ -235,40 +227,3 @@ def all_finite(array: Array) -> bool:
     """Return whether an array holds neither NaN nor infinity."""
     xp = namespace(array)
     return bool(xp.all(xp.isfinite(array)))
-
-
-def _flatten(arrays: dict[str, Array]) -> Samples:
-    keys = arrays["keys"]
-    xp = namespace(keys)
-    headless = keys.ndim == 2  # noqa: PLR2004 - keys (N, D)
-    leading = tuple(keys.shape[:-3])
-    if accumulation_dtype(*arrays.values()) == xp.float64:  # one precision for all, so that no step falls behind
-        arrays = {name: as_dtype(array, xp.float64) for name, array in arrays.items()}
-        keys = arrays["keys"]
-
-    def flat(name: str, core: int) -> Array | None:
-        """Return the array with one leading axis and `core` axes behind it."""
-        array = arrays.get(name)
-        if array is None:
-            return None
-        if headless and name != "hidden":
-            array = array[None, ...]
-        rest = tuple(array.shape[len(leading) :])
-        rows = 1
-        for size in leading:
-            rows *= size
-        missing = (1,) * (core - len(rest))
-        return xp.reshape(array, (rows, *rest[: len(rest) - 1], *missing, rest[-1]))
-
-    flat_keys = flat("keys", 3)
-    magnitude_keys = flat("magnitude_keys", 3)
-    return Samples(
-        xp=xp,
-        leading=leading,
-        headless=headless,
-        keys=flat_keys,
-        values=flat("values", 3),
-        queries=flat("queries", 3),
-        magnitude_keys=flat_keys if magnitude_keys is None else magnitude_keys,
-        hidden=flat("hidden", 2),
-    )

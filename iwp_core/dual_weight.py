@@ -15,13 +15,14 @@ from iwp_core._arrays import (
     locate,
     namespace,
     safe_log,
-    take_tokens,
     tiles,
 )
 from iwp_core._plugins import backend_context
-from iwp_core._validate import KERNELS, Sample, check_name, check_tokens, expand_indices
-from iwp_core.magnitude import log_feature_norm, log_norm
-from iwp_core.similarity import Gaussian, similarity_block
+from iwp_core._validate import KERNELS, check_flag, check_name
+from iwp_core.comparison import similarity_block
+from iwp_core.norms import log_feature_norm, log_norm
+from iwp_core.samples import Sample, check_tokens, expand_indices
+from iwp_core.similarity import Gaussian, columns_of
 
 __all__ = ["deletion_error", "dual_spectrum", "log_update_norm"]
 
@@ -29,7 +30,7 @@ BLOCK = 1024
 """Tokens a side of the kernel blocks that are summed."""
 
 
-def log_update_norm(keys: Array, values: Array, *, kernel: str = "exponential") -> Array:
+def log_update_norm(keys: Array, values: Array, /, *, kernel: str = "exponential") -> Array:
     """Return the log of the Hilbert-Schmidt norm of each token's update (the norm itself overflows).
 
     Parameters
@@ -67,7 +68,7 @@ def log_update_norm(keys: Array, values: Array, *, kernel: str = "exponential") 
         return samples.join(norms, per_head=True)
 
 
-def deletion_error(keys: Array, values: Array, kept: Array, *, kernel: str = "exponential") -> Array:
+def deletion_error(keys: Array, values: Array, /, kept: Array, *, kernel: str = "exponential") -> Array:
     """Return the share of the implicit weight that pruning takes away, ||W_N - W_S|| / ||W_N||.
 
     Parameters
@@ -89,8 +90,8 @@ def deletion_error(keys: Array, values: Array, kept: Array, *, kernel: str = "ex
     TypeError
         If an argument is no array, of another library than `keys`, or of a dtype of the wrong kind.
     ValueError
-        If shapes do not fit, there are no tokens, data is not finite, an index is out of range, or `kernel` is
-        unknown.
+        If shapes do not fit, there are no tokens, data is not finite, an index is out of range or there twice, or
+        `kernel` is unknown.
 
     Notes
     -----
@@ -109,7 +110,7 @@ def deletion_error(keys: Array, values: Array, kept: Array, *, kernel: str = "ex
     """
     check_name("kernel", kernel, KERNELS)
     samples = check_tokens(keys, values)
-    kept = expand_indices("kept", kept, samples)
+    kept = expand_indices("kept", kept, samples, distinct=True)
     with backend_context(keys):
         errors = [_deletion_error(sample, kept[row, :], kernel) for row, sample in enumerate(samples)]
         return samples.join(errors, per_head=True)
@@ -118,6 +119,7 @@ def deletion_error(keys: Array, values: Array, kept: Array, *, kernel: str = "ex
 def dual_spectrum(
     keys: Array,
     values: Array,
+    /,
     kept: Array | None = None,
     *,
     kernel: str = "exponential",
@@ -146,10 +148,11 @@ def dual_spectrum(
     Raises
     ------
     TypeError
-        If an argument is no array, of another library than `keys`, or of a dtype of the wrong kind.
+        If an argument is no array, of another library than `keys`, or of a dtype of the wrong kind; if
+        `return_log_scale` is no bool.
     ValueError
-        If shapes do not fit, there are no tokens, data is not finite, an index is out of range, or `kernel` is
-        unknown.
+        If shapes do not fit, there are no tokens, data is not finite, an index is out of range or there twice, or
+        `kernel` is unknown.
 
     Notes
     -----
@@ -168,9 +171,10 @@ def dual_spectrum(
     array([4., 3.])
     """
     check_name("kernel", kernel, KERNELS)
+    check_flag("return_log_scale", return_log_scale)
     samples = check_tokens(keys, values)
     everyone = arange_indices(samples.count, keys)
-    kept = expand_indices("kept", everyone if kept is None else kept, samples)
+    kept = expand_indices("kept", everyone if kept is None else kept, samples, distinct=True)
     with backend_context(keys):
         pairs = [_spectrum(sample, kept[row, :], kernel) for row, sample in enumerate(samples)]
         spectrum, log_scale = (samples.join(part, per_head=True) for part in zip(*pairs, strict=True))
@@ -214,11 +218,10 @@ class _LinearWeight:
         self.dtype = accumulation_dtype(keys, values)
 
     def _matrix(self, tokens: Array) -> Array:
-        xp = namespace(self.keys)
-        shape = (self.keys.shape[0], self.keys.shape[-1], self.values.shape[-1])
+        xp, shape = namespace(self.keys), (self.keys.shape[0], self.keys.shape[-1], self.values.shape[-1])
         matrix = xp.zeros(shape, dtype=self.dtype, device=device(self.keys))
         for tile in tiles(tokens.shape[0]):
-            keys, values = (as_dtype(take_tokens(x, tokens[tile]), self.dtype) for x in (self.keys, self.values))
+            keys, values = (as_dtype(xp.take(x, tokens[tile], axis=1), self.dtype) for x in (self.keys, self.values))
             matrix = matrix + xp.matmul(xp.matrix_transpose(keys), values)
         return matrix
 
@@ -255,23 +258,23 @@ class _ExponentialWeight:
 
         def gather(some: Array) -> Array:
             factors = xp.exp(xp.take(self.log_norms, some, axis=-1) - log_scale)
-            return as_dtype(take_tokens(self.values, some), self.dtype) * as_dtype(factors, self.dtype)[..., None]
+            return as_dtype(xp.take(self.values, some, axis=1), self.dtype) * as_dtype(factors, self.dtype)[..., None]
 
         return gather, log_scale
 
     def _products(self, tokens: Array) -> tuple[Iterator[tuple[Array, Array]], Array]:
         """Return pairs of blocks U_R and (G U)_R of rows R that cover the tokens, and m."""
-        gather, log_scale = self._scaled(tokens)
+        xp, (gather, log_scale) = namespace(self.values), self._scaled(tokens)
 
         def blocks() -> Iterator[tuple[Array, Array]]:
+            clip = self.gaussian.is_rough
             for rows in tiles(tokens.shape[0], BLOCK):
-                left = self.gaussian.gather(tokens[rows])
-                product = sum(
-                    namespace(left).matmul(
-                        similarity_block(left, self.gaussian.gather(tokens[cols]), gaussian=True), gather(tokens[cols])
-                    )
-                    for cols in tiles(tokens.shape[0], BLOCK)
-                )
+                left = xp.take(self.gaussian.rows, tokens[rows], axis=1)
+                product: Array = 0
+                for cols in tiles(tokens.shape[0], BLOCK):
+                    right = columns_of(xp.take(self.gaussian.rows, tokens[cols], axis=1))
+                    factors = xp.clip(similarity_block(left, right, gaussian=True, clip=clip), max=1.0)
+                    product = product + xp.matmul(factors, gather(tokens[cols]))
                 yield gather(tokens[rows]), product
 
         return blocks(), log_scale

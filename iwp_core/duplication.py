@@ -1,20 +1,17 @@
 """Information duplication: how much the updates of two tokens share (lemma 2, proposition 1, equation 12, table 3)."""
 
-from functools import cached_property
 from typing import Protocol
 
-from iwp_core._arrays import Array, arange_indices, namespace
-from iwp_core._plugins import backend_context, overridable
-from iwp_core._validate import KERNELS, check_name, check_tokens, expand_indices
-from iwp_core.identical import first_identical
-from iwp_core.similarity import Cosine, Gaussian, factors_of, similarity_block
+from iwp_core._arrays import Array, arange_indices
+from iwp_core._plugins import backend_context
+from iwp_core._validate import KERNELS, check_name
+from iwp_core.comparison import Duplication
+from iwp_core.samples import check_tokens, expand_indices
 
 __all__ = [
     "SIMILARITIES",
-    "Duplication",
     "PairwiseDuplication",
     "check_hidden_given",
-    "duplication_block",
     "information_duplication",
     "update_cosine",
 ]
@@ -25,6 +22,7 @@ SIMILARITIES = ("dual", "value", "hidden", "key", "kernel_key")
 def information_duplication(
     keys: Array,
     values: Array,
+    /,
     rows: Array | None = None,
     cols: Array | None = None,
     *,
@@ -54,10 +52,10 @@ def information_duplication(
     Raises
     ------
     TypeError
-        If an argument is no array, of another library than `keys`, or of a dtype of the wrong kind.
+        If an argument is no array, of another library than `keys`, or of a dtype of the wrong kind; if `hidden` is
+        missing.
     ValueError
-        If shapes do not fit, there are no tokens, data is not finite, an index is out of range, a name is unknown, or
-        `hidden` is missing.
+        If shapes do not fit, there are no tokens, data is not finite, an index is out of range, or a name is unknown.
 
     Notes
     -----
@@ -81,6 +79,7 @@ def information_duplication(
 def update_cosine(
     keys: Array,
     values: Array,
+    /,
     rows: Array | None = None,
     cols: Array | None = None,
     *,
@@ -156,90 +155,25 @@ def check_hidden_given(hidden: Array | None, metric: str) -> None:
 
     Raises
     ------
-    ValueError
+    TypeError
         If they are missing.
     """
     if hidden is None and metric == "hidden":
         msg = "`hidden` is None, expected an array (..., N, E): the similarity 'hidden' reads it"
-        raise ValueError(msg)
+        raise TypeError(msg)
 
 
 class PairwiseDuplication(Protocol):
-    """Information duplication of one sample, as strategies see it; `select_tokens` passes a `Duplication`."""
+    """Information duplication of one sample, as strategies see it; `select_tokens` passes a `Duplication`.
+
+    The core's own strategies take a callable without `identical` too: then no two tokens count as identical.
+    """
+
+    @property
+    def identical(self) -> Array | None:
+        """For each token the position of the first token that no similarity can tell from it; None if all differ."""
+        ...
 
     def __call__(self, rows: Array, cols: Array, /) -> Array:
         """Return the duplication of tokens `rows` (R,) with tokens `cols` (C,), shape (R, C), in [0, 1]."""
         ...
-
-
-class Duplication:
-    """Pairwise information duplication of one sample's tokens, computed block by block when asked.
-
-    Parameters
-    ----------
-    keys : array, shape (H, N, D)
-    values : array, shape (H, N, Dv)
-    hidden : array, shape (N, E), optional
-        Read by the metric "hidden" only.
-    metric : {"dual", "value", "hidden", "key", "kernel_key"}
-    kernel : {"exponential", "linear"}
-
-    Notes
-    -----
-    Holds O(H (N + D)) numbers beside the inputs.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> values = np.asarray([[[1.0, 0.0], [0.0, 1.0], [2.0, 0.0]]])
-    >>> shared = Duplication(np.zeros((1, 3, 2)), values, metric="value", kernel="exponential")
-    >>> shared(np.asarray([0]), np.asarray([1, 2]))
-    array([[0., 1.]])
-    """
-
-    def __init__(self, keys: Array, values: Array, hidden: Array | None = None, *, metric: str, kernel: str) -> None:
-        self._inputs = (keys, values, hidden)
-        self._metric, self._kernel = metric, kernel
-
-    @cached_property
-    def factors(self) -> tuple[Cosine | Gaussian, ...]:
-        """What a similarity is the product of; made when first asked for, so that top-K never pays for it."""
-        return factors_of(*self._inputs, metric=self._metric, kernel=self._kernel)
-
-    @cached_property
-    def identical(self) -> Array | None:
-        """For each token the first token that no similarity can tell from it, shape (N,); None if all differ."""
-        return first_identical(*(factor.tokens for factor in self.factors))
-
-    def __call__(self, rows: Array, cols: Array) -> Array:
-        """Return the duplication of the tokens `rows` with the tokens `cols`.
-
-        Parameters
-        ----------
-        rows : array of int, shape (R,)
-        cols : array of int, shape (C,)
-
-        Returns
-        -------
-        array, shape (R, C)
-            Mean over heads of the squared similarity, in [0, 1].
-        """
-        return duplication_block(*self._gather(rows, cols), gaussian=isinstance(self.factors[0], Gaussian))
-
-    def signed(self, rows: Array, cols: Array) -> Array:
-        """Return the signed similarity of each head, shape (H, R, C), in [-1, 1]."""
-        similarity = similarity_block(*self._gather(rows, cols), gaussian=isinstance(self.factors[0], Gaussian))
-        return namespace(similarity).clip(similarity, -1.0, 1.0)
-
-    def _gather(self, rows: Array, cols: Array) -> list[Array]:
-        return [factor.gather(tokens) for factor in self.factors for tokens in (rows, cols)]
-
-
-@overridable
-def duplication_block(
-    rows: Array, cols: Array, other_rows: Array | None = None, other_cols: Array | None = None, *, gaussian: bool
-) -> Array:
-    """Return the mean over heads of the squared similarity, shape (R, C); parameters as `similarity_block`."""
-    xp = namespace(rows)
-    similarity = similarity_block(rows, cols, other_rows, other_cols, gaussian=gaussian)
-    return xp.clip(xp.mean(similarity * similarity, axis=0), 0.0, 1.0)

@@ -5,25 +5,30 @@ not promise that equal rows give equal results: its rounding depends on where in
 computed once for the first of a set of identical tokens and shared by the others.
 """
 
+from functools import reduce
 from itertools import product
 
 from iwp_core._arrays import (
     Array,
-    accumulation_dtype,
     arange_indices,
     as_dtype,
+    index_dtype,
     namespace,
-    order_descending,
     scatter,
-    take_tokens,
+    tiles,
 )
+from iwp_core._plugins import overridable
 
-__all__ = ["first_identical"]
+__all__ = ["first_identical", "hash_rows"]
 
 PROBES = 2
 """Coordinates of each array that the first look reads; tokens that differ there are told apart at once."""
 
-GOLDEN = 0.6180339887498949
+SPARSE = 8
+"""The first hash reads one of so many coordinates; tokens that share it and yet differ get one of all coordinates."""
+
+ODD = 0x3C6EF373
+"""A number without pattern, within 31 bits: multiples of it spread over all bits of an integer."""
 
 
 def first_identical(*arrays: Array) -> Array | None:
@@ -41,8 +46,9 @@ def first_identical(*arrays: Array) -> Array | None:
 
     Notes
     -----
-    Exact: a fingerprint only proposes, rows are compared before they count as equal. Costs one sort of N numbers if
-    all tokens are distinct.
+    Exact: a hash only proposes, rows are compared before they count as equal. Costs a sort of N numbers, and a pass
+    or two over the tokens that share the few coordinates which the first look reads. Should two tokens share a hash of
+    all coordinates and yet differ, such tokens are sorted coordinate by coordinate: O(H D N log N) at worst.
 
     Examples
     --------
@@ -51,93 +57,117 @@ def first_identical(*arrays: Array) -> Array | None:
     array([0, 1, 0])
     """
     xp = namespace(*arrays)
-    probe = _probe(arrays)
-    everyone = arange_indices(probe.shape[0], probe)
-    first = everyone
-    left = _repeated(probe)
-    if left.shape[0] == 0:
-        return None
-    first, left = _join(first, arrays, left, xp.take(probe, left))
-    while left.shape[0] > 1:
-        first, left = _join(first, arrays, left, _fingerprint(tuple(take_tokens(array, left) for array in arrays)))
+    first = everyone = arange_indices(arrays[0].shape[1], arrays[0])
+    left = _alike(arrays, everyone)
+    for stride in (SPARSE, 1):
+        if left.shape[0] == 0:
+            break
+        hashes = [hash_rows(array[:, :, ::stride], left) for array in arrays]
+        hashed = reduce(lambda total, one: total * ODD + one, hashes)
+        order = xp.argsort(hashed, stable=True)  # each run of equal hashes starts with its lowest position
+        ranked, members = xp.take(hashed, order), xp.take(left, order)
+        first, left = _join(first, arrays, members, ranked[1:] != ranked[:-1])
+    if left.shape[0] > 0:
+        members = _sorted_rows(arrays, left)
+        first, _ = _join(first, arrays, members, ~_rows_equal(arrays, members[1:], members[:-1]))
     return None if xp.all(first == everyone) else first
 
 
-def _join(first: Array, arrays: tuple[Array, ...], positions: Array, keys: Array) -> tuple[Array, Array]:
-    """Give the tokens at ascending `positions` that equal the first of their key to it; return the others too."""
+def _join(first: Array, arrays: tuple[Array, ...], members: Array, differs: Array) -> tuple[Array, Array]:
+    """Give the tokens that equal the first one of their run to it; return the others too, ascending.
+
+    `differs` tells whether each of `members` begins a run, but for the first, which does.
+    """
     xp = namespace(first)
-    order = order_descending(keys)  # stable: each run of equal keys starts with its lowest position
-    leaders = xp.take(positions, xp.take(order, _run_starts(xp.take(keys, order))))
-    members = xp.take(positions, order)
+    opens = xp.concat([xp.ones_like(members[:1], dtype=xp.bool), differs])
+    runs = xp.cumulative_sum(as_dtype(opens, members.dtype)) - 1
+    leaders = xp.take(members, xp.take(xp.nonzero(opens)[0], runs))
     equal = _rows_equal(arrays, members, leaders)
-    joined, others = xp.nonzero(equal)[0], xp.nonzero(~equal)[0]
-    members, leaders, others = xp.take(members, joined), xp.take(leaders, joined), xp.take(members, others)
     ascending = xp.argsort(members)
-    first = scatter(first, xp.take(members, ascending), xp.take(leaders, ascending))
-    return first, xp.sort(others)
+    leaders, equal = xp.take(leaders, ascending), xp.take(equal, ascending)
+    members = xp.take(members, ascending)
+    return scatter(first, members, xp.where(equal, leaders, members)), xp.take(members, xp.nonzero(~equal)[0])
 
 
-def _probe(arrays: tuple[Array, ...]) -> Array:
-    """Mix a few coordinates of each token, elementwise only, so that identical tokens get identical numbers."""
-    xp = namespace(*arrays)
-    dtype = accumulation_dtype(*arrays)
-    mixed = xp.zeros_like(arrays[0][0, :, 0], dtype=dtype)
-    for array in arrays:
+def _alike(arrays: tuple[Array, ...], left: Array) -> Array:
+    """Return those of ascending positions whose tokens are not told apart by a few of their coordinates."""
+    for probe, array in product(range(PROBES), arrays):
         heads, _, width = array.shape
-        for probe in range(PROBES):
-            column = array[probe % heads, :, (probe * width) // PROBES]
-            mixed = mixed * GOLDEN + _unit_range(as_dtype(column, dtype))
-    return mixed
+        column = array[probe % heads, :, (probe * width) // PROBES]
+        fewer = _repeated(column, left)
+        if fewer.shape[0] in (0, left.shape[0]):  # no more can be told apart, or not that way
+            return fewer
+        left = fewer
+    return left
 
 
-def _fingerprint(arrays: tuple[Array, ...]) -> Array:
-    """Weigh and add up all coordinates of each token one after the other: in an order that no library changes."""
-    xp = namespace(*arrays)
-    dtype = accumulation_dtype(*arrays)
-    mixed = xp.zeros_like(arrays[0][0, :, 0], dtype=dtype)
-    step = 0
-    for array in arrays:
-        scaled = _unit_range(as_dtype(array, dtype))
-        for head, column in product(range(array.shape[0]), range(array.shape[-1])):
-            step += 1
-            mixed = mixed + scaled[head, :, column] * (0.5 + step * GOLDEN % 1.0)
-    return mixed
+@overridable
+def hash_rows(array: Array, positions: Array) -> Array:
+    """Return an integer for each token at `positions` of an array (H, N, D): equal ones for equal tokens.
+
+    Sums of integers are exact in any order, which sums of floating-point numbers are not. A coordinate enters as it is
+    and by its fourth root, so that large ones count to their last bit and small ones count at all.
+    """
+    xp = namespace(array)
+    integers = index_dtype(xp, array)
+    bits = xp.iinfo(integers).bits
+    dtype = xp.float64 if bits == 64 else xp.float32  # noqa: PLR2004 - a library has both or none
+    heads, _, width = array.shape
+    count = arange_indices(2 * heads * width, array)
+    factors = xp.reshape((count * (count + ODD)) * ODD + count, (2, heads, 1, width))
+    extent, full = as_dtype(_extent(array), dtype), 2.0 ** (bits - 2)
+    parts = []
+    for tile in tiles(positions.shape[0]):
+        share = as_dtype(xp.take(array, positions[tile], axis=1), dtype) / extent
+        root = xp.sqrt(xp.sqrt(xp.abs(share)))
+        mixed = as_dtype(share * full, integers) * factors[0, ...] + as_dtype(root * full, integers) * factors[1, ...]
+        parts.append(xp.sum(mixed, axis=(0, 2), dtype=integers))
+    return xp.concat(parts)
 
 
-def _unit_range(x: Array) -> Array:
-    """Return an array divided by its largest absolute entry, so that mixing cannot overflow."""
+def _extent(x: Array) -> Array:
+    """Return the largest absolute entry of an array, or 1 if that is 0."""
     xp = namespace(x)
-    extent = xp.max(xp.abs(x))
-    return x / xp.where(extent > 0, extent, xp.ones_like(extent))
+    extent = xp.maximum(xp.max(x), -xp.min(x))
+    return xp.where(extent > 0, extent, xp.ones_like(extent))
 
 
-def _repeated(values: Array) -> Array:
-    """Return, ascending, the positions whose value occurs at another position too."""
-    xp = namespace(values)
-    if values.shape[0] < 2:  # noqa: PLR2004 - one token has no twin
-        return arange_indices(0, values)
-    order = order_descending(values)
+def _repeated(column: Array, positions: Array) -> Array:
+    """Return those of ascending `positions` whose entry of a vector another one has too."""
+    xp = namespace(column)
+    values = column if positions.shape[0] == column.shape[0] else xp.take(column, positions)
+    ranked = xp.sort(values)
+    if not xp.any(ranked[1:] == ranked[:-1]):
+        return positions[:0]
+    order = xp.argsort(values)
     ranked = xp.take(values, order)
     same = ranked[1:] == ranked[:-1]
-    edge = xp.zeros_like(same[:1])
-    with_next, with_previous = xp.concat([same, edge]), xp.concat([edge, same])
-    return xp.sort(xp.take(order, xp.nonzero(with_next | with_previous)[0]))
+    edge = xp.zeros_like(values[:1], dtype=xp.bool)
+    twice = xp.concat([same, edge]) | xp.concat([edge, same])
+    return xp.sort(xp.take(positions, xp.take(order, xp.nonzero(twice)[0])))
 
 
-def _run_starts(ranked: Array) -> Array:
-    """Return for each entry of a sorted vector the position where its run of equal values starts."""
-    xp = namespace(ranked)
-    opens = xp.concat([xp.ones_like(ranked[:1], dtype=xp.bool), ranked[1:] != ranked[:-1]])
-    run = xp.cumulative_sum(as_dtype(opens, arange_indices(0, ranked).dtype)) - 1
-    return xp.take(xp.nonzero(opens)[0], run)
+def _sorted_rows(arrays: tuple[Array, ...], positions: Array) -> Array:
+    """Return ascending `positions` in the lexicographic order of their tokens; equal tokens stay as they come."""
+    xp = namespace(*arrays)
+    for array in arrays:
+        for head in range(array.shape[0]):
+            rows = xp.take(array[head, :, :], positions, axis=0)
+            order = arange_indices(positions.shape[0], positions)
+            for column in range(array.shape[-1]):
+                order = xp.take(order, xp.argsort(xp.take(rows[:, column], order), stable=True))
+            positions = xp.take(positions, order)
+    return positions
 
 
 def _rows_equal(arrays: tuple[Array, ...], left: Array, right: Array) -> Array:
     """Return whether the tokens `left` equal the tokens `right` in every array."""
     xp = namespace(*arrays)
-    equal = xp.ones_like(left, dtype=xp.bool)
-    for array in arrays:
-        for head in range(array.shape[0]):
-            rows, others = xp.take(array[head, :, :], left, axis=0), xp.take(array[head, :, :], right, axis=0)
-            equal = equal & xp.all(rows == others, axis=-1)
-    return equal
+    equal = left == right
+    doubtful = xp.nonzero(~equal)[0]
+    parts = []
+    for tile in tiles(doubtful.shape[0]):
+        some, others = xp.take(left, doubtful[tile]), xp.take(right, doubtful[tile])
+        rows = [xp.all(xp.take(a, some, axis=1) == xp.take(a, others, axis=1), axis=(0, 2)) for a in arrays]
+        parts.append(reduce(xp.logical_and, rows))
+    return scatter(equal, doubtful, xp.concat(parts)) if parts else equal

@@ -9,51 +9,54 @@ from collections.abc import Iterator
 
 from iwp_core._arrays import Array, accumulation_dtype, as_dtype, namespace, safe_log, tiles
 from iwp_core._plugins import backend_context, overridable
-from iwp_core._validate import HEADS, KERNELS, Sample, check_name, check_tokens
+from iwp_core._validate import KERNELS, check_heads, check_name
+from iwp_core.comparison import Duplication
 from iwp_core.identical import first_identical
+from iwp_core.norms import key_center, log_feature_norm, log_norm
+from iwp_core.pooling import AVERAGING, QUERY_MAGNITUDES, check_pooling, log_min_max, log_total, pooled
+from iwp_core.samples import Sample, check_tokens
+from iwp_core.similarity import Cosine, Gaussian
 
 __all__ = [
     "MAGNITUDES",
     "check_query_given",
     "information_magnitude",
-    "key_center",
-    "log_feature_norm",
     "log_magnitude",
-    "log_norm",
     "log_sample_magnitude",
 ]
 
 BLOCK = 1 << 22
-"""Scores held at a time: 16 MB of float32."""
-
-QUERY_MAGNITUDES = ("dual", "kernel")
-"""Metrics that read a query."""
+"""Scores held at a time, several times over: 16 MB of float32."""
 
 MAGNITUDES = (*QUERY_MAGNITUDES, "gradient_norm", "key_norm", "raw_key_norm", "value_norm")
 
 
 def information_magnitude(
-    queries: Array | None,
     keys: Array,
     values: Array,
+    queries: Array | None,
+    /,
     *,
     metric: str = "dual",
     kernel: str = "exponential",
-    heads: str = "mean",
+    heads: str | float = "mean",
+    context: Array | None = None,
 ) -> Array:
     """Return how much each token's update carries, scaled to [0, 1] over the tokens of a sample.
 
     Parameters
     ----------
-    queries : array, shape (..., Hq, D) or (..., Hq, T, D), or None
-        As in `select_tokens`; None is allowed where `metric` reads no query.
     keys : array, shape (..., H, N, D)
         Keys to score, by default of the library without rotary embedding.
     values : array, shape (..., H, N, Dv)
+    queries : array, shape (..., Hq, D) or (..., Hq, T, D), or None
+        As in `select_tokens`; None is allowed where `metric` reads no query.
     metric : {"dual", "kernel", "gradient_norm", "key_norm", "raw_key_norm", "value_norm"}
         Score of table 1; its head mean is scaled by its minimum and maximum.
     kernel : {"exponential", "linear"}
-    heads : {"mean", "softmax_mean", "softmax_mean_per_query"}
+    heads : {"mean", "softmax_mean", "softmax_mean_per_query", "max"} or float
+        As in `select_tokens`.
+    context : array, shape (..., Hq, T), optional
         As in `select_tokens`.
 
     Returns
@@ -64,9 +67,11 @@ def information_magnitude(
     Raises
     ------
     TypeError
-        If an argument is no array, of another library than `keys`, or of no real floating dtype.
+        If an argument is no array, of another library than `keys`, or of no real floating dtype; if `queries` is
+        missing, or `heads` is neither a name nor a number.
     ValueError
-        If shapes do not fit, there are no tokens, data is not finite, or a name is unknown.
+        If shapes do not fit, there are no tokens, data is not finite, a name is unknown, or `heads` does not go with
+        `queries` or `context`.
 
     Notes
     -----
@@ -81,14 +86,15 @@ def information_magnitude(
     --------
     >>> import numpy as np
     >>> values = np.asarray([[3.0, 4.0], [0.0, 1.0], [0.0, 3.0]])
-    >>> information_magnitude(None, np.zeros((3, 2)), values, metric="value_norm")
+    >>> information_magnitude(np.zeros((3, 2)), values, None, metric="value_norm")
     array([1. , 0. , 0.5])
     """
     check_name("metric", metric, MAGNITUDES)
     check_name("kernel", kernel, KERNELS)
-    check_name("heads", heads, HEADS)
+    check_heads(heads)
     check_query_given(queries, metric)
-    samples = check_tokens(keys, values, queries)
+    samples = check_tokens(keys, values, queries, context=context)
+    check_pooling(keys, queries, context, metric=metric, heads=heads)
     xp = samples.xp
     with backend_context(keys):
         scores = [log_sample_magnitude(sample, metric=metric, kernel=kernel, heads=heads) for sample in samples]
@@ -108,21 +114,44 @@ def check_query_given(queries: Array | None, metric: str) -> None:
         raise TypeError(msg)
 
 
-def log_sample_magnitude(sample: Sample, *, metric: str, kernel: str, heads: str) -> Array:
+def log_sample_magnitude(
+    sample: Sample, *, metric: str, kernel: str, heads: str | float, shared: Duplication | None = None
+) -> Array:
     """Return the `log_magnitude` of a sample, its T queries averaged, or each of them as one more head of its group."""
-    queries, pooling = sample.queries, "mean" if heads == "mean" else "softmax_mean"
+    queries, context = sample.queries, sample.context
     if queries is not None:
         xp = namespace(queries)
         queries = as_dtype(queries, accumulation_dtype(queries))
-        if heads == "softmax_mean_per_query":
+        if heads not in AVERAGING:
             queries = xp.reshape(queries, (-1, queries.shape[-1]))
+            context = None if context is None else xp.reshape(as_dtype(context, queries.dtype), (-1,))
         else:
-            queries = xp.mean(queries, axis=-2)
-    return log_magnitude(sample.magnitude_keys, sample.values, queries, metric=metric, kernel=kernel, heads=pooling)
+            queries = queries[:, 0, :] if queries.shape[-2] == 1 else xp.mean(queries, axis=-2)
+    pooling = "softmax_mean" if heads == "softmax_mean_per_query" else heads
+    return log_magnitude(
+        sample.magnitude_keys,
+        sample.values,
+        queries,
+        metric=metric,
+        kernel=kernel,
+        heads=pooling,
+        context=context,
+        shared=shared,
+    )
 
 
 @overridable
-def log_magnitude(keys: Array, values: Array, queries: Array | None, *, metric: str, kernel: str, heads: str) -> Array:
+def log_magnitude(
+    keys: Array,
+    values: Array,
+    queries: Array | None,
+    *,
+    metric: str,
+    kernel: str,
+    heads: str | float,
+    context: Array | None = None,
+    shared: Duplication | None = None,
+) -> Array:
     """Return the log of one sample's information magnitude.
 
     Parameters
@@ -133,8 +162,12 @@ def log_magnitude(keys: Array, values: Array, queries: Array | None, *, metric: 
         One query a head, as many of each key/value head; None for metrics that read none.
     metric, kernel : str
         As in `select_tokens`.
-    heads : {"mean", "softmax_mean"}
+    heads : {"mean", "softmax_mean", "max"} or float
         Likewise.
+    context : array, shape (Hq,), optional
+        Log-sum-exp of the scaled logits of each query over what it sees outside of the candidates.
+    shared : Duplication, optional
+        The sample's duplication: what it works out of the same arrays is read from there, not worked out again.
 
     Returns
     -------
@@ -143,33 +176,42 @@ def log_magnitude(keys: Array, values: Array, queries: Array | None, *, metric: 
 
     Notes
     -----
-    Identical tokens get identical numbers. Memory O(Hq N), but for no more than `BLOCK` scores at a time.
+    Identical tokens get identical numbers. Memory O(N), and no more than `BLOCK` scores at a time.
     """
     xp = namespace(keys)
-    parts = []
-    for block in _blocks(queries, keys, metric):
-        scores = _log_scores(keys, values, block, metric=metric, kernel=kernel)
+    tokens = _Tokens(keys, values, () if shared is None else shared.factors)
+    pool: Array = None
+    for block, outside in _blocks(queries, context, keys, metric):
+        scores = tokens.log_scores(block, metric=metric, kernel=kernel)
         if heads == "softmax_mean":
-            total = _log_sum(scores, axis=1)
-            scores = scores - xp.where(total > -xp.inf, total, xp.zeros_like(total))  # a head of zeros stays one
-        parts.append(_log_sum(scores, axis=0))
-    pooled = _log_sum(xp.concat(parts, axis=0), axis=0)[0, :]
-    twins = first_identical(*_read(keys, values, metric))
+            scores = scores - log_total(scores)
+        elif heads != "mean" and block is not None:
+            logits = scores if metric == "kernel" else tokens.log_scores(block, metric="kernel", kernel=kernel)
+            total = log_total(logits)
+            scores = scores - (total if outside is None else xp.logaddexp(total, outside[:, None]))
+        latest = pooled(scores, heads)
+        pool = latest if pool is None else pooled(xp.concat([pool, latest], axis=0), heads)
+    scores = pool[0, :]
+    twins = _identical(_read(keys, values, metric), shared)
     if twins is not None:
-        pooled = xp.take(pooled, twins)
-    return _log_min_max(pooled)
+        scores = xp.take(scores, twins)
+    return log_min_max(scores)
 
 
-def _blocks(queries: Array | None, keys: Array, metric: str) -> Iterator[Array | None]:
+def _blocks(
+    queries: Array | None, context: Array | None, keys: Array, metric: str
+) -> Iterator[tuple[Array | None, Array | None]]:
     """Cut queries (Hq, D) into blocks that hold as many of every key/value head, in the order of heads."""
     if queries is None or metric not in QUERY_MAGNITUDES:
-        yield None
+        yield None, None
         return
     xp = namespace(queries)
     count, total, width = keys.shape
     grouped = xp.reshape(queries, (count, -1, width))
+    outside = None if context is None else xp.reshape(context, (count, -1))
     for tile in tiles(grouped.shape[1], max(1, BLOCK // (count * total))):
-        yield xp.reshape(grouped[:, tile, :], (-1, width))
+        some = None if outside is None else xp.reshape(outside[:, tile], (-1,))
+        yield xp.reshape(grouped[:, tile, :], (-1, width)), some
 
 
 def _read(keys: Array, values: Array, metric: str) -> tuple[Array, ...]:
@@ -181,95 +223,56 @@ def _read(keys: Array, values: Array, metric: str) -> tuple[Array, ...]:
     return (keys,)
 
 
-def _log_scores(keys: Array, values: Array, queries: Array | None, *, metric: str, kernel: str) -> Array:
-    """Return the log scores of table 1 before heads are pooled: (Hq, N) if a query is read, else (H, N)."""
-    xp = namespace(keys)
-    if metric == "value_norm":
-        return log_norm(values)
-    if metric == "raw_key_norm":
-        return log_norm(keys)
-    if metric == "key_norm":
-        return log_feature_norm(keys, kernel=kernel)
-    if metric == "gradient_norm":
-        return log_feature_norm(keys, kernel=kernel) + log_norm(values)
-    log_kernel = _log_query_kernel(queries, keys, kernel=kernel)
-    if metric == "kernel":
-        return log_kernel
-    group = log_kernel.shape[0] // keys.shape[0]
-    return log_kernel + xp.repeat(log_norm(values), group, axis=0)
+def _identical(arrays: tuple[Array, ...], shared: Duplication | None) -> Array | None:
+    """Return `first_identical` of the arrays, from the duplication if it reads the same ones."""
+    if shared is not None and len(shared.factors) == len(arrays):
+        pairs = zip(shared.factors, arrays, strict=True)
+        if all(factor.tokens is array for factor, array in pairs):
+            return shared.identical
+    return first_identical(*arrays)
 
 
-def _log_query_kernel(queries: Array, keys: Array, *, kernel: str) -> Array:
-    """Return log|kappa(q_h, k_i)|, shape (Hq, N); query head h reads key/value head h // (Hq/H)."""
-    xp = namespace(keys)
-    count, _, width = keys.shape
-    dtype = accumulation_dtype(keys, queries)
-    grouped = xp.reshape(as_dtype(queries, dtype), (count, queries.shape[0] // count, width))
-    center = key_center(keys, dtype)
-    at_center = xp.matmul(grouped, xp.matrix_transpose(center))
-    parts = [
-        xp.matmul(grouped, xp.matrix_transpose(as_dtype(keys[:, tile, :], dtype) - center)) + at_center
-        for tile in tiles(keys.shape[1])
-    ]
-    products = xp.reshape(xp.concat(parts, axis=-1), (queries.shape[0], keys.shape[1]))
-    return products / math.sqrt(width) if kernel == "exponential" else safe_log(xp.abs(products))
+class _Tokens:
+    """Keys and values to score, with the factors of a duplication that may be of the same arrays."""
 
+    def __init__(self, keys: Array, values: Array, factors: tuple[Cosine | Gaussian, ...]) -> None:
+        self.keys, self.values = keys, values
+        gaussians = [one for one in factors if isinstance(one, Gaussian) and one.tokens is keys]
+        cosines = [one for one in factors if isinstance(one, Cosine) and one.tokens is values]
+        self.gaussian = gaussians[0] if gaussians else None
+        self.cosine = cosines[0] if cosines else Cosine(values)
 
-def key_center(keys: Array, dtype: object) -> Array:
-    """Return the mean key of each head, shape (H, 1, D).
+    def log_scores(self, queries: Array | None, *, metric: str, kernel: str) -> Array:
+        """Return the log scores of table 1 before heads are pooled: (Hq, N) if a query is read, else (H, N)."""
+        if metric == "value_norm":
+            return self.cosine.log_norms
+        if metric == "raw_key_norm":
+            return log_norm(self.keys)
+        if metric == "key_norm":
+            return log_feature_norm(self.keys, kernel=kernel)
+        if metric == "gradient_norm":
+            return log_feature_norm(self.keys, kernel=kernel) + self.cosine.log_norms
+        xp = namespace(self.keys)
+        log_kernel = self._products(queries, 1 / math.sqrt(self.keys.shape[-1]) if kernel == "exponential" else 1.0)
+        if kernel == "linear":
+            log_kernel = safe_log(xp.abs(log_kernel))
+        if metric == "dual":
+            log_kernel += self.cosine.log_norms[:, None, :]
+        return xp.reshape(log_kernel, (-1, self.keys.shape[1]))
 
-    Subtracting it moves no distance between keys, and adds one number per head to all products with a query; it
-    spares the products the large common part that biased key projections give (their rounding would drown the rest).
-    """
-    xp = namespace(keys)
-    total = sum(xp.sum(as_dtype(keys[:, tile, :], dtype), axis=-2, keepdims=True) for tile in tiles(keys.shape[-2]))
-    return total / keys.shape[-2]
-
-
-def log_norm(rows: Array) -> Array:
-    """Return the log of the Euclidean norm of the rows of (H, N, D), shape (H, N); -inf for a zero row."""
-    xp = namespace(rows)
-    dtype = accumulation_dtype(rows)
-    parts = []
-    for tile in tiles(rows.shape[-2]):
-        part = as_dtype(rows[:, tile, :], dtype)
-        largest = xp.max(xp.abs(part), axis=-1, keepdims=True)
-        scaled = part / xp.where(largest > 0, largest, xp.ones_like(largest))  # squares neither overflow nor vanish
-        parts.append(safe_log(largest[..., 0]) + 0.5 * safe_log(xp.sum(scaled * scaled, axis=-1)))
-    return xp.concat(parts, axis=-1)
-
-
-def log_feature_norm(keys: Array, *, kernel: str) -> Array:
-    """Return log ||phi(k_i)|| = log kappa(k_i, k_i) / 2, shape (H, N)."""
-    if kernel == "linear":
-        return log_norm(keys)
-    xp = namespace(keys)
-    dtype = accumulation_dtype(keys)
-    center = key_center(keys, dtype)
-    at_center = xp.sum(center * center, axis=-1)
-    parts = []
-    for tile in tiles(keys.shape[-2]):
-        offset = as_dtype(keys[:, tile, :], dtype) - center
-        parts.append(xp.sum(offset * (offset + 2 * center), axis=-1) + at_center)
-    return xp.concat(parts, axis=-1) / (2 * math.sqrt(keys.shape[-1]))
-
-
-def _log_sum(scores: Array, axis: int) -> Array:
-    """Return the log of the sum of exp(scores) along an axis, which is kept with length 1."""
-    xp = namespace(scores)
-    largest = xp.max(scores, axis=axis, keepdims=True)
-    shift = xp.where(largest > -xp.inf, largest, xp.zeros_like(largest))
-    return shift + safe_log(xp.sum(xp.exp(scores - shift), axis=axis, keepdims=True))
-
-
-def _log_min_max(scores: Array) -> Array:
-    """Return the log of exp(scores) scaled to [0, 1]; zeros (that is, all ones) when all are equal."""
-    xp = namespace(scores)
-    lowest, highest = xp.min(scores), xp.max(scores)
-    if lowest == highest:
-        return xp.zeros_like(scores)
-    finite = xp.where(scores > lowest, scores, highest)
-    above_lowest = finite + xp.log(-xp.expm1(lowest - finite))
-    span = highest + xp.log(-xp.expm1(lowest - highest))
-    scaled = xp.where(above_lowest < span, above_lowest - span, xp.zeros_like(scores))
-    return xp.where(scores > lowest, scaled, xp.full_like(scores, -xp.inf))
+    def _products(self, queries: Array, scale: float) -> Array:
+        """Return q_h.k_i times `scale`, shape (H, Hq/H, N); query head h reads key/value head h // (Hq/H)."""
+        xp = namespace(queries)
+        heads, _, width = self.keys.shape
+        dtype = accumulation_dtype(self.keys, queries)
+        grouped = xp.reshape(as_dtype(queries, dtype), (heads, -1, width)) * scale
+        center = key_center(self.keys, dtype) if self.gaussian is None else self.gaussian.center
+        at_center = xp.matmul(grouped, xp.matrix_transpose(center))
+        if self.gaussian is not None:  # its rows end with an offset, which does not count here, and 1
+            extended = xp.concat([grouped / self.gaussian.scale, xp.zeros_like(at_center), at_center], axis=-1)
+            return xp.matmul(extended, xp.matrix_transpose(self.gaussian.rows))
+        parts = [
+            xp.matmul(grouped, xp.matrix_transpose(as_dtype(self.keys[:, tile, :], dtype) - center))
+            for tile in tiles(self.keys.shape[1])
+        ]
+        return xp.concat(parts, axis=-1) + at_center

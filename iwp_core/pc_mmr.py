@@ -5,29 +5,34 @@ for the candidates that such bounds put among its best; most tokens never meet m
 bookkeeping costs more than it saves.
 """
 
+import math
 from collections.abc import Sequence
 from itertools import accumulate
 
-from iwp_core._arrays import Array, arange_indices, locate, namespace, order_descending, safe_log, scatter, tiles
+from iwp_core._arrays import Array, arange_indices, locate, namespace, order_descending, scatter
 from iwp_core._plugins import overridable
 from iwp_core.duplication import PairwiseDuplication
+from iwp_core.penalties import WORTHWHILE, Held, Penalties
 
 __all__ = ["largest", "progressive_chunked_mmr"]
 
-FEW = 512
-"""Up to so many tokens every candidate is compared with every chunk."""
+FEW, MANY = 1024, 4096
+"""Tokens up to which every candidate is compared with every chunk, and from which on bounds are always followed.
 
-COLUMNS = 256
-"""Chosen tokens that candidates are compared with at a time."""
+Between them bounds are followed until a chunk asks for too many candidates: then they tell little, and cost more.
+"""
 
-ROWS = 1024
-"""Candidates compared at a time."""
+MOST = 0.25
+"""That share of the candidates."""
 
-PATIENCE = 256
-"""Least number of leading candidates that catch up together: a round of bookkeeping costs as much as some of them."""
+LEADERS, POOLED = 128, 768
+"""Tokens that are chosen, at most, from a pool whose tokens are compared with each other at once; of how many."""
 
-ROUND = 64
-"""Candidates catch up in multiples of this many: few shapes, for libraries that compile each one anew."""
+SPARE, CHEAP = 32, 0.4
+"""Tokens in a pool beside those that are chosen of it; its pairs, at most, as a share of those of the plain loop."""
+
+PATIENCE = 96
+"""Least number of candidates behind the best ones that catch up with them: the next chunk will ask for them."""
 
 
 @overridable
@@ -57,160 +62,175 @@ def progressive_chunked_mmr(
     Returns
     -------
     array of int, shape (M,)
-        In the order of choice.
+        Chunk after chunk, ascending within each.
 
     Notes
     -----
     The same answer as algorithm 1 run plainly, if `duplication` gives a pair the same number whenever it is asked.
-    Memory O(N); up to `FEW` tokens, one block of all of them and a chunk.
+    Memory O(N).
     """
-    if scores.shape[0] <= FEW:
-        return _plainly(scores, duplication, sizes, penalty=penalty, floor=floor, exponent=exponent)
-    candidates = _Candidates(scores, duplication, penalty=penalty, floor=floor, exponent=exponent)
-    for size in sizes:
+    penalties = Penalties(duplication, scores, penalty=penalty, floor=floor, exponent=exponent)
+    candidates = _Candidates(scores, penalties)
+    chosen = candidates.lead(sizes)
+    for size in sizes[len(chosen) :]:
         candidates.catch_up(size)
-        candidates.move_best(size)
-    return namespace(scores).concat(candidates.chunks)
-
-
-def _plainly(
-    scores: Array,
-    duplication: PairwiseDuplication,
-    sizes: Sequence[int],
-    *,
-    penalty: float,
-    floor: float,
-    exponent: int,
-) -> Array:
-    """Run algorithm 1 as it is written."""
-    xp = namespace(scores)
-    candidates = arange_indices(scores.shape[0], scores)
-    twins = getattr(duplication, "identical", None)
-    everyone = candidates
-    chunks: list[Array] = []
-    for size in sizes:
-        if chunks:
-            shared = xp.max(duplication(everyone, chunks[-1]), axis=1)
-            shared = xp.take(shared, candidates if twins is None else xp.take(twins, candidates))
-            scores = scores + safe_log(_factor(shared, penalty=penalty, floor=floor, exponent=exponent))
-        order = order_descending(scores)
-        rest = xp.sort(order[size:])
-        chunks.append(xp.take(candidates, order[:size]))
-        candidates, scores = xp.take(candidates, rest), xp.take(scores, rest)
-    return xp.concat(chunks)
-
-
-def _factor(duplication: Array, *, penalty: float, floor: float, exponent: int) -> Array:
-    """Return the factors max(floor, 1 - penalty * s) for duplications s, or for their roots."""
-    xp = namespace(duplication)
-    s = duplication if exponent == 2 else xp.sqrt(duplication)  # noqa: PLR2004 - the exponent of S
-    return xp.clip(1.0 - penalty * s, min=floor)
+        chunk = candidates.choose(size)
+        if chunk is None:  # all that is left has lost everything: the lowest positions are next
+            return candidates.fill(chosen, sum(sizes))
+        chosen.append(chunk)
+        if len(chosen) < len(sizes):
+            penalties.add([chunk])
+    return namespace(scores).concat(chosen)
 
 
 class _Candidates:
-    """The tokens not chosen yet, with scores that may miss the penalties of late chunks, in ascending position."""
+    """Tokens with scores that may miss the penalties of late chunks, in ascending position; -inf where chosen."""
 
-    def __init__(
-        self, scores: Array, duplication: PairwiseDuplication, *, penalty: float, floor: float, exponent: int
-    ) -> None:
+    def __init__(self, scores: Array, penalties: Penalties) -> None:
         self.xp = namespace(scores)
-        self.duplication = duplication
-        self.penalty, self.floor, self.exponent = penalty, floor, exponent
-        self.positions = arange_indices(scores.shape[0], scores)
-        self.scores = scores
-        self.applied = self.xp.zeros_like(self.positions)  # chunks whose penalty is in the score
-        self.chunks: list[Array] = []
+        self.scores, self.penalties = scores, penalties
+        self.positions = penalties.positions
+        self.nothing = self.xp.full_like(scores[:1], -math.inf)
+        self.left = scores.shape[0]
+        self.lazy = self.left > FEW
+        self.applied = self.xp.zeros_like(self.positions)  # chunks whose penalty is in each score
+        self.evenly: int | None = 0  # the same, where it is one number for all; `applied` is read where it is not
+        self.held: Held | None = None  # all candidates, once bounds are followed no more
+
+    def lead(self, sizes: Sequence[int]) -> list[Array]:
+        """Choose the first chunks among the tokens of largest score, which are all compared with each other at once.
+
+        That is right as long as the last one chosen scores more than the best of all others, whose scores are bounds.
+        """
+        xp = self.xp
+        count, among = _leading(sizes, self.left)
+        if count < 2:  # noqa: PLR2004 - one chunk needs no comparison
+            return []
+        bound = largest(self.scores, among + 1)[-1]
+        pool = xp.nonzero(self.scores > bound)[0]
+        scores, chosen = xp.take(self.scores, pool), []
+        shared = self.penalties.among(pool) if pool.shape[0] >= sizes[0] else None
+        for size in sizes[:count]:
+            if shared is None or scores.shape[0] < size:
+                break
+            least = largest(scores, size)[-1]
+            is_best = scores >= least
+            best = xp.nonzero(is_best)[0]
+            if best.shape[0] > size or not least > bound:
+                break
+            chosen.append(best)
+            scores = xp.where(is_best, self.nothing, scores + shared.log_factors(best))
+        return self._settle(pool, scores, [xp.take(pool, best) for best in chosen])
+
+    def _settle(self, pool: Array, scores: Array, chosen: list[Array]) -> list[Array]:
+        """Take over what was chosen among the tokens of `pool`, and their scores."""
+        if chosen:
+            self.penalties.add(chosen)
+            self.left -= sum(chunk.shape[0] for chunk in chosen)
+            self.scores = scatter(self.scores, pool, scores)
+            self.applied = scatter(self.applied, pool, self.xp.full_like(pool, len(chosen)))
+            self.evenly = None
+        return chosen
 
     def catch_up(self, size: int) -> None:
         """Apply missed penalties until the `size` best scores miss none."""
-        xp, latest = self.xp, len(self.chunks)
+        xp, latest = self.xp, self.penalties.count
         if latest == 0:
             return
-        together = max(2 * size, PATIENCE)  # the next chunk will want as many again
+        if not self.lazy:
+            self._penalise_everyone()
+            return
+        asked, some = 0, size + max(size // 2, PATIENCE)
+        bar = largest(self.scores, min(self.scores.shape[0], some))[-1]
         while True:
-            best = largest(self.scores, min(together, self.scores.shape[0]))
-            behind = self.applied < latest
-            if not xp.any(behind & (self.scores >= best[size - 1])):
+            behind = (self.applied < latest) & (self.scores > self.nothing)
+            if not xp.any(behind & (self.scores >= largest(self.scores, size)[-1])):
                 return
-            behind = behind & (self.scores >= best[-1])
-            start = int(xp.min(xp.where(behind, self.applied, latest)))
-            stop = self._end_of_block(start)
-            self._penalise(_padded(xp.nonzero(behind & (self.applied < stop))[0]), start, stop)
+            rows = xp.nonzero(behind & (self.scores >= bar))[0]
+            self._penalise(rows)
+            asked += rows.shape[0]
+            if asked > MOST * self.left and self.scores.shape[0] < MANY:
+                self.lazy = False
+                self._penalise_everyone()
+                return
+            # The `size` best will be no worse than those whose scores are exact, but may be much better.
+            exact = largest(xp.where(self.applied == latest, self.scores, self.nothing), size)[-1]
+            some *= 2
+            stale = xp.where(self.applied < latest, self.scores, self.nothing)
+            bar = xp.maximum(exact, largest(stale, min(stale.shape[0], some))[-1])
 
-    def _end_of_block(self, start: int) -> int:
-        """Return the end of the run of chunks from `start` on that candidates are compared with in one block."""
-        ends = accumulate(chunk.shape[0] for chunk in self.chunks[start:])
-        return start + max(1, sum(1 for end in ends if end <= COLUMNS))
-
-    def _penalise(self, rows: Array, start: int, stop: int) -> None:
-        """Apply to the candidates `rows`, ascending, those penalties of the chunks start..stop-1 that they miss."""
+    def _penalise(self, rows: Array) -> None:
+        """Apply the penalties that the candidates `rows`, ascending, miss."""
         xp = self.xp
-        scores, applied = xp.take(self.scores, rows), xp.take(self.applied, rows)
-        factors = self._factors(xp.take(self.positions, rows), self.chunks[start:stop])
-        for index, factor in enumerate(factors, start):
-            scores = xp.where(applied <= index, scores + safe_log(factor), scores)
-        self.scores = scatter(self.scores, rows, scores)
-        self.applied = scatter(self.applied, rows, xp.full_like(rows, stop))
+        applied = xp.take(self.applied, rows)
+        for start in [int(start) for start in xp.unique_values(applied)]:
+            group = xp.take(rows, xp.nonzero(applied == start)[0])
+            scores = xp.take(self.scores, group)
+            held = self.penalties.hold(xp.take(self.positions, group))
+            for _, logs in self.penalties.log_factors(held, start):
+                scores = scores + logs
+            self.scores = scatter(self.scores, group, scores)
+        self.applied = scatter(self.applied, rows, xp.full_like(rows, self.penalties.count))
+        self.evenly = None
 
-    def _factors(self, tokens: Array, chunks: list[Array]) -> list[Array]:
-        """Return for each chunk the factor on each token's magnitude, equal for identical tokens."""
-        xp, twins = self.xp, getattr(self.duplication, "identical", None)
-        distinct, inverse = (tokens, None) if twins is None else xp.unique_inverse(xp.take(twins, tokens))
-        by_chunk = self._factors_of_one if len(chunks) == 1 else self._factors_of_several
-        parts = [by_chunk(distinct[tile], chunks) for tile in tiles(distinct.shape[0], ROWS)]
-        factors = [xp.concat(part) for part in zip(*parts, strict=True)]
-        return factors if inverse is None else [xp.take(factor, inverse) for factor in factors]
+    def _penalise_everyone(self) -> None:
+        """Apply the penalties that any candidate misses."""
+        xp, latest = self.xp, self.penalties.count
+        if self.evenly is None:
+            self._penalise(xp.nonzero((self.applied < latest) & (self.scores > self.nothing))[0])
+        else:
+            if self.left < WORTHWHILE * self.scores.shape[0]:  # go on with those that are left only
+                rest = xp.nonzero(self.scores > self.nothing)[0]
+                self.positions, self.scores = xp.take(self.positions, rest), xp.take(self.scores, rest)
+                self.held = None
+            if self.scores.shape[0] > 0:
+                self.held = self.held or self.penalties.hold(self.positions)
+                for _, logs in self.penalties.log_factors(self.held, self.evenly):
+                    self.scores = self.scores + logs
+        self.evenly = latest
 
-    def _factors_of_several(self, tokens: Array, chunks: list[Array]) -> list[Array]:
-        """Compare with small chunks in one block."""
-        block = self.duplication(tokens, self.xp.concat(chunks))
-        ends = accumulate(chunk.shape[0] for chunk in chunks)
-        return [self._factor(block[:, end - chunk.shape[0] : end]) for chunk, end in zip(chunks, ends, strict=True)]
-
-    def _factors_of_one(self, tokens: Array, chunks: list[Array]) -> list[Array]:
-        """Compare with a large chunk block by block, leaving out tokens whose factor can fall no further."""
+    def choose(self, size: int) -> Array | None:
+        """Take out and return the `size` best candidates, whose scores must miss no penalty; None if all have lost."""
         xp = self.xp
-        (chunk,) = chunks
-        factors: Array | None = None
-        open_rows = arange_indices(tokens.shape[0], tokens)
-        for cols in tiles(chunk.shape[0], COLUMNS):
-            latest = self._factor(self.duplication(xp.take(tokens, open_rows), chunk[cols]))
-            if factors is None:
-                factors = latest
-            else:
-                factors = scatter(factors, open_rows, xp.minimum(xp.take(factors, open_rows), latest))
-            still_open = xp.nonzero(factors > self.floor)[0]
-            if still_open.shape[0] == 0:
-                break
-            open_rows = _padded(still_open)
-        return [factors]
+        if size > self.scores.shape[0]:
+            return None
+        least = largest(self.scores, size)[-1]
+        if not least > -math.inf:
+            return None
+        is_best = self.scores >= least
+        best = xp.nonzero(is_best)[0]
+        if best.shape[0] < size:  # scores that are no numbers, which only data that nobody validated give
+            return None
+        if best.shape[0] > size:  # of those that tie with the last one the first are taken
+            best = xp.sort(xp.take(best, order_descending(xp.take(self.scores, best))[:size]))
+            is_best, _ = locate(best, arange_indices(self.scores.shape[0], best))
+        self.scores = xp.where(is_best, self.nothing, self.scores)
+        self.left -= size
+        return xp.take(self.positions, best)
 
-    def _factor(self, block: Array) -> Array:
-        """Return the factor of each row of a block, by its largest duplication."""
-        largest_in_row = self.xp.max(block, axis=1)
-        return _factor(largest_in_row, penalty=self.penalty, floor=self.floor, exponent=self.exponent)
+    def fill(self, chosen: list[Array], count: int) -> Array:
+        """Return `count` tokens: the chosen ones, those that have not lost everything, and the first of the others."""
+        xp, everyone = self.xp, self.penalties.positions
+        better = xp.concat([*chosen, xp.take(self.positions, xp.nonzero(self.scores > self.nothing)[0])])
+        is_better, _ = locate(xp.sort(better), everyone)
+        return xp.concat([better, xp.nonzero(~is_better)[0]])[:count]
 
-    def move_best(self, size: int) -> None:
-        """Choose the `size` best candidates as the next chunk; their scores must miss no penalty."""
-        xp = self.xp
-        reach = xp.nonzero(self.scores >= largest(self.scores, size)[-1])[0]
-        chosen = xp.take(reach, order_descending(xp.take(self.scores, reach))[:size])
-        is_chosen, _ = locate(xp.sort(chosen), arange_indices(self.scores.shape[0], chosen))
-        rest = xp.nonzero(~is_chosen)[0]
-        self.chunks.append(xp.take(self.positions, chosen))
-        self.positions, self.scores, self.applied = (
-            xp.take(array, rest) for array in (self.positions, self.scores, self.applied)
-        )
+
+def _leading(sizes: Sequence[int], total: int) -> tuple[int, int]:
+    """Return how many chunks are chosen among a pool, and its size: as many as cost few pairs beside the plain loop."""
+    count = among = 0
+    if total < POOLED:
+        return count, among
+    for index, end in enumerate(accumulate(sizes), 1):
+        pool = 3 * end // 2 + SPARE
+        if end > LEADERS or pool >= total:
+            break
+        if pool * pool <= CHEAP * total * end:
+            count, among = index, pool
+    return count, among
 
 
 @overridable
 def largest(scores: Array, count: int) -> Array:
     """Return the `count` largest entries of a vector, in descending order."""
     return namespace(scores).sort(scores, descending=True, stable=False)[:count]
-
-
-def _padded(positions: Array) -> Array:
-    """Repeat the last position up to a multiple of `ROUND`, or below that to a power of two."""
-    xp, count = namespace(positions), positions.shape[0]
-    wanted = -(-count // ROUND) * ROUND if count > ROUND else 1 << (count - 1).bit_length()
-    return xp.concat([positions, xp.broadcast_to(positions[-1:], (wanted - count,))])

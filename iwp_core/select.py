@@ -2,10 +2,13 @@
 
 from iwp_core._arrays import Array, arange_indices, as_dtype, is_array, namespace
 from iwp_core._plugins import backend_context
-from iwp_core._validate import HEADS, KERNELS, check_name, check_tokens
+from iwp_core._validate import KERNELS, check_flag, check_heads, check_name
 from iwp_core.budget import check_budget, tokens_to_keep
-from iwp_core.duplication import SIMILARITIES, Duplication, check_hidden_given
+from iwp_core.comparison import Duplication
+from iwp_core.duplication import SIMILARITIES, check_hidden_given
 from iwp_core.magnitude import MAGNITUDES, check_query_given, log_sample_magnitude
+from iwp_core.pooling import check_pooling
+from iwp_core.samples import Sample, check_tokens
 from iwp_core.strategies import PCMMR, Strategy
 
 __all__ = ["select_tokens"]
@@ -23,7 +26,9 @@ def select_tokens(
     similarity: str = "dual",
     hidden: Array | None = None,
     kernel: str = "exponential",
-    heads: str = "mean",
+    heads: str | float = "mean",
+    mask: Array | None = None,
+    context: Array | None = None,
     validate: bool = True,
 ) -> Array:
     """Choose the visual tokens whose updates of the implicit attention weight carry most and repeat least.
@@ -40,7 +45,7 @@ def select_tokens(
         (T, D) for keys (N, D). None is allowed where `magnitude` reads no query.
     budget : int or float
         Tokens to keep: an int >= 1 is a count (above N: all), a float in (0, 1] a share,
-        max(1, floor(budget * N + 0.5)).
+        max(1, floor(budget * N + 0.5)). With `mask`, N counts a sample's real tokens.
     magnitude_keys : array, shape of `keys`, optional
         Keys without rotary embedding, read for magnitude. Default: `keys`.
     strategy : Strategy, default PCMMR()
@@ -53,10 +58,21 @@ def select_tokens(
         Hidden states, needed by ``similarity="hidden"`` only.
     kernel : {"exponential", "linear"}
         Softmax attention, or linear attention (section E.8).
-    heads : {"mean", "softmax_mean", "softmax_mean_per_query"}
-        How heads are pooled in the magnitude: the plain mean (the paper), or after each head's scores are divided
-        by their sum over the tokens (ours). With the last, also ours, the T queries are not averaged: each of them
-        scores as if it had heads of its own, which takes T times the work.
+    heads : {"mean", "softmax_mean", "softmax_mean_per_query", "max"} or float, default "mean"
+        How heads are pooled in the magnitude.
+
+        - "mean" is the paper's: the plain mean over heads of the averaged query's scores.
+        - "softmax_mean" (ours, like all that follow) divides each head's scores by their sum over the tokens first.
+        - "softmax_mean_per_query" does so for each of the T queries: none is averaged, each scores as if it had heads
+          of its own, which takes T times the work.
+        - "max" and a number p >= 1 take of each token the largest, or the power mean of exponent p, over all heads and
+          queries, of what it adds to that query's output: its softmax share among all that the query sees (see
+          `context`), times the norm of its value for the metric "dual". Queries are not averaged either.
+    mask : array of bool, shape (..., N), optional
+        True for real tokens. The others are never kept and count for nothing; what stands in their places is not read.
+    context : array, shape (..., Hq, T), optional
+        For `heads` "max" or p: the log-sum-exp of each query's scaled logits (q.k / sqrt(D)) over all that it sees
+        outside of the candidates, such as text and attention sinks; -inf for nothing, which is the default.
     validate : bool, default True
         False skips the checks that read data (finiteness, the answer of a strategy of your own), for hot paths.
 
@@ -64,21 +80,24 @@ def select_tokens(
     -------
     array of int64, shape (..., M)
         Positions kept, ascending and distinct, in the library and on the device of `keys`. (JAX without 64-bit
-        support returns its int32.)
+        support returns its int32.) Where `mask` lets samples keep different numbers of tokens, M is the largest, and
+        shorter rows are filled at the end with -1: ``(indices >= 0).sum(-1)`` counts.
 
     Raises
     ------
     TypeError
-        If an argument is no array, of another library than `keys`, of an integer or complex dtype; if `budget` is no
-        real number; if `strategy` has no `select`.
+        If an argument is no array, of another library than `keys`, or of a dtype of the wrong kind; if a needed array
+        is missing; if `budget` is no real number, `heads` neither a name nor a number, or `validate` no bool; if
+        `strategy` has no `select`.
     ValueError
-        If shapes do not fit, there are no tokens, data is not finite, a name is unknown, a needed array is missing, or
-        `budget` is outside its range.
+        If shapes do not fit, there are no tokens, data is not finite, a name is unknown, `budget` or `heads` is outside
+        its range, a row of `mask` has no real token, or `heads` does not go with `queries` or `context`.
 
     Notes
     -----
-    Ties go to the lower position. Computes in float32, or in float64 for float64 inputs; float16 and bfloat16 are
-    converted tile by tile. Memory O(N) beside the inputs. Each sample of a batch gets the answer of its own call.
+    Ties go to the lower position. Computes in float32, or in float64 for float64 inputs. Memory beside the inputs: one
+    sample's keys once more in that dtype (with `mask` its real tokens), and O(N). Each sample of a batch gets the
+    answer of its own call.
 
     References
     ----------
@@ -99,25 +118,34 @@ def select_tokens(
     check_name("magnitude", magnitude, MAGNITUDES)
     check_name("similarity", similarity, SIMILARITIES)
     check_name("kernel", kernel, KERNELS)
-    check_name("heads", heads, HEADS)
+    check_heads(heads)
+    check_flag("validate", validate)
     if not isinstance(strategy, Strategy) or isinstance(strategy, type):
         msg = f"`strategy` is {strategy!r}, expected an object with `select`, such as PCMMR(), MMR() or TopK()"
         raise TypeError(msg)
     check_query_given(queries, magnitude)
     check_hidden_given(hidden, similarity)
-    samples = check_tokens(keys, values, queries, magnitude_keys=magnitude_keys, hidden=hidden, finite=validate)
-    count = tokens_to_keep(budget, samples.count)
+    samples = check_tokens(
+        keys, values, queries, magnitude_keys=magnitude_keys, hidden=hidden, context=context, mask=mask, finite=validate
+    )
+    if tokens_to_keep(budget, samples.count) < samples.count:  # else no query is read
+        check_pooling(keys, queries, context, metric=magnitude, heads=heads)
+
+    def choose(sample: Sample) -> Array:
+        count = tokens_to_keep(budget, sample.count)
+        if count == sample.count:
+            return arange_indices(count, keys)
+        duplication = Duplication(sample.keys, sample.values, sample.hidden, metric=similarity, kernel=kernel)
+        log_scores = log_sample_magnitude(sample, metric=magnitude, kernel=kernel, heads=heads, shared=duplication)
+        return _ascending(strategy.select(log_scores, duplication, count), log_scores, count, check=validate)
+
     with backend_context(keys):
-        kept = []
-        for sample in samples:
-            if count == samples.count:
-                kept.append(arange_indices(count, keys))
-                continue
-            log_scores = log_sample_magnitude(sample, metric=magnitude, kernel=kernel, heads=heads)
-            duplication = Duplication(sample.keys, sample.values, sample.hidden, metric=similarity, kernel=kernel)
-            chosen = strategy.select(log_scores, duplication, count)
-            kept.append(_ascending(chosen, log_scores, count, check=validate))
-        return samples.join(kept)
+        return samples.join_ragged([_original(choose(sample), sample) for sample in samples])
+
+
+def _original(kept: Array, sample: Sample) -> Array:
+    """Return positions among real tokens as positions among all."""
+    return kept if sample.real is None else namespace(kept).take(sample.real, kept)
 
 
 def _ascending(chosen: Array, like: Array, count: int, *, check: bool) -> Array:

@@ -4,12 +4,19 @@ A factor holds its tokens as they came, and works out numbers of its own when fi
 tokens by itself reads the kind of each factor and its tokens, and pays for nothing else.
 """
 
+import math
 from functools import cached_property
 
-from iwp_core._arrays import Array, accumulation_dtype, as_dtype, namespace, take_tokens
-from iwp_core.magnitude import key_center, log_norm
+from iwp_core._arrays import Array, accumulation_dtype, as_dtype, joined, namespace, tiles
+from iwp_core._plugins import overridable
+from iwp_core.norms import key_center, log_norm
 
-__all__ = ["Cosine", "Gaussian", "factors_of", "similarity_block"]
+__all__ = ["Cosine", "Gaussian", "columns_of", "factors_of", "gaussian_rows"]
+
+LOG_2 = math.log(2)
+
+MODERATE = 40 * LOG_2
+"""Norms from 2^-40 to 2^40 can be divided out of products of tokens; others must be before, or these overflow."""
 
 
 class Cosine:
@@ -19,36 +26,75 @@ class Cosine:
         self.tokens = tokens
 
     @cached_property
-    def inverse_norms(self) -> Array:
-        """One over each row's norm, 0 for a row of zeros, shape (H, N, 1)."""
-        xp = namespace(self.tokens)
-        log_norms = log_norm(self.tokens)
-        nonzero = log_norms > -xp.inf
-        inverse = xp.exp(-xp.where(nonzero, log_norms, xp.zeros_like(log_norms)))
-        return xp.where(nonzero, inverse, xp.zeros_like(inverse))[..., None]
+    def log_norms(self) -> Array:
+        """Log of each row's norm, shape (H, N); -inf for a row of zeros."""
+        return log_norm(self.tokens)
 
-    def gather(self, indices: Array) -> Array:
-        """Return the unit vectors of some tokens, shape (H, R, D)."""
-        taken = as_dtype(take_tokens(self.tokens, indices), self.inverse_norms.dtype)
-        return taken * take_tokens(self.inverse_norms, indices)
+    @cached_property
+    def divisors(self) -> Array | None:
+        """Log of what divides each row to make it a unit vector, 0 for zeros, shape (H, N); None out of range."""
+        xp = namespace(self.tokens)
+        logs = xp.where(self.log_norms > -xp.inf, self.log_norms, xp.zeros_like(self.log_norms))
+        return logs if xp.max(xp.abs(logs)) < MODERATE else None
+
+    @cached_property
+    def units(self) -> Array:
+        """The unit vectors of all tokens, shape (H, N, D): a second copy of them."""
+        xp = namespace(self.tokens)
+        dtype = accumulation_dtype(self.tokens)
+        return xp.concat(
+            [_units(as_dtype(self.tokens[:, tile, :], dtype)) for tile in tiles(self.tokens.shape[1])], axis=1
+        )
 
 
 class Gaussian:
     """A factor exp(-||k_i - k_j||^2 / (2 sqrt(D))): the cosine of phi(k_i) and phi(k_j) for the exponential kernel."""
 
-    def __init__(self, tokens: Array) -> None:
-        self.tokens = tokens
-        self.scale = tokens.shape[-1] ** -0.25
+    def __init__(self, tokens: Array, beside: Cosine | None = None) -> None:
+        self.tokens, self.beside = tokens, beside
+        self.scale = math.sqrt(1 / (LOG_2 * math.sqrt(tokens.shape[-1])))
 
     @cached_property
     def center(self) -> Array:
         """The mean key of each head, shape (H, 1, D)."""
         return key_center(self.tokens, accumulation_dtype(self.tokens))
 
-    def gather(self, indices: Array) -> Array:
-        """Return some keys, moved and scaled so that the factor is exp(-||x_i - x_j||^2 / 2), shape (H, R, D)."""
-        taken = as_dtype(take_tokens(self.tokens, indices), self.center.dtype)
-        return (taken - self.center) * self.scale
+    @cached_property
+    def rows(self) -> Array:
+        """Keys moved by their mean and scaled, with two coordinates more, shape (H, N, D + 2).
+
+        Their product with `columns_of` other rows is the exponent, to the base 2, of the factor over the norms of the
+        cosine `beside` it: x_i.y_j - |x_i|^2 / 2 - |y_j|^2 / 2 - log2 |v_i| - log2 |v_j|. One matrix product then does
+        what would take a pass over all pairs for each term.
+        """
+        divisors = None if self.beside is None else self.beside.divisors
+        return gaussian_rows(self.tokens, self.center, divisors, scale=self.scale)
+
+    @cached_property
+    def is_rough(self) -> bool:
+        """Whether rounding moves an exponent so far that a similarity may pass 1 by much, and has to be clipped."""
+        xp = namespace(self.tokens)
+        return bool(xp.max(xp.abs(self.rows[..., -2])) * float(xp.finfo(self.rows.dtype).eps) > 2.0**-6)
+
+
+@overridable
+def gaussian_rows(tokens: Array, center: Array, divisors: Array | None, *, scale: float) -> Array:
+    """Return `Gaussian.rows` of tokens (H, N, D) with center (H, 1, D) and logs of divisors (H, N)."""
+    xp = namespace(tokens)
+    parts = []
+    for tile in tiles(tokens.shape[1]):
+        moved = as_dtype(tokens[:, tile, :], center.dtype) - center
+        moved *= scale
+        offset = -0.5 * xp.vecdot(moved, moved)
+        if divisors is not None:
+            offset -= divisors[:, tile] / LOG_2
+        parts.append(xp.concat([moved, offset[..., None], xp.ones_like(offset)[..., None]], axis=-1))
+    return joined(parts, axis=1)
+
+
+def columns_of(rows: Array) -> Array:
+    """Return some `Gaussian.rows` as the other side of a product: their last two coordinates change places."""
+    return namespace(rows).concat([rows[..., :-2], rows[..., -1:], rows[..., -2:-1]], axis=-1)
 
 
 def factors_of(keys: Array, values: Array, hidden: Array, *, metric: str, kernel: str) -> tuple[Cosine | Gaussian, ...]:
@@ -59,34 +105,14 @@ def factors_of(keys: Array, values: Array, hidden: Array, *, metric: str, kernel
         return (Cosine(hidden[None, :, :]),)
     if metric == "key":
         return (Cosine(keys),)
-    in_feature_space = Gaussian(keys) if kernel == "exponential" else Cosine(keys)
-    return (in_feature_space,) if metric == "kernel_key" else (in_feature_space, Cosine(values))
+    other = None if metric == "kernel_key" else Cosine(values)
+    in_feature_space = Gaussian(keys, other) if kernel == "exponential" else Cosine(keys)
+    return (in_feature_space,) if other is None else (in_feature_space, other)
 
 
-def similarity_block(
-    rows: Array, cols: Array, other_rows: Array | None = None, other_cols: Array | None = None, *, gaussian: bool
-) -> Array:
-    """Return the signed similarity of gathered tokens.
-
-    Parameters
-    ----------
-    rows, cols : array, shape (H, R, D) and (H, C, D)
-        What the first factor's ``gather`` returns.
-    other_rows, other_cols : array, shape (H, R, E) and (H, C, E), optional
-        What the second factor's ``gather`` returns; it is a cosine.
-    gaussian : bool
-        Whether the first factor is a `Gaussian`; else it is a `Cosine`.
-
-    Returns
-    -------
-    array, shape (H, R, C)
-    """
+def _units(rows: Array) -> Array:
     xp = namespace(rows)
-    similarity = xp.matmul(rows, xp.matrix_transpose(cols))
-    if gaussian:
-        half_squares = 0.5 * xp.sum(rows * rows, axis=-1, keepdims=True)
-        other_half_squares = 0.5 * xp.matrix_transpose(xp.sum(cols * cols, axis=-1, keepdims=True))
-        similarity = xp.exp(xp.clip(similarity - half_squares - other_half_squares, max=0.0))
-    if other_rows is not None:
-        similarity = similarity * xp.matmul(other_rows, xp.matrix_transpose(other_cols))
-    return similarity
+    largest = xp.max(xp.abs(rows), axis=-1, keepdims=True)
+    scaled = rows / xp.where(largest > 0, largest, xp.ones_like(largest))
+    norms = xp.sqrt(xp.vecdot(scaled, scaled))[..., None]
+    return scaled / xp.where(norms > 0, norms, xp.ones_like(norms))

@@ -118,6 +118,36 @@ def log_magnitude_of_each_query(
     return np.zeros_like(raw) if low == high else log((raw - low) / (high - low))
 
 
+def log_magnitude_by_shares(
+    queries: Floats,
+    keys: Floats,
+    values: Floats,
+    heads: str | float,
+    context: Floats | None = None,
+    metric: str = "dual",
+    kernel: str = "exponential",
+) -> Floats:
+    """Ours: what each token adds to each output of queries (Hq, T, D), its share of all seen times its value's norm.
+
+    `context` (Hq, T) is the log of what each query sees elsewhere; the largest over heads and queries counts, or the
+    power mean of exponent p.
+    """
+    group = queries.shape[0] // keys.shape[0]
+    raw = []
+    for head in range(queries.shape[0]):
+        for t in range(queries.shape[1]):
+            logits = log_kernel(keys[head // group], queries[head, t], kernel)
+            elsewhere = -np.inf if context is None else context[head, t]
+            top = max(np.max(logits), elsewhere)
+            seen = np.sum(np.exp(logits - top)) + np.exp(elsewhere - top)
+            share = np.exp(logits - top) / seen
+            raw.append(share * norms(values[head // group]) if metric == "dual" else share)
+    table = np.stack(raw)
+    pooled = np.max(table, axis=0) if heads == "max" else np.mean(table ** float(heads), axis=0) ** (1 / float(heads))
+    low, high = np.min(pooled), np.max(pooled)
+    return np.zeros_like(pooled) if low == high else log((pooled - low) / (high - low))
+
+
 def update_cosine(keys: Floats, values: Floats, kernel: str = "exponential") -> Floats:
     """Proposition 1, per head and signed: (H, N, N)."""
     return np.stack([cosines(v) * kernel_cosine(k, kernel) for k, v in zip(keys, values, strict=True)])

@@ -3,7 +3,8 @@
 from typing import Any
 
 from iwp_core._arrays import accumulation_dtype
-from iwp_core.magnitude import QUERY_MAGNITUDES
+from iwp_core.comparison import Duplication
+from iwp_core.pooling import QUERY_MAGNITUDES
 from iwp_cupy.compiled import compiled, cupy, launch, same_precision, served, token_arguments
 
 __all__ = ["LANES", "log_magnitude", "serves_magnitude"]
@@ -22,12 +23,26 @@ KEY_PARTS = {"gradient_norm": FEATURE, "key_norm": FEATURE, "raw_key_norm": LENG
 READ_VALUES = ("dual", "gradient_norm", "value_norm")
 
 
-def serves_magnitude(keys: Any, values: Any, queries: Any | None, **_options: Any) -> bool:
-    """Return whether the kernels apply: dtypes of one precision, and a device that they compile for."""
+def serves_magnitude(
+    keys: Any, values: Any, queries: Any | None, *, heads: str | float, context: Any | None = None, **_others: Any
+) -> bool:
+    """Return whether the kernels apply: means over heads, dtypes of one precision, a device that they compile for."""
+    if heads not in ("mean", "softmax_mean") or context is not None:
+        return False
     return (queries is None or same_precision(keys, queries)) and served(keys, values)
 
 
-def log_magnitude(keys: Any, values: Any, queries: Any | None, *, metric: str, kernel: str, heads: str) -> Any:
+def log_magnitude(
+    keys: Any,
+    values: Any,
+    queries: Any | None,
+    *,
+    metric: str,
+    kernel: str,
+    heads: str,
+    context: None = None,  # noqa: ARG001 - refused by `serves_magnitude`
+    shared: Duplication | None = None,  # noqa: ARG001 - what it holds is worked out on the way
+) -> Any:
     """Do what `iwp_core.magnitude.log_magnitude` does, in float64 up to the last rounding, and wait for nothing."""
     xp, run = cupy(), compiled(keys, values)
     with keys.device:

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from iwp_core._arrays import accumulation_dtype
-from iwp_core.duplication import Duplication, PairwiseDuplication
+from iwp_core.comparison import Duplication
+from iwp_core.duplication import PairwiseDuplication
 from iwp_core.similarity import Cosine, Gaussian
 from iwp_cupy.compiled import compiled, cupy, launch, served, token_arguments
 from iwp_cupy.magnitude import LANES

@@ -17,7 +17,7 @@ from iwp_torch.fused import (
     supports_log_magnitude,
     supports_progressive_chunked_mmr,
 )
-from iwp_torch.kernels import all_finite, duplication_block, largest, take_tokens
+from iwp_torch.kernels import all_finite, duplication_block, gaussian_rows, hash_rows, largest, log_norm, scatter
 from iwp_torch.precision import full_precision
 
 __all__ = ["context", "kernels", "name"]
@@ -27,10 +27,13 @@ name = "torch"
 kernels: Mapping[str, Kernel] = {
     "all_finite": Kernel(run=all_finite),
     "duplication_block": Kernel(run=duplication_block),
+    "gaussian_rows": Kernel(run=gaussian_rows),
+    "hash_rows": Kernel(run=hash_rows),
     "largest": Kernel(run=largest),
     "log_magnitude": Kernel(run=log_magnitude, supports=supports_log_magnitude),
+    "log_norm": Kernel(run=log_norm),
     "progressive_chunked_mmr": Kernel(run=progressive_chunked_mmr, supports=supports_progressive_chunked_mmr),
-    "take_tokens": Kernel(run=take_tokens),
+    "scatter": Kernel(run=scatter),
 }
 
 context = full_precision

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from iwp_core.duplication import Duplication, PairwiseDuplication
+from iwp_core.comparison import Duplication
+from iwp_core.duplication import PairwiseDuplication
 
 __all__ = [
     "log_magnitude",
@@ -64,16 +65,31 @@ def _on(tensor: Tensor) -> AbstractContextManager[Any]:
 
 
 def supports_log_magnitude(
-    keys: Tensor, values: Tensor, queries: Tensor | None, *, metric: str, kernel: str, heads: str
+    keys: Tensor,
+    values: Tensor,
+    queries: Tensor | None,
+    *,
+    heads: str | float,
+    context: Tensor | None = None,
+    **_others: Any,
 ) -> bool:
-    """Return whether `log_magnitude` serves a call."""
-    del metric, kernel, heads  # all are served
+    """Return whether `log_magnitude` serves a call: it knows means over heads only."""
+    if heads not in ("mean", "softmax_mean") or context is not None:
+        return False
     fits = max(keys.shape[-1], values.shape[-1]) <= WIDEST
     return fits and _serves(keys, values) and (queries is None or queries.dtype in DTYPES)
 
 
 def log_magnitude(
-    keys: Tensor, values: Tensor, queries: Tensor | None, *, metric: str, kernel: str, heads: str
+    keys: Tensor,
+    values: Tensor,
+    queries: Tensor | None,
+    *,
+    metric: str,
+    kernel: str,
+    heads: str,
+    context: None = None,  # noqa: ARG001 - refused by `supports_log_magnitude`
+    shared: Duplication | None = None,  # noqa: ARG001 - what it holds is worked out on the way
 ) -> Tensor:
     """Run `iwp_torch.triton_magnitude.log_magnitude`."""
     from iwp_torch import triton_magnitude  # noqa: PLC0415 - needs Triton

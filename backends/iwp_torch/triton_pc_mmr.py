@@ -7,7 +7,7 @@ import torch
 import triton  # type: ignore[import-untyped] # the package has no types
 from torch import Tensor
 
-from iwp_core.duplication import Duplication
+from iwp_core.comparison import Duplication
 from iwp_core.similarity import Gaussian
 from iwp_torch.triton_factors import compare, prepare_columns, prepare_tokens
 from iwp_torch.triton_launch import launch

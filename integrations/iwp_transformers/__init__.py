@@ -8,11 +8,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from iwp_transformers.view import LayerView, TokenView
     from iwp_transformers.families import family_of, supported_models
     from iwp_transformers.picture import kept_tokens_figure
     from iwp_transformers.record import PrefillSummary, PruningRecord, StageRecord
     from iwp_transformers.session import PruningSession, prune_visual_tokens
+    from iwp_transformers.view import LayerView, TokenView
 
 __all__ = [
     "LayerView",
@@ -50,4 +50,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted(__all__)

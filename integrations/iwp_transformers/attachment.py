@@ -5,12 +5,11 @@ import threading
 import weakref
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
-from transformers import Cache
 from transformers.utils.generic import ModelOutput
 
 from iwp_transformers.decode import check_step, restore_attentions, step_mask
@@ -20,7 +19,7 @@ from iwp_transformers.masks import real_tokens
 from iwp_transformers.plan import PruningPlan
 from iwp_transformers.prefill import Costs, Prefill
 from iwp_transformers.prompt import prompt_of
-from iwp_transformers.pruned_cache import Lease
+from iwp_transformers.pruned_cache import Lease, pruned_layer
 from iwp_transformers.refusals import check_ids, check_prefill
 from iwp_transformers.replay import Replay, running_generation
 from iwp_transformers.versions import cache_in
@@ -90,15 +89,10 @@ class Attachment:
         What is known of the layers' costs.
     """
 
-    def __init__(
-        self, plan: PruningPlan, session: "weakref.ref[PruningSession]", lease: Lease, costs: Costs
-    ) -> None:
+    def __init__(self, plan: PruningPlan, session: "weakref.ref[PruningSession]", lease: Lease, costs: Costs) -> None:
         self._plan, self._session, self._lease, self._costs = plan, session, lease, costs
         self._names = list(inspect.signature(type(plan.inner).forward).parameters)[1:]
         self._layer_names = [list(inspect.signature(type(layer).forward).parameters)[1:] for layer in plan.layers]
-        self._mask_places = [
-            names.index("attention_mask") if "attention_mask" in names else None for names in self._layer_names
-        ]
         self._bringers, self._kinds = plan.family.bringers, plan.kinds
         self._thread = _Thread()
         self._changed = threading.Condition()
@@ -150,7 +144,8 @@ class Attachment:
 
     def _enter_model(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Begin a forward that brings visual features; one that brings none is left alone."""
-        if args or self._busy or any(kwargs.get(name) is not None for name in self._bringers):
+        brings = any(kwargs.get(name) is not None for name in self._bringers)
+        if brings or args or self._busy or kwargs.get("input_ids") is None:
             self._begin(args, kwargs)
 
     def _leave_model(self, _module: nn.Module, _args: tuple[Any, ...], _kwargs: Any, output: Any) -> None:
@@ -162,6 +157,8 @@ class Attachment:
         arguments = {**self._by_position(args), **kwargs}
         session = self._session()
         brings = any(arguments.get(name) is not None for name in self._bringers)
+        if self._lease.open and session is not None:
+            check_ids(arguments.get("input_ids"))
         pruning = brings and self._lease.open and session is not None
         if pruning or self._thread.forwards:
             self._thread.forwards.append(_Forward(session, arguments) if pruning and session else None)
@@ -217,8 +214,8 @@ class Attachment:
         if forward is None:
             return None
         plan, arguments = self._plan, forward.arguments
-        tokens = check_ids(arguments.get("input_ids"))
-        ids = plan.family.token_ids(plan.inner.config, arguments)
+        tokens = arguments["input_ids"]
+        ids = plan.family.token_ids(plan.model_config, arguments)
         visual = torch.isin(tokens, torch.tensor(ids, dtype=tokens.dtype, device=tokens.device))
         if not bool(visual.any()):
             return None
@@ -228,9 +225,8 @@ class Attachment:
         real = real_tokens(padding, (tokens.shape[0], tokens.shape[1]), tokens.device)
         if kwargs.get("use_cache") is False and not torch.is_grad_enabled():
             forward.generation = running_generation(plan.model)
-        replay, chosen = self._thread.replay, ()
-        if forward.generation is not None and replay is not None:
-            chosen = replay.kept_for(forward.generation, tokens)
+        replay = self._thread.replay if forward.generation is not None else None
+        chosen = () if replay is None else replay.kept_for(forward.generation, tokens)
         labels = self._thread.labels
         deep, others = take_away(kwargs, len(plan.layers))
         forward.prefill = Prefill(plan, prompt_of(visual, real, labels), chosen, self._costs, deep)
@@ -284,16 +280,15 @@ class Attachment:
             if changed is not None:
                 return changed
         cache = cache_in(kwargs)
-        if cache is None:
+        part = pruned_layer(cache, index)
+        if cache is None or part is None or part.rows is None:
             return None
-        place = self._mask_places[index]
-        by_place = place is not None and place < len(args)
-        if place is None or not (by_place or "attention_mask" in kwargs):
-            return None
-        hidden, mask = args[0] if args else kwargs["hidden_states"], args[place] if by_place else kwargs["attention_mask"]
-        mask = step_mask(self._plan.config, cache, index, hidden, mask, self._kinds)
-        if by_place:
-            return (*args[:place], mask, *args[place + 1 :]), kwargs
+        hidden = args[0] if args else kwargs["hidden_states"]
+        if len(args) > 1:
+            args, kwargs = args[:1], {**dict(zip(self._layer_names[index][1:], args[1:], strict=False)), **kwargs}
+        if "attention_mask" not in kwargs:
+            self._miss_mask(index)
+        mask = step_mask(self._plan.config, cache, index, hidden, kwargs["attention_mask"], self._kinds)
         return args, {**kwargs, "attention_mask": mask}
 
     @_uncompiled
@@ -305,15 +300,24 @@ class Attachment:
         arguments = {**dict(zip(names, args, strict=False)), **kwargs}
         hidden = arguments.pop(names[0])
         if "attention_mask" in names and "attention_mask" not in arguments:
-            msg = (
-                f"layer {index} was called without `attention_mask`, which it takes: this version of Transformers hands"
-                " masks over in a new way, and pruning would miss them"
-            )
-            raise RuntimeError(msg)
+            self._miss_mask(index)
         hidden, changed = forward.prefill.enter(index, hidden, arguments)
         return (hidden,), changed
 
+    @staticmethod
+    def _miss_mask(index: int) -> NoReturn:
+        """Raise: without its mask a layer would attend to what was dropped.
+
+        Raises
+        ------
+        RuntimeError
+            Always.
+        """
+        msg = (
+            f"layer {index} was called without `attention_mask`, which it takes: this version of Transformers hands"
+            " masks over in a new way, and pruning would miss them"
+        )
+        raise RuntimeError(msg)
+
     def _forward(self) -> _Forward | None:
         return self._thread.forwards[-1] if self._thread.forwards else None
-
-

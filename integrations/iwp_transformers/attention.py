@@ -1,7 +1,7 @@
 """Read queries, keys and values where a layer's own module hands them to its attention function.
 
-The module's forward runs with an attention function of ours in place of its own, on a private copy of the module object:
-nothing that another thread could see is written, neither a configuration nor a registry. Weights are shared, not copied.
+The module's forward runs with an attention function of ours in place of its own, on a private copy of the module
+object: nothing that another thread could see is written, neither a configuration nor a registry. Weights are shared.
 """
 
 import inspect
@@ -78,7 +78,10 @@ def attention_inputs(
     if not rotated and "position_embeddings" in given:
         given["position_embeddings"] = _identity(given["position_embeddings"])
     elif not rotated and _may_rotate(layer):
-        msg = f"a {type(layer).__name__} is not handed its rotary embedding, so that queries and keys without it cannot be had"
+        msg = (
+            f"a {type(layer).__name__} is not handed its rotary embedding, so that queries and keys without it cannot"
+            " be had"
+        )
         raise NotImplementedError(msg)
     twin = _with_own_attention(layer)
     try:
@@ -87,11 +90,11 @@ def attention_inputs(
             inspect.unwrap(type(twin).forward)(twin, hidden, **given)
     except _Received as received:
         return received.inputs
-    msg = f"a {type(layer).__name__} returned without a call of its attention function: it has no queries and keys to read"
+    msg = f"a {type(layer).__name__} has not called its attention function: it has no queries and keys to read"
     raise NotImplementedError(msg)
 
 
-class _Received(BaseException):  # noqa: N818 - no error; not an Exception, so that no forward swallows it
+class _Received(BaseException):
     """Carries what the attention function got out of the forward that called it."""
 
     def __init__(self, inputs: AttentionInputs) -> None:

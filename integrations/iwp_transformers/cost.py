@@ -86,7 +86,7 @@ def measured_cost(
                 given = ShortenedArguments(config, None, rows, rows.real).shortened(index, short, without)
                 counts.append(_counted(layer, short, given))
                 pairs = _pair_width(layer, short, given)
-        except Exception:  # noqa: BLE001 - a layer that cannot run by itself has a cost that is not known
+        except Exception:
             return LayerCost(linear=None, quadratic=None)
     first, second = counts
     if first is None or second is None:
@@ -146,11 +146,11 @@ def _sizes(part: Tensor) -> Iterator[int]:
         yield part.numel() * part.element_size()
 
 
-class _Counter(TorchDispatchMode):
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # in torch
     """Adds up the operations of this thread."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # in torch
         self.flops = 0.0
         self.hidden = False
 

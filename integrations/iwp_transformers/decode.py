@@ -1,4 +1,4 @@
-"""Steps on a pruned cache: each layer's own mask, with the columns that the layer still has. Traceable by torch.compile."""
+"""Steps on a pruned cache: each layer's own mask, with the columns that it still has; torch.compile can trace it."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -56,7 +56,7 @@ def step_mask(
     config : transformers.PreTrainedConfig
         Configuration of the decoder.
     cache : transformers.Cache
-        The cache.
+        The cache; its layer `index` lacks or hides tokens.
     index : int
         Number of the layer.
     hidden : torch.Tensor
@@ -66,17 +66,15 @@ def step_mask(
     kinds : sequence of str
         What each layer lets a token see.
     """
-    part = pruned_layer(cache, index)
-    if part is None or part.rows is None or kinds[index] not in ATTENDING:
-        return mask
-    rows = part.rows
+    part: Any = cache.layers[index]
+    rows: PrunedRows = part.rows
     if part.fresh:
         rows.forget_mask()
     keys = part.get_mask_sizes(hidden.shape[1])[0]
     build = partial(_built, config, cache, index, hidden)
     seen = keys if rows.static else part.get_seq_length() + hidden.shape[1]
     short = rows.step_mask(mask, keys, build, kind=kinds[index], seen=seen, shortened=part.shortened)
-    if index + 1 == len(kinds):
+    if not any(kind in ATTENDING for kind in kinds[index + 1 :]):
         rows.forget_mask()
     return short
 

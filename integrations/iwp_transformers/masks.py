@@ -1,7 +1,7 @@
 """Attention masks as pure functions: a layer's own mask loses rows and columns, and is never rebuilt.
 
-A mask has shape (B, K), for kernels that unpad; (B, heads, Q, K), where B and heads may be 1, with True or 0 for what may
-be attended to; or it is a `BlockMask` of flex attention.
+A mask has shape (B, K), for kernels that unpad; (B, heads, Q, K), where B and heads may be 1, with True or 0 for what
+may be attended to; or it is a `BlockMask` of flex attention.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
 from iwp_transformers.rows import KeptRows
 
-__all__ = ["MASKED", "hide_columns", "is_padding_free", "real_tokens", "take_columns", "take_rows_and_columns"]
+__all__ = ["MASKED", "hide_columns", "real_tokens", "take_columns", "take_rows_and_columns"]
 
 # Attention implementations that look at nothing but the mask; others unpad, and know windows by their own arguments.
 MASKED = ("eager", "sdpa", "flex_attention")
@@ -65,11 +65,6 @@ def real_tokens(attention_mask: object, shape: tuple[int, int], device: torch.de
     # Whatever else a mask says, a token that is no padding may attend to itself.
     own = mask[:, 0, tokens.to(mask.device), tokens.to(mask.device)]
     return _allowed(own).to(device).expand(shape)
-
-
-def is_padding_free(mask: Tensor) -> bool:
-    """Tell whether a mask of padding has none; waits for the device."""
-    return bool(mask.all())
 
 
 def take_rows_and_columns(mask: Any, rows: KeptRows, keys: int) -> Any:

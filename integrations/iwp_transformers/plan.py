@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import cast
 
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
@@ -62,8 +63,12 @@ class PruningPlan:
     @cached_property
     def config(self) -> PreTrainedConfig:
         """Configuration of the decoder."""
-        config: PreTrainedConfig = self.text.config  # type: ignore[assignment]  # modules have attributes of any type
-        return config
+        return cast("PreTrainedConfig", self.text.config)
+
+    @cached_property
+    def model_config(self) -> PreTrainedConfig:
+        """Configuration of the multimodal model."""
+        return cast("PreTrainedConfig", self.inner.config)
 
     @cached_property
     def first(self) -> int:

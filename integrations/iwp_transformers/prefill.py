@@ -248,8 +248,8 @@ class Prefill:
         indices = checked_indices(selector(view), view)
         if len(indices) != view.budget and not getattr(selector, "own_count", False):
             warnings.warn(
-                f"`selector` returned {len(indices)} indices for a budget of {view.budget}; all of them are kept. A rule"
-                " that chooses its own count says so by an attribute `own_count = True`",
+                f"`selector` returned {len(indices)} indices for a budget of {view.budget}; all of them are kept."
+                " A rule that chooses its own count says so by an attribute `own_count = True`",
                 stacklevel=2,
             )
         return indices

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask
-from transformers import Cache
+from transformers import Cache, cache_utils
 from transformers.cache_utils import CacheLayerMixin, StaticLayer
 
 from iwp_transformers.layer_kinds import ATTENDING, WINDOWED
@@ -173,7 +173,7 @@ class PrunedRows:
         return hide_columns(mask, self.visible)
 
 
-class PrunedLayer(CacheLayerMixin):
+class PrunedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # in Transformers
     """Mixin of every layer of a pruned cache; its type is also what compiled steps are told apart by.
 
     Attributes
@@ -200,9 +200,7 @@ class PrunedLayer(CacheLayerMixin):
     fresh: bool
     owner: bool
 
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Add keys and values, unless nobody would shorten the mask that goes with them.
 
         Raises
@@ -247,7 +245,7 @@ class PrunedLayer(CacheLayerMixin):
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Put the samples in another order."""
-        super().reorder_cache(beam_idx)
+        super().reorder_cache(beam_idx)  # type: ignore[arg-type]  # any integers will do
         self._select(lambda part: part.index_select(0, beam_idx.to(part.device)))
 
     def batch_select_indices(self, indices: Tensor) -> None:
@@ -266,14 +264,22 @@ class PrunedLayer(CacheLayerMixin):
 
 
 @remembered
-def _pruned_class(base: type) -> type:
-    return type(f"Pruned{base.__name__}", (PrunedLayer, base), {"__module__": __name__, "__qualname__": f"Pruned{base.__name__}"})
+def _pruned_class(base: Any) -> type:
+    return type(
+        f"Pruned{base.__name__}",
+        (PrunedLayer, base),
+        {"__module__": __name__, "__qualname__": f"Pruned{base.__name__}"},
+    )
 
 
 def __getattr__(name: str) -> type:
-    """Return the class of pruned layers for a class of Transformers, so that pickle finds it by its name."""
-    from transformers import cache_utils
+    """Return the class of pruned layers for a class of Transformers, so that pickle finds it by its name.
 
+    Raises
+    ------
+    AttributeError
+        If it is the name of no such class.
+    """
     base = getattr(cache_utils, name.removeprefix("Pruned"), None)
     if name.startswith("Pruned") and isinstance(base, type):
         return _pruned_class(base)
@@ -327,11 +333,11 @@ def mark(
         What each layer lets a token see; those that do not attend have nothing to be told.
     """
     layers: list[Any] = cache.layers
+    unknown = {"rows": None, "shortened": False, "fresh": False, "owner": False}
     for index, part in enumerate(layers):
         if isinstance(part, CacheLayerMixin):
-            layers[index] = part = _as_pruned(part)
-            unknown = {"rows": None, "shortened": False, "fresh": False, "owner": False}
-            part.__dict__.update(unknown, lease=lease, base=int(part.get_seq_length()))
+            layers[index] = _as_pruned(part)
+            layers[index].__dict__.update(unknown, lease=lease, base=int(part.get_seq_length()))
     for number, (hidden_from, removed_from, rows, visible) in enumerate(stages):
         ends = stages[number + 1][0] if number + 1 < len(stages) else len(layers)
         attending = [index for index, kind in enumerate(kinds) if kind in ATTENDING]
@@ -355,6 +361,6 @@ def _as_pruned(part: Any) -> Any:
     """Return a layer of the same contents that knows what was pruned."""
     if isinstance(part, PrunedLayer):
         return part
-    twin = object.__new__(_pruned_class(type(part)))
+    twin: Any = object.__new__(_pruned_class(type(part)))  # type: ignore[arg-type]  # classes can be hashed
     twin.__dict__.update(part.__dict__)
     return twin

@@ -58,8 +58,10 @@ class PrefillSummary:
 
     def __str__(self) -> str:
         """Return the numbers in four lines."""
-        saved, share = self.kv_bytes_saved, self.flops_share
-        cache = "not measured" if saved is None else f"{saved / 2**20:,.1f} of {self.kv_bytes_full / 2**20:,.1f} MiB saved"  # type: ignore[operator]  # known with what is saved
+        full, saved, share = self.kv_bytes_full, self.kv_bytes_saved, self.flops_share
+        cache = "not known"
+        if full is not None and saved is not None:
+            cache = f"{saved / 2**20:,.1f} of {full / 2**20:,.1f} MiB saved"
         flops = (
             "FLOPs not known: a layer computes out of sight"
             if share is None
@@ -149,7 +151,7 @@ class PruningRecord:
 
     @property
     def kept_indices(self) -> tuple[Tensor, ...]:
-        """For each sample, which of its own visual tokens stay: int64, ascending, the same whatever shared the batch."""
+        """For each sample, which of its own visual tokens stay: int64, ascending, whatever shared the batch."""
         return tuple(torch.searchsorted(visual, kept) for kept, visual in zip(self.kept, self.visual, strict=True))
 
     def __repr__(self) -> str:

@@ -45,10 +45,12 @@ def stages_of(
     ValueError
         If they do not belong together, do not ascend and descend, or are outside what is allowed.
     """
-    if not isinstance(layer, (tuple, list)) and not isinstance(budget, (tuple, list)):
+    if not isinstance(layer, Sequence) and not isinstance(budget, Sequence):
         check_budget(budget)
         return (Stage(layer=_checked_layer(layer, layers), budget=budget),)
-    if not isinstance(layer, (tuple, list)) or not isinstance(budget, (tuple, list)) or len(layer) != len(budget):
+    if isinstance(budget, str):
+        check_budget(budget)
+    if not isinstance(layer, Sequence) or not isinstance(budget, Sequence) or len(layer) != len(budget):
         msg = f"`layer` is {layer!r} and `budget` is {budget!r}, expected two numbers, or two tuples of the same length"
         raise ValueError(msg)
     numbers = [_checked_layer(each, layers) for each in layer]
@@ -73,7 +75,7 @@ def _checked_layer(layer: object, layers: Sequence[nn.Module]) -> int:
     ValueError
         If it is no integer, or the model has no such layer.
     """
-    if isinstance(layer, bool) or not isinstance(layer, Integral) or not 0 <= layer < len(layers):
+    if isinstance(layer, bool) or not isinstance(layer, Integral) or not 0 <= int(layer) < len(layers):
         msg = f"`layer` is {layer!r}, expected an int from 0 to {len(layers) - 1}: the model has {len(layers)} layers"
         raise ValueError(msg)
     return int(layer)
@@ -87,7 +89,7 @@ def check_history(history: int) -> None:
     ValueError
         If it is no int >= 1.
     """
-    if isinstance(history, bool) or not isinstance(history, int) or history < 1:
+    if isinstance(history, bool) or not isinstance(history, Integral) or history < 1:
         msg = f"`history` is {history!r}, expected an int >= 1: the number of records to hold"
         raise ValueError(msg)
 

@@ -24,7 +24,7 @@ class ImplicitWeightRule:
     strategy: Strategy = field(default_factory=PCMMR)
     magnitude: str = "dual"
     similarity: str = "dual"
-    heads: str = "mean"
+    heads: str | float = "mean"
     query: Query = "text"
     rope_in_magnitude: bool = False
     rope_in_duplication: bool = True
@@ -44,7 +44,7 @@ class ImplicitWeightRule:
             raise ValueError(msg)
         # A budget that keeps both of two tokens is answered after the checks, without asking the strategy.
         token = torch.ones(1, 2, 1)
-        select_tokens(token, token, token[:, 0], 2, hidden=token[0], **self._metrics())
+        select_tokens(token, token, token[:, :1], 2, hidden=token[0], **self._metrics())
 
     def __call__(self, view: LayerView) -> Tensor:
         """Return the indices to keep, shape (M,), ascending."""

@@ -155,7 +155,7 @@ class PruningSession:
     """
 
     def __init__(self, plan: PruningPlan, *, history: int) -> None:
-        self.records: deque[PruningRecord] = deque(maxlen=history)
+        self.records: deque[PruningRecord] = deque(maxlen=int(history))
         self._plan = plan
         self._lease = Lease()
         self._costs: Costs = {}
@@ -203,8 +203,8 @@ class PruningSession:
 def _released(attachment: Attachment) -> None:
     attachment.detach()
     warnings.warn(
-        "a pruning session was collected without having been closed, and its model is pruned no longer: keep the session"
-        " as long as it shall prune, best in a `with` block",
+        "a pruning session was collected without having been closed, and its model is pruned no longer: keep the"
+        " session as long as it shall prune, best in a `with` block",
         ResourceWarning,
         stacklevel=2,
     )

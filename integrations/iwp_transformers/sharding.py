@@ -38,8 +38,8 @@ def gather_of_heads(model: nn.Module, config: Any) -> Callable[[Tensor], Tensor]
     ranks, heads = mesh.size(), getattr(config, "num_key_value_heads", config.num_attention_heads)
     if heads % ranks:
         msg = (
-            f"`model` has {heads} key/value heads on {ranks} ranks of tensor parallelism: each rank needs whole heads, so"
-            f" that pruning can choose from all of them; use a number of ranks that divides {heads}"
+            f"`model` has {heads} key/value heads on {ranks} ranks of tensor parallelism: each rank needs whole heads,"
+            f" so that pruning can choose from all of them; use a number of ranks that divides {heads}"
         )
         raise NotImplementedError(msg)
     group = mesh.get_group()

@@ -36,4 +36,4 @@ class Stopwatch:
         """Seconds that all stretches took; on CUDA this waits until the device has done them."""
         for _, stop in self._events:
             stop.synchronize()
-        return self._seconds + sum(start.elapsed_time(stop) for start, stop in self._events) / 1000
+        return self._seconds + float(sum(start.elapsed_time(stop) for start, stop in self._events)) / 1000

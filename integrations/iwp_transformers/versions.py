@@ -12,12 +12,12 @@ from torch import Tensor
 from transformers import Cache, EncoderDecoderCache, PreTrainedConfig
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, create_causal_mask
 
-__all__ = ["NEWEST", "OLDEST", "cache_in", "causal_mask", "warn_if_untested"]
+__all__ = ["CACHE_ARGUMENT", "NEWEST", "OLDEST", "cache_in", "causal_mask", "warn_if_untested"]
 
 OLDEST, NEWEST = "5.17", "5.24"
 
-# The argument that takes the cache was renamed from `past_key_values` to `cache` in 5.24.
-_CACHE_OF_MASKS = "cache" if "cache" in inspect.signature(create_causal_mask).parameters else "past_key_values"
+CACHE_ARGUMENT = "cache" if "cache" in inspect.signature(create_causal_mask).parameters else "past_key_values"
+"""The argument by which models take their cache: `past_key_values`, renamed to `cache` in 5.24."""
 
 
 @cache
@@ -94,10 +94,11 @@ def causal_mask(config: PreTrainedConfig, hidden: Tensor, visible: Tensor, cache
     if implementation not in ALL_MASK_ATTENTION_FUNCTIONS:
         msg = f"attention implementation {implementation!r} has no mask function in Transformers, pruning needs one"
         raise NotImplementedError(msg)
-    return create_causal_mask(
-        config=config,
-        inputs_embeds=hidden,
-        attention_mask=visible.to(hidden.device),
-        layer_idx=layer,
-        **{_CACHE_OF_MASKS: cache},
-    )
+    arguments: dict[str, Any] = {
+        "config": config,
+        "inputs_embeds": hidden,
+        "attention_mask": visible.to(hidden.device),
+        "layer_idx": layer,
+        CACHE_ARGUMENT: cache,
+    }
+    return create_causal_mask(**arguments)

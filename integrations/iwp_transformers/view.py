@@ -65,7 +65,8 @@ class LayerInputs:
         own = attention_inputs(self.layer, hidden, arguments, rotated=rotated)
         if self.gather is None:
             return own
-        return AttentionInputs(*map(self.gather, (own.queries, own.keys, own.values)), own.scaling)
+        queries, keys, values = map(self.gather, (own.queries, own.keys, own.values))
+        return AttentionInputs(queries, keys, values, own.scaling)
 
 
 class _Explained:

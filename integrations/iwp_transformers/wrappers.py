@@ -35,9 +35,9 @@ def unwrapped(model: nn.Module) -> nn.Module:
         names = _names(wrapper)
         if any(SHARDED.intersection(_names(part)) for part in wrapper.modules()):
             msg = (
-                f"`model` is a {type(wrapper).__name__} whose weights are gathered only within a layer's own call, so that"
-                " queries and keys cannot be read before it; pass the model before it is sharded, or shard it by tensor"
-                ' parallelism (`tp_plan="auto"`)'
+                f"`model` is a {type(wrapper).__name__} whose weights are gathered only within a layer's own call, so"
+                " that queries and keys cannot be read before it; pass the model before it is sharded, or shard it by"
+                ' tensor parallelism (`tp_plan="auto"`)'
             )
             raise TypeError(msg)
         if "OptimizedModule" in names:

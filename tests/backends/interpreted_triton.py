@@ -15,7 +15,7 @@ import torch
 
 import iwp_torch
 from iwp_core import MMR, PCMMR, TopK, select_tokens, use_backend
-from iwp_core.duplication import Duplication
+from iwp_core.comparison import Duplication
 from iwp_torch import triton_factors, triton_magnitude, triton_pc_mmr
 from tests import oracles
 from tests.strategies import Tokens, sample

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from iwp_core import MMR, PCMMR, Kernel, TopK, information_magnitude, select_tokens
-from iwp_core.duplication import Duplication
+from iwp_core.comparison import Duplication
 from tests import oracles
 from tests.backends import cupy_on_cpu
 from tests.libraries import load
@@ -263,7 +263,7 @@ def test_a_head_without_values_adds_nothing(cp: CuPy, heads: str) -> None:
     tokens.values[0] = 0.0
     keys, values, queries = cp.arrays(tokens, "float64")
 
-    ours = cp.numpy(information_magnitude(queries, keys, values, heads=heads))
+    ours = cp.numpy(information_magnitude(keys, values, queries, heads=heads))
 
     np.testing.assert_allclose(ours, np.exp(log_magnitude(tokens, heads=heads)), atol=1e-12)
 
@@ -277,7 +277,7 @@ def test_equal_scores_are_all_the_largest(cp: CuPy, factor: float, dtype: str) -
 
     for heads in ("mean", "softmax_mean"):
         np.testing.assert_array_equal(
-            cp.numpy(information_magnitude(queries, keys, factor * values, heads=heads)), np.ones(300)
+            cp.numpy(information_magnitude(keys, factor * values, queries, heads=heads)), np.ones(300)
         )
 
 
@@ -306,7 +306,7 @@ def test_nothing_overflows_or_turns_into_nan(cp: CuPy, extreme: dict[str, Any], 
     for metric in oracles.MAGNITUDES:
         for heads in ("mean", "softmax_mean"):
             options = {"metric": metric, "kernel": kernel, "heads": heads}
-            magnitude = cp.numpy(information_magnitude(queries, keys, values, **options))
+            magnitude = cp.numpy(information_magnitude(keys, values, queries, **options))
             assert ((magnitude >= 0.0) & (magnitude <= 1.0)).all()
     kept = cp.select(tokens, 13, dtype, kernel=kernel)
     assert len(set(kept)) == 13

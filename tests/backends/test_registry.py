@@ -13,17 +13,15 @@ import pytest
 
 import iwp_core
 from iwp_core import _plugins
+from iwp_core._plugins import overridable_functions
+from iwp_core.kernels import FUNCTIONS
 from tests.strategies import sample
-
-OVERRIDABLE = ("log_magnitude", "duplication_block", "progressive_chunked_mmr")
 
 # Runs the core's own functions, and notes that it did: dispatch without any hardware.
 LOOPBACK = """
 from contextlib import contextmanager
 from iwp_core import Kernel
-from iwp_core.duplication import duplication_block
-from iwp_core.magnitude import log_magnitude
-from iwp_core.strategies import progressive_chunked_mmr
+from iwp_core.kernels import FUNCTIONS
 
 calls, asked, entered, left = [], [], [], []
 supported = True
@@ -51,7 +49,7 @@ def context():
 
 
 name = "loopback"
-kernels = {f.__name__: loop(f) for f in (log_magnitude, duplication_block, progressive_chunked_mmr)}
+kernels = {name: loop(function) for name, function in FUNCTIONS.items()}
 """
 # Keeps the last tokens, as no reference would, so that its answer is told apart.
 CONTRARY = """
@@ -101,12 +99,23 @@ def select(**options: Any) -> list[int]:
 
 
 def test_a_plugin_runs_every_overridable_function_of_a_selection(install: Install) -> None:
-    """The three coarse kernels are all that a backend can replace, and all are dispatched."""
+    """What is listed is all that a backend can replace, and all of it is dispatched."""
     plugin = install("iwp_loopback_all", LOOPBACK)
+    tokens = sample(0)
+    twice = np.arange(tokens.keys.shape[1]) // 2  # so that identical tokens are sought
 
-    select()
+    iwp_core.select_tokens(tokens.keys[:, twice], tokens.values[:, twice], tokens.queries, 5)
 
-    assert set(plugin().calls) == set(OVERRIDABLE)
+    assert set(plugin().calls) == set(FUNCTIONS)
+    assert set(overridable_functions()) >= set(FUNCTIONS)
+
+
+def test_a_kernel_under_an_unknown_name_is_an_error(install: Install) -> None:
+    """A misspelt name would never run, and nobody would know; the message lists the names there are."""
+    install("iwp_misspelt", LOOPBACK + "\nkernels['log_magnitud'] = kernels.pop('log_magnitude')\n")
+
+    with pytest.raises(RuntimeError, match=r"'log_magnitud', expected names .*'log_magnitude'"):
+        select()
 
 
 def test_a_plugin_that_runs_the_reference_changes_no_answer(install: Install) -> None:
@@ -136,7 +145,7 @@ def test_a_kernel_that_does_not_support_the_call_leaves_it_to_the_reference(inst
     assert select() == expected
 
     assert not plugin().calls
-    assert {name for name, _, _ in plugin().asked} == set(OVERRIDABLE)
+    assert {name for name, _, _ in plugin().asked} >= {"log_magnitude", "duplication_block", "progressive_chunked_mmr"}
     assert all(isinstance(args[0], np.ndarray) for _, args, _ in plugin().asked)
 
 
@@ -268,7 +277,7 @@ def test_the_nearest_library_in_the_resolution_order_wins(install: Install) -> N
 
 PUBLIC_CALLS: dict[str, Callable[..., Any]] = {
     "select_tokens": lambda keys, values, queries: iwp_core.select_tokens(keys, values, queries, 5),
-    "information_magnitude": lambda keys, values, queries: iwp_core.information_magnitude(queries, keys, values),
+    "information_magnitude": iwp_core.information_magnitude,
     "information_duplication": lambda keys, values, _: iwp_core.information_duplication(keys, values),
     "log_update_norm": lambda keys, values, _: iwp_core.log_update_norm(keys, values),
     "update_cosine": lambda keys, values, _: iwp_core.update_cosine(keys, values),

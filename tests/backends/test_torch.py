@@ -7,11 +7,8 @@ import numpy as np
 import pytest
 
 import iwp_core
-from iwp_core import TopK, select_tokens, use_backend
-from iwp_core._arrays import take_tokens
-from iwp_core._validate import all_finite
-from iwp_core.duplication import duplication_block
-from iwp_core.pc_mmr import largest
+from iwp_core import Kernel, TopK, select_tokens, use_backend
+from iwp_core.testing import Case, check_case, conformance_cases
 
 torch = pytest.importorskip("torch", reason="the backend serves torch tensors")
 iwp_torch = pytest.importorskip("iwp_torch", reason="the backend's package is not installed")
@@ -28,47 +25,38 @@ def tokens(seed: int, total: int = 600, dtype: Any = None) -> tuple[Any, Any, An
     return tuple(torch.asarray(x, dtype=dtype or torch.float32) for x in (keys, values, queries))
 
 
-def blocks(*, gaussian: bool, second: bool) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return gathered tokens as `duplication_block` takes them."""
-    generator = torch.Generator().manual_seed(0)
-    shapes = [(2, 70, 24), (2, 33, 24)] + ([(2, 70, 9), (2, 33, 9)] if second else [])
-    return tuple(torch.randn(shape, generator=generator) / 4 for shape in shapes), {"gaussian": gaussian}
+def double(x: object) -> Any:
+    """Make a tensor of float64."""
+    return torch.asarray(x, dtype=torch.float64)
 
 
-CASES = {
-    "duplication_block, Gaussian and cosine": (duplication_block, *blocks(gaussian=True, second=True)),
-    "duplication_block, Gaussian": (duplication_block, *blocks(gaussian=True, second=False)),
-    "duplication_block, cosines": (duplication_block, *blocks(gaussian=False, second=True)),
-    "largest": (largest, (torch.randn(500, generator=torch.Generator().manual_seed(1)), 40), {}),
-    "largest with ties and -inf": (largest, (torch.tensor([0.0, -torch.inf, 1.0, 1.0, -torch.inf]), 4), {}),
-    "take_tokens": (take_tokens, (torch.randn(3, 50, 7), torch.tensor([4, 4, 49, 0])), {}),
-    "all_finite": (all_finite, (torch.tensor([1.0, 2.0]),), {}),
-    "all_finite, a sum that overflows": (all_finite, (torch.tensor([3e38, 3e38]),), {}),
-    "all_finite, NaN": (all_finite, (torch.tensor([1.0, torch.nan]),), {}),
-    "all_finite, infinities that cancel": (all_finite, (torch.tensor([torch.inf, -torch.inf]),), {}),
-    "all_finite, float16": (all_finite, (torch.full((9,), 6e4, dtype=torch.float16),), {}),
-}
+CASES = list(conformance_cases(double))
 
 
-FUSED = {"log_magnitude", "progressive_chunked_mmr"}
-"""Kernels of CUDA tensors, which test_triton.py holds to the oracle: not the reference's operations."""
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_the_backend_conforms(case: Case, dtype: Any) -> None:
+    """Every function that it may replace answers as the reference does, ties included."""
+    if dtype == torch.float32:
+        case = next(one for one in conformance_cases(torch.asarray) if one.name == case.name)
+
+    check_case(case, tolerance=1e-12 if dtype == torch.float64 else 1e-5)
 
 
 def test_every_kernel_has_a_case() -> None:
     """A kernel without a conformance case would go unnoticed."""
-    assert set(iwp_torch.kernels) == FUSED | {function.__name__ for function, _, _ in CASES.values()}
+    assert set(iwp_torch.kernels) <= {case.function.__name__ for case in CASES}
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-def test_a_kernel_is_its_reference_bit_for_bit(case: tuple[Any, tuple[Any, ...], dict[str, Any]]) -> None:
-    """Same operations, same roundings."""
-    function, arguments, options = case
+def test_the_suite_itself_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel that is off by a thousandth is told apart."""
+    right = iwp_torch.kernels["log_norm"]
+    wrong = Kernel(run=lambda rows: right.run(rows) + 1e-3)
+    (case,) = [case for case in CASES if case.name == "log_norm, 1"]
+    monkeypatch.setattr(iwp_torch, "kernels", {"log_norm": wrong})
 
-    ours = iwp_torch.kernels[function.__name__].run(*arguments, **options)
-
-    with use_backend("reference"):
-        expected = function(*arguments, **options)
-    assert torch.equal(torch.as_tensor(ours), torch.as_tensor(expected))
+    with pytest.raises(AssertionError, match="log_norm, 1: the backend answers"):
+        check_case(case)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
@@ -86,12 +74,12 @@ def test_the_plugin_changes_no_answer(seed: int, dtype: Any) -> None:
 def test_autocast_around_a_call_changes_nothing() -> None:
     """Under autocast a float32 product is rounded to bfloat16; selection is shielded from that."""
     keys, values, queries = tokens(0)
-    quiet = iwp_core.information_magnitude(queries, keys, values)
+    quiet = iwp_core.information_magnitude(keys, values, queries)
 
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        shielded = iwp_core.information_magnitude(queries, keys, values)
+        shielded = iwp_core.information_magnitude(keys, values, queries)
         with use_backend("reference"):
-            exposed = iwp_core.information_magnitude(queries, keys, values)
+            exposed = iwp_core.information_magnitude(keys, values, queries)
 
     assert torch.equal(shielded, quiet)
     assert not torch.equal(exposed, quiet), "autocast no longer does harm: this test shows nothing"
@@ -149,5 +137,5 @@ def test_tensors_that_require_gradients_are_selected_without_a_graph() -> None:
     """Positions have no gradient; nothing is kept for one."""
     keys, values, queries = (x.requires_grad_() for x in tokens(2))
 
-    assert not iwp_core.information_magnitude(queries, keys, values).requires_grad
+    assert not iwp_core.information_magnitude(keys, values, queries).requires_grad
     assert select_tokens(keys, values, queries, 9).shape == (9,)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from iwp_core import PCMMR, select_tokens
-from iwp_core.duplication import Duplication
+from iwp_core.comparison import Duplication
 
 torch = pytest.importorskip("torch", reason="the backend serves torch tensors")
 iwp_torch = pytest.importorskip("iwp_torch", reason="the backend's package is not installed")

@@ -20,7 +20,7 @@ PUBLIC = {
 FUNCTIONS = sorted(name for name in PUBLIC if inspect.isfunction(getattr(iwp_core, name)))
 SIGNATURES = {
     "select_tokens": ["keys", "values", "queries", "budget"],
-    "information_magnitude": ["queries", "keys", "values"],
+    "information_magnitude": ["keys", "values", "queries"],
     "information_duplication": ["keys", "values", "rows", "cols"],
     "log_update_norm": ["keys", "values"],
     "update_cosine": ["keys", "values", "rows", "cols"],
@@ -126,6 +126,8 @@ def test_the_options_of_select_tokens_have_the_contracts_defaults() -> None:
         "hidden": None,
         "kernel": "exponential",
         "heads": "mean",
+        "mask": None,
+        "context": None,
         "validate": True,
     }
 

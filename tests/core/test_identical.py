@@ -1,11 +1,15 @@
 """Identical tokens are found exactly, however much the others resemble them."""
 
+from typing import Any
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
+from iwp_core import identical
 from iwp_core.identical import first_identical
 from tests.libraries import Library
 
@@ -44,3 +48,36 @@ def test_binary_tokens_with_late_copies_are_found(xp: Library) -> None:
 def test_distinct_tokens_have_no_twins() -> None:
     """None spares the rest of the work."""
     assert first_identical(np.random.default_rng(1).standard_normal((2, 500, 8))) is None
+
+
+@pytest.mark.parametrize("noise", [1e-8, 1e-6, 1e-4])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_nearly_identical_tokens_cost_a_few_passes(
+    noise: float, dtype: type[np.floating[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Black frames differ by noise only: they are told apart by a hash, not by comparing one with all others."""
+    generator = np.random.default_rng(0)
+    tokens = (generator.standard_normal((2, 1, 16)) + noise * generator.standard_normal((2, 400, 16))).astype(dtype)
+    tokens[:, 300:] = tokens[:, :100]
+    passes = []
+
+    def counted(*arguments: Any) -> Any:
+        passes.append(arguments)
+        return rows_equal(*arguments)
+
+    rows_equal = identical._rows_equal
+    monkeypatch.setattr(identical, "_rows_equal", counted)
+
+    assert found(tokens) == first_by_bytes(tokens)
+    assert len(passes) <= 2
+
+
+def test_tokens_that_share_a_hash_are_told_apart(xp: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hash only proposes: where it says nothing at all, the answer is the same."""
+    tokens = np.random.default_rng(2).integers(0, 2, (2, 60, 3)).astype(np.float64)
+    silent = xp.array(np.zeros(60, dtype=np.int64))
+    monkeypatch.setattr(identical, "hash_rows", lambda _, positions: silent[: positions.shape[0]])
+
+    first = first_identical(xp.array(tokens), xp.array(tokens[:1, :, :2]))
+
+    assert xp.numpy(first).tolist() == first_by_bytes(tokens, tokens[:1, :, :2])

@@ -26,7 +26,7 @@ def test_magnitude_is_the_oracles(xp: Library, metric: str, kernel: str, heads: 
     tokens = data.draw(xp.samples())
 
     keys, values, queries = xp.arrays(tokens)
-    magnitude = iwp_core.information_magnitude(queries, keys, values, metric=metric, kernel=kernel, heads=heads)
+    magnitude = iwp_core.information_magnitude(keys, values, queries, metric=metric, kernel=kernel, heads=heads)
 
     expected = oracles.log_magnitude(tokens.queries, tokens.keys, tokens.values, metric, kernel, heads)
     np.testing.assert_allclose(xp.numpy(magnitude), np.exp(expected), atol=1e-9)
@@ -38,7 +38,7 @@ def test_magnitude_spans_zero_to_one_in_the_dtype_that_it_is_computed_in(xp: Lib
     """The weakest candidate has 0, the strongest 1; float64 stays float64 and float32 float32."""
     keys, values, queries = xp.arrays(sample(0), dtype)
 
-    magnitude = iwp_core.information_magnitude(queries, keys, values, metric=metric)
+    magnitude = iwp_core.information_magnitude(keys, values, queries, metric=metric)
 
     assert magnitude.dtype == xp.dtype(dtype)
     assert magnitude.shape == (12,)
@@ -51,10 +51,10 @@ def test_a_metric_that_reads_no_query_takes_none(xp: Library, metric: str) -> No
     """Norms of keys, values and updates need no queries, and ignore those given."""
     keys, values, queries = xp.arrays(sample(1))
 
-    without = iwp_core.information_magnitude(None, keys, values, metric=metric)
+    without = iwp_core.information_magnitude(keys, values, None, metric=metric)
 
     np.testing.assert_array_equal(
-        xp.numpy(without), xp.numpy(iwp_core.information_magnitude(queries, keys, values, metric=metric))
+        xp.numpy(without), xp.numpy(iwp_core.information_magnitude(keys, values, queries, metric=metric))
     )
 
 
@@ -64,7 +64,7 @@ def test_equal_candidates_all_have_magnitude_one(xp: Library, metric: str) -> No
     tokens = sample(2).at(np.zeros(12, dtype=np.intp))
     keys, values, queries = xp.arrays(tokens)
 
-    magnitude = iwp_core.information_magnitude(queries, keys, values, metric=metric)
+    magnitude = iwp_core.information_magnitude(keys, values, queries, metric=metric)
 
     np.testing.assert_array_equal(xp.numpy(magnitude), np.ones(12))
 
@@ -76,7 +76,7 @@ def test_a_token_without_value_has_magnitude_zero(xp: Library, heads: str) -> No
     tokens.values[:, 4] = 0.0
     keys, values, queries = xp.arrays(tokens)
 
-    magnitude = xp.numpy(iwp_core.information_magnitude(queries, keys, values, heads=heads))
+    magnitude = xp.numpy(iwp_core.information_magnitude(keys, values, queries, heads=heads))
 
     assert magnitude[4] == 0.0
     assert np.isfinite(magnitude).all()
@@ -88,7 +88,7 @@ def test_candidates_that_are_all_zero_give_no_nan(xp: Library, metric: str, head
     """Where no token carries anything, all are equal, so all have one."""
     zeros = xp.array(np.zeros((2, 12, 4)))
 
-    magnitude = iwp_core.information_magnitude(xp.array(np.zeros((4, 4))), zeros, zeros, metric=metric, heads=heads)
+    magnitude = iwp_core.information_magnitude(zeros, zeros, xp.array(np.zeros((4, 4))), metric=metric, heads=heads)
 
     np.testing.assert_array_equal(xp.numpy(magnitude), np.ones(12))
 
@@ -102,8 +102,8 @@ def test_softmax_mean_lets_no_head_decide_alone(xp: Library) -> None:
     tokens.queries[...] = 1.0
     keys, values, queries = xp.arrays(tokens)
 
-    raw = xp.numpy(iwp_core.information_magnitude(queries, keys, values))
-    fair = xp.numpy(iwp_core.information_magnitude(queries, keys, values, heads="softmax_mean"))
+    raw = xp.numpy(iwp_core.information_magnitude(keys, values, queries))
+    fair = xp.numpy(iwp_core.information_magnitude(keys, values, queries, heads="softmax_mean"))
 
     assert raw[1] < 1e-12
     np.testing.assert_allclose(fair[[1, 5]], 1.0, rtol=1e-9)
@@ -115,9 +115,9 @@ def test_query_heads_read_their_group_s_keys(xp: Library) -> None:
     repeated = np.repeat(np.arange(2), 2)
 
     keys, values, queries = xp.arrays(tokens)
-    grouped = iwp_core.information_magnitude(queries, keys, values)
+    grouped = iwp_core.information_magnitude(keys, values, queries)
     wide_keys, wide_values = xp.array(tokens.keys[repeated]), xp.array(tokens.values[repeated])
-    wide = iwp_core.information_magnitude(queries, wide_keys, wide_values)
+    wide = iwp_core.information_magnitude(wide_keys, wide_values, queries)
 
     np.testing.assert_allclose(xp.numpy(grouped), xp.numpy(wide), rtol=1e-12)
 
@@ -128,8 +128,8 @@ def test_queries_of_rank_like_keys_are_averaged_over_text(xp: Library) -> None:
     text = np.random.default_rng(6).normal(size=(4, 5, 4))
     keys, values, _ = xp.arrays(tokens)
 
-    averaged = iwp_core.information_magnitude(xp.array(text), keys, values)
-    single = iwp_core.information_magnitude(xp.array(text.mean(axis=1)), keys, values)
+    averaged = iwp_core.information_magnitude(keys, values, xp.array(text))
+    single = iwp_core.information_magnitude(keys, values, xp.array(text.mean(axis=1)))
 
     np.testing.assert_allclose(xp.numpy(averaged), xp.numpy(single), rtol=1e-9)
 
@@ -147,7 +147,7 @@ def test_each_query_can_score_by_itself(
     keys, values, _ = xp.arrays(tokens)
 
     magnitude = iwp_core.information_magnitude(
-        xp.array(text), keys, values, metric=metric, kernel=kernel, heads="softmax_mean_per_query"
+        keys, values, xp.array(text), metric=metric, kernel=kernel, heads="softmax_mean_per_query"
     )
 
     expected = oracles.log_magnitude_of_each_query(text, tokens.keys, tokens.values, metric, kernel)
@@ -159,8 +159,8 @@ def test_one_query_scores_alike_whatever_is_averaged(xp: Library) -> None:
     tokens = sample(9)
     keys, values, queries = xp.arrays(tokens)
 
-    single = iwp_core.information_magnitude(queries, keys, values, heads="softmax_mean")
-    scored = iwp_core.information_magnitude(queries[:, None, :], keys, values, heads="softmax_mean_per_query")
+    single = iwp_core.information_magnitude(keys, values, queries, heads="softmax_mean")
+    scored = iwp_core.information_magnitude(keys, values, queries[:, None, :], heads="softmax_mean_per_query")
 
     np.testing.assert_array_equal(xp.numpy(scored), xp.numpy(single))
 
@@ -170,8 +170,8 @@ def test_a_token_that_one_query_asks_for_is_lost_in_the_mean_query_alone(xp: Lib
     keys = xp.array(np.asarray([[[9.0, 0.0], [-9.0, 0.0], [0.0, 3.0], [0.0, -3.0]]]))
     values, queries = xp.array(np.ones((1, 4, 1))), xp.array(np.asarray([[[4.0, 0.1], [-4.0, 0.1]]]))
 
-    mean = xp.numpy(iwp_core.information_magnitude(queries, keys, values, heads="softmax_mean"))
-    each = xp.numpy(iwp_core.information_magnitude(queries, keys, values, heads="softmax_mean_per_query"))
+    mean = xp.numpy(iwp_core.information_magnitude(keys, values, queries, heads="softmax_mean"))
+    each = xp.numpy(iwp_core.information_magnitude(keys, values, queries, heads="softmax_mean_per_query"))
 
     assert mean.argmax() == 2
     assert set(np.argsort(each)[-2:].tolist()) == {0, 1}

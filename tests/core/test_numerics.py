@@ -123,7 +123,7 @@ def test_nothing_overflows_or_turns_into_nan(xp: Library, extreme: str, kernel: 
 
     results = [iwp_core.information_duplication(keys, values, metric=m, kernel=kernel) for m in ("dual", "key")]
     results += [
-        iwp_core.information_magnitude(queries, keys, values, metric=m, kernel=kernel, heads=heads)
+        iwp_core.information_magnitude(keys, values, queries, metric=m, kernel=kernel, heads=heads)
         for m in oracles.MAGNITUDES
         for heads in ("mean", "softmax_mean")
     ]
@@ -141,7 +141,7 @@ def test_lengths_whose_squares_leave_float32_are_handled(xp: Library, factor: fl
     keys, _, queries = xp.arrays(tokens, "float32")
     scaled = xp.array(tokens.values * factor, "float32")
 
-    magnitude = xp.numpy(iwp_core.information_magnitude(queries, keys, scaled, kernel=kernel))
+    magnitude = xp.numpy(iwp_core.information_magnitude(keys, scaled, queries, kernel=kernel))
     duplication = xp.numpy(iwp_core.information_duplication(keys, scaled, kernel=kernel))
 
     unscaled = oracles.log_magnitude(tokens.queries, tokens.keys, tokens.values, kernel=kernel)

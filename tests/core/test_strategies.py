@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iwp_core import MMR, PCMMR, Strategy, TopK
+from iwp_core import MMR, PCMMR, Strategy, TopK, pc_mmr
 from tests import oracles
 from tests.libraries import Array, Library
 from tests.strategies import Pool, pcmmr_options, pools, sample
@@ -85,6 +85,25 @@ def test_lazy_pc_mmr_is_algorithm_1_on_a_large_pool(clusters: int | None) -> Non
     for count in (1, 2, 3, 78, 350, 699, 700):
         expected = oracles.pc_mmr(scores, pairs, count)
         assert sorted(PCMMR().select(scores, pairs, count).tolist()) == sorted(expected)
+
+
+@pytest.mark.parametrize("few", [0, 2000], ids=["lazily", "step by step"])
+@pytest.mark.parametrize("options", [{}, {"penalty": 1.0}, {"penalty": 0.5, "exponent": 1}], ids=repr)
+def test_a_large_chunk_penalises_by_its_closest_token_wherever_it_stands(
+    few: int, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A chunk of 700 is compared piece by piece; what an early piece has taken, no later one gives back."""
+    monkeypatch.setattr(pc_mmr, "FEW", few)
+    generator = np.random.default_rng(5)
+    scores = np.concatenate([np.zeros(700), -0.1 - generator.random(200)])
+    table = np.eye(900)
+    table[700:, :700] = 0.9 * generator.random((200, 700)) ** 40
+    table[700:800, :700] /= 6  # never at the floor of a penalty of 5, while the others are, and are left out
+
+    chosen = PCMMR(chunk=700, growth=1.0, **options).select(scores, oracles.pair_lookup(table), 760)
+
+    expected = oracles.pc_mmr(scores, oracles.pair_lookup(table), 760, chunk=700, growth=1.0, **options)
+    assert sorted(chosen.tolist()) == sorted(expected)
 
 
 def test_lazy_pc_mmr_asks_for_fewer_pairs_than_algorithm_1() -> None:

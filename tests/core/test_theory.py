@@ -84,7 +84,7 @@ def test_proposition_2_splits_the_score_into_angle_key_and_value(xp: Library, ke
 
     keys, values, queries = xp.arrays(tokens)
     norm = np.exp(xp.numpy(iwp_core.log_update_norm(keys, values, kernel=kernel)))[0]
-    magnitude = xp.numpy(iwp_core.information_magnitude(queries, keys, values, kernel=kernel))
+    magnitude = xp.numpy(iwp_core.information_magnitude(keys, values, queries, kernel=kernel))
 
     np.testing.assert_allclose(magnitude, min_max(np.linalg.norm(query) * cosine * norm), atol=1e-9)
 
@@ -98,7 +98,7 @@ def test_equation_22_the_magnitude_is_what_an_update_does_to_the_query(xp: Libra
     answers = np.einsum("m,imv->iv", oracles.features(tokens.queries, kernel)[0], updates)
 
     keys, values, queries = xp.arrays(tokens)
-    magnitude = xp.numpy(iwp_core.information_magnitude(queries, keys, values, kernel=kernel))
+    magnitude = xp.numpy(iwp_core.information_magnitude(keys, values, queries, kernel=kernel))
 
     np.testing.assert_allclose(magnitude, min_max(np.linalg.norm(answers, axis=1)), atol=1e-9)
 

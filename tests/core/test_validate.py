@@ -112,7 +112,7 @@ NAMES = [
     case("similarity", "cosine", ValueError, "'cosine'", "'dual'", "'value'", "'hidden'", "'key'", "'kernel_key'"),
     case("similarity", "value_norm", ValueError, "'value_norm'", "'kernel_key'"),
     case("kernel", "softmax", ValueError, "'softmax'", "'exponential'", "'linear'"),
-    case("heads", "max", ValueError, "'max'", "'mean'", "'softmax_mean'", "'softmax_mean_per_query'"),
+    case("heads", "most", ValueError, "'most'", "'mean'", "'softmax_mean'", "'softmax_mean_per_query'"),
 ]
 TYPES = [
     case("keys", [[1.0, 2.0]], TypeError, "list", "array"),
@@ -225,3 +225,13 @@ def test_errors_come_before_any_work(wrong: Case) -> None:
     with pytest.raises(wrong.error):
         # Without the check of the data, which computes by design.
         call(**touched, validate=False)
+
+
+def test_arrays_on_different_devices_are_refused() -> None:
+    """array-api-strict pretends to have several: no step may begin on either."""
+    strict = pytest.importorskip("array_api_strict", reason="NumPy has one device only")
+    keys, queries = strict.ones((2, 5, 4)), strict.ones((2, 4))
+    values = strict.ones((2, 5, 4), device=strict.Device("device1"))
+
+    with pytest.raises(ValueError, match=r"`values` is on device .*device1.*, expected .*CPU_DEVICE.* like `keys`"):
+        iwp_core.select_tokens(keys, values, queries, 2)

@@ -15,11 +15,11 @@ H, HQ, N, D, DV = 2, 4, 12, 4, 3
 
 FUNCTIONS: dict[str, Callable[..., Array]] = {
     "information_magnitude": iwp_core.information_magnitude,
-    "information_duplication": lambda _, keys, values: iwp_core.information_duplication(keys, values),
-    "log_update_norm": lambda _, keys, values: iwp_core.log_update_norm(keys, values),
-    "update_cosine": lambda _, keys, values: iwp_core.update_cosine(keys, values),
-    "deletion_error": lambda _, keys, values: iwp_core.deletion_error(keys, values, np.arange(3)),
-    "dual_spectrum": lambda _, keys, values: iwp_core.dual_spectrum(keys, values),
+    "information_duplication": lambda keys, values, _: iwp_core.information_duplication(keys, values),
+    "log_update_norm": lambda keys, values, _: iwp_core.log_update_norm(keys, values),
+    "update_cosine": lambda keys, values, _: iwp_core.update_cosine(keys, values),
+    "deletion_error": lambda keys, values, _: iwp_core.deletion_error(keys, values, np.arange(3)),
+    "dual_spectrum": lambda keys, values, _: iwp_core.dual_spectrum(keys, values),
 }
 
 
@@ -40,7 +40,7 @@ def test_every_public_function_checks_its_arrays(
 ) -> None:
     """The measures refuse what the selection refuses, naming the argument."""
     with pytest.raises(error, match="`values`"):
-        function(shaped(HQ, D), shaped(H, N, D), values)
+        function(shaped(H, N, D), values, shaped(HQ, D))
 
 
 WRONG_INDICES = [
@@ -89,7 +89,7 @@ def test_an_unknown_name_is_answered_with_the_known_ones(name: str, option: str,
     """Every option that takes a name lists the names."""
     arrays = [shaped(H, N, D), shaped(H, N, DV)]
     if name == "information_magnitude":
-        arrays.insert(0, shaped(HQ, D))
+        arrays.append(shaped(HQ, D))
     elif name == "deletion_error":
         arrays.append(np.arange(3))
 
@@ -113,3 +113,31 @@ def test_overlap_is_of_index_sets(a: object, b: object, argument: str, error: ty
     """Integers with a last axis, and batches that fit."""
     with pytest.raises(error, match=f"`{argument}`"):
         iwp_core.selection_overlap(a, b)
+
+
+@pytest.mark.parametrize("name", ["deletion_error", "dual_spectrum"])
+def test_a_token_that_is_kept_twice_is_refused(name: str) -> None:
+    """A set has each of its members once; counting one twice would change the weight."""
+    with pytest.raises(ValueError, match="`kept` has an index twice among its 3"):
+        getattr(iwp_core, name)(shaped(H, N, D), shaped(H, N, DV), np.asarray([4, 1, 4]))
+
+
+@pytest.mark.parametrize("value", [1, 0, None, "no"], ids=repr)
+def test_an_option_that_is_on_or_off_takes_booleans_only(value: object) -> None:
+    """``validate="no"`` would be on."""
+    arrays = shaped(H, N, D), shaped(H, N, DV)
+
+    with pytest.raises(TypeError, match=r"`validate` is .* expected True or False"):
+        iwp_core.select_tokens(*arrays, shaped(HQ, D), 3, validate=value)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="`return_log_scale` is"):
+        iwp_core.dual_spectrum(*arrays, return_log_scale=value)  # type: ignore[arg-type]
+
+
+def test_arrays_of_the_measures_are_told_apart_by_place_only() -> None:
+    """So that no call can name them in another order; the order of 0.1, queries first, is caught by shapes."""
+    keys, values, queries = shaped(H, N, D), shaped(H, N, DV), shaped(HQ, D)
+
+    with pytest.raises(TypeError, match="positional-only"):
+        iwp_core.information_magnitude(keys=keys, values=values, queries=queries)  # type: ignore[call-arg]
+    with pytest.raises(ValueError, match="`values` has shape"):
+        iwp_core.information_magnitude(queries, keys, values)

@@ -15,7 +15,7 @@ from iwp_transformers import prune_visual_tokens
 from tests.integrations.oracle import assert_close, dropped_tokens, positioned, sample_of, true_generation
 from tests.integrations.prompts import BOTH, PAIR, greedy, logits_of, right_or_refused, true_step
 from tests.integrations.test_exactness import scattered
-from tests.integrations.tiny_models import FACTORIES, Image, make_inputs, pad
+from tests.integrations.tiny_models import CACHE, FACTORIES, Image, make_inputs, pad
 
 TOKENS = torch.tensor([[33, 34, 35], [43, 44, 45]])
 # The row of text alone is longer than the other, so every layer holds the same number of rows, pruned or not.
@@ -50,7 +50,7 @@ class Conversation:
         """Run the prompt."""
         cache, mask = new_cache(model, kind), inputs["attention_mask"]
         with torch.no_grad():
-            model(**positioned(model, inputs), past_key_values=cache, use_cache=True)
+            model(**positioned(model, inputs), **{CACHE: cache}, use_cache=True)
         qwen = "Qwen" in type(model).__name__
         return cls(model, cache, mask, model.model.rope_deltas if qwen else mask.new_zeros(len(mask), 1))
 
@@ -62,7 +62,7 @@ class Conversation:
         positions = (mask.cumsum(1) - 1)[:, -tokens.shape[1] :] + self.offsets
         if "Qwen" in type(self.model).__name__:
             positions = positions.expand(3, -1, -1)
-        options = {"attention_mask": mask, "position_ids": positions, "past_key_values": self.cache}
+        options = {"attention_mask": mask, "position_ids": positions, CACHE: self.cache}
         with torch.no_grad():
             logits: Tensor = self.model(input_ids=tokens, **options).logits
         return logits
@@ -179,7 +179,7 @@ def test_the_cache_of_a_closed_session_is_refused(model: nn.Module, copied: bool
     with pytest.raises(NotImplementedError, match="session"):
         begun[0].step(TOKENS)
     with pytest.raises(NotImplementedError, match="session"):
-        greedy(model, {"input_ids": torch.cat((inputs["input_ids"], TOKENS), dim=1)}, past_key_values=begun[1].cache)
+        greedy(model, {"input_ids": torch.cat((inputs["input_ids"], TOKENS), dim=1)}, **{CACHE: begun[1].cache})
 
 
 @layers
@@ -348,7 +348,7 @@ def test_a_pruned_cache_that_was_reset_takes_text(model: nn.Module, kind: str, c
         session.close()
         pytest.skip("a dynamic cache of this Transformers keeps its length when it is reset")
     try:
-        assert torch.equal(greedy(model, text, past_key_values=cache), expected)
+        assert torch.equal(greedy(model, text, **{CACHE: cache}), expected)
     finally:
         session.close()
 
@@ -363,7 +363,7 @@ def test_a_prompt_pruned_on_a_reset_cache_is_exact(model: nn.Module, kind: str) 
         cache.reset()
         if cache.get_seq_length():
             pytest.skip("a dynamic cache of this Transformers keeps its length when it is reset")
-        output = greedy(model, second, past_key_values=cache)
+        output = greedy(model, second, **{CACHE: cache})
 
     dropped = dropped_tokens(session.records[-1], second["input_ids"].shape)
     expected = true_generation(model, second, 1, dropped, max_new_tokens=5, do_sample=False)
@@ -389,12 +389,12 @@ def test_a_text_prompt_on_an_unpruned_cache_is_left_alone(model: nn.Module) -> N
     rows = pad([[5, 6, 7, 8, 9]], "left")
     token = torch.tensor([[33]])
     before = Conversation.begun(model, rows).cache
-    expected = logits_of(model, {"input_ids": token, "past_key_values": copy.deepcopy(before)})
+    expected = logits_of(model, {"input_ids": token, CACHE: copy.deepcopy(before)})
 
     with prune_visual_tokens(model, budget=0.3, layer=1) as session:
         within = Conversation.begun(model, rows).cache
         for cache in (before, within, copy.deepcopy(within)):
-            assert torch.equal(logits_of(model, {"input_ids": token, "past_key_values": cache}), expected)
+            assert torch.equal(logits_of(model, {"input_ids": token, CACHE: cache}), expected)
 
     assert not session.records
-    assert torch.isfinite(logits_of(model, {"input_ids": token, "past_key_values": within})).all()
+    assert torch.isfinite(logits_of(model, {"input_ids": token, CACHE: within})).all()

@@ -11,7 +11,7 @@ from iwp_transformers import PrefillSummary, prune_visual_tokens
 from tests.integrations.prompts import PAIR
 from tests.integrations.selectors import Chance
 from tests.integrations.test_record import cached_bytes
-from tests.integrations.tiny_models import FACTORIES, LAYERS, TEXT, make_inputs
+from tests.integrations.tiny_models import CACHE, FACTORIES, LAYERS, TEXT, make_inputs
 
 LAYER = 1
 
@@ -200,9 +200,9 @@ def test_cache_bytes_saved_of_a_static_cache_are_those_not_allocated() -> None:
     caches = [StaticCache(config=model.config.get_text_config(), max_cache_len=160) for _ in range(2)]
 
     with torch.no_grad():
-        model(**inputs, past_key_values=caches[0])
+        model(**inputs, **{CACHE: caches[0]})
         with prune_visual_tokens(model, budget=0.3, layer=LAYER, selector=Chance()) as session:
-            model(**inputs, past_key_values=caches[1])
+            model(**inputs, **{CACHE: caches[1]})
 
     summary = session.records[-1].summary()
     allocated = [sum(part.keys.nbytes + part.values.nbytes for part in cache.layers) for cache in caches]

@@ -16,7 +16,7 @@ from tests.integrations.oracle import (
     with_tokens,
 )
 from tests.integrations.test_exactness import scattered
-from tests.integrations.tiny_models import FACTORIES, LAYERS, Image, Video, make_inputs
+from tests.integrations.tiny_models import CACHE, FACTORIES, LAYERS, Image, Video, make_inputs
 
 PROMPTS = [(3, Image(), 4, Image(16, 16), 5), (2, Image(32, 16), 6)]
 # Transformers 5.17 hands the images of samples with several to the wrong copies when it repeats LLaVA's samples.
@@ -93,7 +93,7 @@ def test_a_second_text_turn_continues_on_the_same_cache(family: str, kind: str, 
     options = {"do_sample": False, "max_new_tokens": 3, "return_dict_in_generate": True, "output_logits": True}
 
     with prune_visual_tokens(model, budget=0.3, layer=layer, selector=scattered) as session:
-        first = model.generate(**inputs, past_key_values=cache, **options)
+        first = model.generate(**inputs, **{CACHE: cache}, **options)
         # The ragged second question is padded on the left, so there is padding within the sequence.
         question = torch.tensor([[11, 12, 13], [0, 14, 15]])
         asked = torch.tensor([[1, 1, 1], [0, 1, 1]])
@@ -103,7 +103,7 @@ def test_a_second_text_turn_continues_on_the_same_cache(family: str, kind: str, 
         text_only = {
             name: part for name, part in text_only.items() if name not in ("batch_num_images", "image_grid_thw")
         }
-        second = model.generate(**text_only, past_key_values=cache, **options)
+        second = model.generate(**text_only, **{CACHE: cache}, **options)
 
     dropped = torch.zeros(longer["input_ids"].shape, dtype=torch.bool)
     dropped[:, : inputs["input_ids"].shape[1]] = dropped_tokens(session.records[-1], inputs["input_ids"].shape)
@@ -124,7 +124,7 @@ def test_a_loop_of_forwards_decodes_exactly(family: str, layer: int) -> None:
     with prune_visual_tokens(model, budget=0.3, layer=layer, selector=scattered) as session, torch.no_grad():
         output = model(**inputs, use_cache=True)
         steps = [
-            model(input_ids=tokens[:, step : step + 1], past_key_values=output.past_key_values, use_cache=True).logits
+            model(input_ids=tokens[:, step : step + 1], **{CACHE: output.past_key_values}, use_cache=True).logits
             for step in range(3)
         ]
 
@@ -141,7 +141,7 @@ def test_two_conversations_may_take_turns() -> None:
 
     with prune_visual_tokens(model, budget=0.3, layer=1, selector=scattered) as session, torch.no_grad():
         outputs = [model(**part, use_cache=True) for part in inputs]
-        steps = [model(input_ids=token, past_key_values=output.past_key_values).logits for output in outputs]
+        steps = [model(input_ids=token, **{CACHE: output.past_key_values}).logits for output in outputs]
 
     for part, record, step in zip(inputs, session.records, steps, strict=True):
         dropped = dropped_tokens(record, part["input_ids"].shape)
@@ -159,7 +159,7 @@ def test_one_pruned_prompt_can_be_repeated_for_several_continuations(layer: int)
     with prune_visual_tokens(model, budget=0.3, layer=layer, selector=scattered) as session, torch.no_grad():
         cache = model(**inputs, use_cache=True).past_key_values
         cache.batch_repeat_interleave(3)
-        logits = model(input_ids=tokens, past_key_values=cache).logits
+        logits = model(input_ids=tokens, **{CACHE: cache}).logits
 
     dropped = dropped_tokens(session.records[-1], inputs["input_ids"].shape)
     for token, row in zip(tokens, logits, strict=True):
@@ -178,7 +178,7 @@ def test_the_language_model_may_be_called_by_itself_on_a_pruned_cache() -> None:
         positions = inputs["attention_mask"].sum(1, keepdim=True)
         text = model.model.language_model
         mask = with_tokens(inputs, tokens)["attention_mask"]
-        states = text(tokens, attention_mask=mask, position_ids=positions, past_key_values=cache).last_hidden_state
+        states = text(tokens, attention_mask=mask, position_ids=positions, **{CACHE: cache}).last_hidden_state
 
     dropped = dropped_tokens(session.records[-1], inputs["input_ids"].shape)
     expected = true_logits(model, with_tokens(inputs, tokens), 1, dropped)
@@ -193,7 +193,7 @@ def test_a_placeholder_that_the_model_samples_is_text() -> None:
 
     with prune_visual_tokens(model, budget=0.3, layer=1, selector=scattered) as session, torch.no_grad():
         output = model(**inputs, use_cache=True)
-        step = model(input_ids=token, past_key_values=output.past_key_values).logits
+        step = model(input_ids=token, **{CACHE: output.past_key_values}).logits
 
     assert len(session.records) == 1
     assert torch.isfinite(step).all()

@@ -1,5 +1,7 @@
 """A pruned forward equals the full-length one whose later layers may not look at what was dropped."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -104,3 +106,34 @@ def test_a_batch_without_a_mask_is_exact(family: str) -> None:
     dropped = dropped_tokens(session.records[-1], inputs["input_ids"].shape)
     rows = text_rows(inputs, dropped)
     assert_close(logits[rows], true_logits(model, inputs, 1, dropped)[rows])
+
+
+@pytest.mark.parametrize("padding", ["left", "right"])
+def test_a_mask_of_the_callers_own_keeps_its_pattern(padding: str) -> None:
+    """Four dimensions that forbid more than the future, or allow some of it, hold among the rows that stay."""
+    model = FACTORIES["llava-onevision"]()
+    inputs = positioned(model, make_inputs(model, MEDIA["images"], padding))
+    real, length = inputs["attention_mask"].bool(), inputs["input_ids"].shape[1]
+    own = torch.ones(length, length, dtype=torch.bool).tril() & real[:, None, None, :]
+    own[..., -8:, 9] = False
+    own[..., 9, 12] = True
+    own |= torch.eye(length, dtype=torch.bool)
+    mask = own & real[:, None, None, :]
+
+    with prune_visual_tokens(model, budget=0.3, layer=2, selector=scattered) as session, torch.no_grad():
+        logits = model(**{**inputs, "attention_mask": mask}).logits
+    dropped = dropped_tokens(session.records[-1], inputs["input_ids"].shape)
+
+    def hide(_module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        return args, {**kwargs, "attention_mask": mask & ~dropped[:, None, None, :]}
+
+    handles = [
+        layer.register_forward_pre_hook(hide, with_kwargs=True) for layer in model.model.language_model.layers[2:]
+    ]
+    with torch.no_grad():
+        expected = model(**{**inputs, "attention_mask": mask}).logits
+    for handle in handles:
+        handle.remove()
+
+    rows = text_rows(inputs, dropped)
+    assert_close(logits[rows], expected[rows])

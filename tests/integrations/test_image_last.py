@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from iwp_transformers import PruningRecord, prune_visual_tokens
 from tests.integrations.oracle import assert_close, dropped_tokens, forbidden, positioned, text_rows, with_tokens
 from tests.integrations.prompts import BOTH, first_ones
-from tests.integrations.tiny_models import FACTORIES, LAYERS, Image, Video, make_inputs
+from tests.integrations.tiny_models import CACHE, FACTORIES, LAYERS, Image, Video, make_inputs
 
 PROMPTS: dict[str, list] = {
     "single": [(5, Image())],
@@ -171,7 +171,7 @@ def test_a_second_turn_behind_an_image_is_exact(family: str) -> None:
 
     with prune_visual_tokens(model, budget=0.3, layer=1, selector=first_ones) as session, torch.no_grad():
         cache = model(**inputs, use_cache=True).past_key_values
-        logits = model(input_ids=tokens, past_key_values=cache).logits
+        logits = model(input_ids=tokens, **{CACHE: cache}).logits
 
     longer = with_tokens(inputs, tokens)
     assert_close(logits, true_output(model, longer, 1, session.records[-1]).logits[:, -3:])

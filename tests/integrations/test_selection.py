@@ -66,18 +66,28 @@ def expected_positions(model: nn.Module, inputs: dict[str, Any], query: str, bud
     ids = inputs["input_ids"][0]
     visual = ((ids == IMAGE_ID) | (ids == VIDEO_ID)).nonzero().squeeze(1)
     text = [i for i in range(len(ids)) if i not in visual.tolist()]
-    asked = [i for i in text if i > visual[0]] or text or visual.tolist()
-    asked = {"text": asked, "image": visual.tolist(), "last_text": asked[-1:]}[query]
-    kept = select_tokens(
-        own["rotated_keys" if rope_in_duplication else "keys"][:, visual],
-        own["values"][:, visual],
-        own["rotated_queries" if rope_in_magnitude else "queries"][:, asked],
-        budget,
-        magnitude_keys=own["rotated_keys" if rope_in_magnitude else "keys"][:, visual],
-        hidden=own["hidden"][visual],
-        **options,
-    )
-    return visual[kept]
+    question = [i for i in text if i > visual[0]] or text
+
+    def choose(among: Tensor, count: float) -> Tensor:
+        words = question or among.tolist()
+        asked = {"text": words, "image": among.tolist(), "last_text": words[-1:]}[query]
+        kept = select_tokens(
+            own["rotated_keys" if rope_in_duplication else "keys"][:, among],
+            own["values"][:, among],
+            own["rotated_queries" if rope_in_magnitude else "queries"][:, asked],
+            count,
+            magnitude_keys=own["rotated_keys" if rope_in_magnitude else "keys"][:, among],
+            hidden=own["hidden"][among],
+            **options,
+        )
+        return among[kept]
+
+    kept = choose(visual, budget)
+    last = visual[-1:]
+    if int(last) == len(ids) - 1 and int(last) not in kept.tolist():
+        # The next token is read from the row of the last one, which stays for that.
+        kept = torch.cat((choose(visual[:-1], len(kept) - 1), last))
+    return kept
 
 
 def gentle(family: str) -> nn.Module:
@@ -267,6 +277,7 @@ def test_a_view_shows_the_whole_sample() -> None:
         views.append(view)
         return [0]
 
+    look.own_count = True  # type: ignore[attr-defined]  # functions take attributes
     with prune_visual_tokens(model, budget=0.3, layer=1, selector=look), torch.no_grad():
         model(**inputs)
 

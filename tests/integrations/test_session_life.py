@@ -19,7 +19,7 @@ from tests.integrations.oracle import assert_close
 from tests.integrations.prompts import BOTH, PAIR, greedy, logits_of, pruned_logits, right_or_refused
 from tests.integrations.test_exactness import scattered
 from tests.integrations.test_session import anatomy
-from tests.integrations.tiny_models import FACTORIES, make_inputs
+from tests.integrations.tiny_models import CACHE, FACTORIES, make_inputs
 
 PATIENCE = 2.0
 """Seconds that a thread is waited for which may have to wait itself."""
@@ -126,7 +126,7 @@ def test_a_session_dropped_after_use_lets_go_of_the_model(model: nn.Module) -> N
     assert torch.equal(logits_of(model, inputs), unpruned)
     assert records[0].summary().kept_tokens < records[0].summary().visual_tokens
     with pytest.raises(NotImplementedError, match="session"):
-        model(input_ids=torch.tensor([[5], [6]]), past_key_values=output.past_key_values)
+        model(input_ids=torch.tensor([[5], [6]]), **{CACHE: output.past_key_values})
     prune_visual_tokens(model, budget=0.3, layer=1).close()
 
 

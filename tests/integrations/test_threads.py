@@ -16,7 +16,7 @@ from iwp_transformers.presets import PER_QUERY
 from tests.integrations.oracle import assert_close
 from tests.integrations.prompts import BOTH, EIGHT, greedy, logits_of
 from tests.integrations.test_exactness import scattered
-from tests.integrations.tiny_models import FACTORIES, Image, make_inputs
+from tests.integrations.tiny_models import CACHE, FACTORIES, Image, make_inputs
 
 T = TypeVar("T")
 ROUNDS = 3
@@ -221,7 +221,7 @@ def test_decoding_and_prefilling_threads_share_a_session() -> None:
         with torch.no_grad():
             cache = model(**mine, use_cache=True).past_key_values
             return torch.cat([
-                model(input_ids=tokens[:, step : step + 1], past_key_values=cache).logits for step in range(6)
+                model(input_ids=tokens[:, step : step + 1], **{CACHE: cache}).logits for step in range(6)
             ])
 
     def prefills() -> Tensor:

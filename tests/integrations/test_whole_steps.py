@@ -26,6 +26,10 @@ class Counting:
 
     graphs: list[torch.fx.GraphModule] = field(default_factory=list)
 
+    def __deepcopy__(self, memo: object) -> "Counting":
+        """Return the counter itself: Transformers hands a copy of its configuration to the compiler."""
+        return self
+
     def __call__(self, graph: torch.fx.GraphModule, _: list[Tensor]) -> Callable[..., Any]:
         """Count one."""
         self.graphs.append(graph)

@@ -8,6 +8,9 @@ import torch
 import transformers
 from torch import Tensor, nn
 
+from iwp_transformers.versions import CACHE_ARGUMENT
+
+CACHE = CACHE_ARGUMENT
 IMAGE_ID, VIDEO_ID, PAD_ID, VISION_START, VISION_END = 90, 91, 0, 92, 93
 LAYERS = 4
 TEXT = {

@@ -170,7 +170,7 @@ def _read(images: Sequence[Path], videos: Sequence[Path], frames: int) -> Media:
     )
 
 
-def _table(columns: dict[str, tuple[TimedAnswer, int, int]], visual: int, processor: Any) -> Table:
+def _table(columns: dict[str, tuple[TimedAnswer, int, int | None]], visual: int, processor: Any) -> Table:
     answers, kept, cached = zip(*columns.values(), strict=True)
     said = [processor.decode(a.ids, skip_special_tokens=True) for a in answers]
     table = Table("", *columns, caption="prefill: up to the first token, pictures encoded; decoding: the rest")
@@ -185,7 +185,7 @@ def _table(columns: dict[str, tuple[TimedAnswer, int, int]], visual: int, proces
     row("tokens in answer", [f"{len(answer.ids)}" for answer in answers])
     rates = [answer.tokens_per_second for answer in answers]
     row("tokens a second", ["-" if rate is None else f"{rate:.1f}" for rate in rates])
-    row("KV cache", [f"{decimal(count)} after prefill" for count in cached])
+    row("KV cache", ["not known" if count is None else f"{decimal(count)} after prefill" for count in cached])
     if answers[0].peak_bytes is not None:
         row("peak memory", [decimal(answer.peak_bytes) for answer in answers])
     return table

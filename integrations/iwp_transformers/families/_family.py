@@ -99,7 +99,7 @@ class Family:
             module = below
         return None
 
-    def stacks(self, model: nn.Module) -> tuple[nn.Module, nn.Module]:
+    def stacks(self, model: nn.Module) -> tuple[Any, Any]:
         """Return the model without the head, and the decoder with its `layers` and `config`.
 
         Parameters

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from iwp_transformers.masks import unpadded
-from iwp_transformers.remove import kept_rows, restore_attentions
+from iwp_transformers.masks import real_tokens
+from iwp_transformers.rows import kept_rows, restored_attention
 
 keeps = st.integers(1, 4).flatmap(
     lambda batch: st.integers(1, 9).flatmap(
@@ -29,7 +29,7 @@ def test_scattering_what_was_gathered_zeroes_exactly_what_was_dropped(keep: list
     states = torch.arange(1.0, kept.numel() * 2 + 1).reshape(*kept.shape, 2)
     rows = kept_rows(kept, rows_of(kept))
 
-    back = rows.scatter(rows.gather(states))
+    back = rows.scatter(rows.gather(states, 1))
 
     assert torch.equal(back, states * kept.unsqueeze(-1))
 
@@ -54,7 +54,7 @@ def test_rotary_embeddings_of_one_row_serve_the_whole_batch() -> None:
     kept = torch.tensor([[True, False, True], [False, True, True]])
     angles = torch.arange(3.0)[None, :, None]
 
-    assert kept_rows(kept, 2).gather(angles).squeeze(-1).tolist() == [[0.0, 2.0], [1.0, 2.0]]
+    assert kept_rows(kept, 2).gather(angles, 1).squeeze(-1).tolist() == [[0.0, 2.0], [1.0, 2.0]]
 
 
 @given(keeps, st.integers(0, 3))
@@ -70,11 +70,22 @@ def test_attention_comes_back_to_full_positions(keep: list, room: int) -> None:
             for k, j in enumerate(index):
                 short[sample, 0, q, k] = full[sample, 0, i, j]
 
-    first, second = restore_attentions((full, short), 1, rows.columns(), rows.columns(), length)
+    back = restored_attention(short, rows.columns(), rows.columns(), (length, length))
 
     pairs = kept[:, None, :, None] & kept[:, None, None, :]
-    assert first is full
-    assert torch.equal(second, full * pairs)
+    assert torch.equal(back, full * pairs)
+
+
+@given(keeps)
+def test_rows_are_found_among_rows_that_hold_them(keep: list) -> None:
+    """What is kept later stands where it stood among what was kept before."""
+    outer = torch.tensor(keep)
+    inner = outer & (torch.arange(outer.shape[1]) % 2 == 0)
+    first, second = kept_rows(outer, rows_of(outer)), kept_rows(inner, rows_of(inner))
+
+    place = second.within(first)
+
+    assert torch.equal(first.index.gather(1, place)[second.real], second.index[second.real])
 
 
 @given(keeps, st.booleans(), st.booleans(), st.integers(0, 3))
@@ -82,22 +93,19 @@ def test_padding_is_read_from_any_form_of_mask(real: list, square: bool, boolean
     """From two dimensions, or from the square of a static cache with room behind, as booleans or as floats."""
     padding = torch.tensor(real)
     length = padding.shape[1]
-    past, new = padding[:, : length // 2], padding[:, length // 2 :]
     mask: Tensor = padding.long()
     if square:
-        causal = torch.ones(length, length, dtype=torch.bool).tril()[length // 2 :]
+        causal = torch.ones(length, length, dtype=torch.bool).tril()
         mask = torch.nn.functional.pad(causal & padding[:, None, None, :], (0, room))
         if not boolean:
             mask = torch.zeros(mask.shape).masked_fill(~mask, torch.finfo(torch.float32).min)
 
     prepared = {"full_attention": mask} if square and boolean else mask
-    assert torch.equal(unpadded(prepared, past=past, length=new.shape[1]), new)
+    assert torch.equal(real_tokens(prepared, (len(real), length), padding.device), padding)
 
 
 def test_no_mask_means_no_padding() -> None:
     """None, also where it stands for the layers' type."""
-    past = torch.ones(2, 3, dtype=torch.bool)
-
     for mask in (None, {"full_attention": None}):
-        assert unpadded(mask, past=past, length=2).all()
-        assert unpadded(mask, past=past, length=2).shape == (2, 2)
+        assert real_tokens(mask, (2, 3), torch.device("cpu")).all()
+        assert real_tokens(mask, (2, 3), torch.device("cpu")).shape == (2, 3)

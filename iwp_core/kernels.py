@@ -1,0 +1,76 @@
+"""What a backend may replace, and what its kernels may read: the whole contract between the core and backends.
+
+A backend lists kernels under the names of `FUNCTIONS` (`iwp_core.Backend` says how it is found). A kernel takes the
+arguments of its function and returns what that returns; arguments that the core adds later come as keywords, so a
+kernel's ``supports`` should answer False for what it does not know. `iwp_core.testing` holds a backend to the
+reference.
+
+=========================== ====================================================================================
+function                    what it does
+=========================== ====================================================================================
+all_finite                  whether an array holds neither NaN nor infinity
+log_norm                    log of the norm of each row
+gaussian_rows               keys moved by their mean and scaled, with the two coordinates that hold their norms
+hash_rows                   an integer for each of some tokens, equal for equal tokens; values are the backend's own
+log_magnitude               the information magnitude of one sample
+duplication_block           head mean of the squared similarity of gathered tokens
+scatter                     a vector with new values at ascending positions
+largest                     the largest entries of a vector, descending
+progressive_chunked_mmr     all of PC-MMR; any order within a chunk
+=========================== ====================================================================================
+
+Coarse kernels (`log_magnitude`, `progressive_chunked_mmr`) are for devices where each operation is a launch; the others
+spare temporaries. A coarse kernel finds the tokens in the factors of a `Duplication` (`Cosine.tokens`,
+`Gaussian.tokens`), in their own dtypes, and computes in `accumulation_dtype` of them.
+
+Examples
+--------
+>>> sorted(FUNCTIONS)[:3]
+['all_finite', 'duplication_block', 'gaussian_rows']
+"""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from iwp_core._arrays import accumulation_dtype, scatter
+from iwp_core._validate import all_finite
+from iwp_core.comparison import Duplication, duplication_block
+from iwp_core.identical import hash_rows
+from iwp_core.magnitude import log_magnitude
+from iwp_core.norms import log_norm
+from iwp_core.pc_mmr import largest, progressive_chunked_mmr
+from iwp_core.similarity import Cosine, Gaussian, gaussian_rows
+
+__all__ = [
+    "FUNCTIONS",
+    "Cosine",
+    "Duplication",
+    "Gaussian",
+    "accumulation_dtype",
+    "all_finite",
+    "duplication_block",
+    "gaussian_rows",
+    "hash_rows",
+    "largest",
+    "log_magnitude",
+    "log_norm",
+    "progressive_chunked_mmr",
+    "scatter",
+]
+
+FUNCTIONS: Mapping[str, Callable[..., Any]] = MappingProxyType({
+    function.__name__: function
+    for function in (
+        all_finite,
+        log_norm,
+        gaussian_rows,
+        hash_rows,
+        log_magnitude,
+        duplication_block,
+        scatter,
+        largest,
+        progressive_chunked_mmr,
+    )
+})
+"""The reference functions, by the names under which a backend lists its kernels."""

@@ -1,0 +1,73 @@
+"""In which numbers a method computes: the official codes run in the model's dtype, and so do the methods here."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from iwp_core._arrays import Array, accumulation_dtype, as_dtype, namespace
+
+__all__ = ["Precision"]
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Compute in float32 (float64 if an input has it); with half-precision inputs round after each operation.
+
+    Sums and matrix products accumulate in float32 and are rounded once, as PyTorch does on CPUs and GPUs. Results of
+    the official codes in bfloat16 and float16 can only be had this way: another rounding chooses other tokens.
+
+    Parameters
+    ----------
+    storage : dtype
+        What is rounded to, or None.
+    compute : dtype
+        What is computed in.
+    """
+
+    storage: Any
+    compute: Any
+
+    @classmethod
+    def of(cls, *arrays: Array) -> "Precision":
+        """Return the precision that the inputs ask for; a half only where all of them are of that half."""
+        xp = namespace(*arrays)
+        dtypes = {str(array.dtype): array.dtype for array in arrays}
+        (dtype, *others) = dtypes.values()
+        full = bool(others) or dtype in (xp.float32, xp.float64)
+        return cls(None if full else dtype, accumulation_dtype(*arrays))
+
+    def enter(self, x: Array) -> Array:
+        """Return an input in the dtype that is computed in."""
+        return as_dtype(x, self.compute)
+
+    def leave(self, x: Array) -> Array:
+        """Return a result in the dtype of the inputs."""
+        return as_dtype(x, self.compute if self.storage is None else self.storage)
+
+    def round(self, x: Array) -> Array:
+        """Round a result as if it had been stored in the dtype of the inputs."""
+        return x if self.storage is None else as_dtype(as_dtype(x, self.storage), self.compute)
+
+    def mean(self, x: Array, *, axis: int) -> Array:
+        """Return a mean, rounded once."""
+        return self.round(namespace(x).mean(x, axis=axis))
+
+    def sum(self, x: Array, *, axis: int) -> Array:
+        """Return a sum, rounded once."""
+        return self.round(namespace(x).sum(x, axis=axis))
+
+    def norm(self, x: Array) -> Array:
+        """Return the Euclidean norms of rows (..., E), shape (...), rounded once."""
+        xp = namespace(x)
+        return self.round(xp.sqrt(xp.sum(x * x, axis=-1)))
+
+    def softmax(self, x: Array) -> Array:
+        """Return the soft-max over the last axis, rounded once."""
+        xp = namespace(x)
+        weights = xp.exp(x - xp.max(x, axis=-1, keepdims=True))
+        return self.round(weights / xp.sum(weights, axis=-1, keepdims=True))
+
+    def units(self, x: Array) -> Array:
+        """Return rows (..., E) at length one; a row of zeros stays, so that it is at a right angle to every other."""
+        xp = namespace(x)
+        norms = self.norm(x)[..., None]
+        return self.round(x / xp.where(norms > 0, norms, xp.ones_like(norms)))

@@ -1,0 +1,53 @@
+"""DivPrune*: DivPrune on the visual tokens that align with the text."""
+
+from iwp_core._arrays import Array
+from iwp_core.budget import tokens_to_keep
+from iwp_core.methods._ranking import in_sequence, tokens_at
+from iwp_core.methods.max_min import greedy_max_min
+from iwp_core.methods.trimtokenator import aligned
+
+__all__ = ["divprune_star"]
+
+
+def divprune_star(visual: Array, text: Array, /, budget: float, *, alignment: str = "l2", share: float = 0.8) -> Array:
+    """Keep aligned tokens that are far from their nearest kept token.
+
+    Reads visual tokens and text embeddings at the input of the language model.
+
+    Parameters
+    ----------
+    visual : array, shape (N, E)
+    text : array, shape (T, E)
+    budget : int or float
+        Tokens to keep, or their share, as in `select_tokens`.
+    alignment, share : str, float
+        Of the first stage, as in `trimtokenator`.
+
+    Returns
+    -------
+    array of int64, shape (M,)
+        Kept indices, ascending.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `trimtokenator`.
+
+    Notes
+    -----
+    Ties: lower index first. No official code.
+
+    References
+    ----------
+    Zhang et al.: TrimTokenator. arXiv 2509.00320, section 5.4.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.asarray([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [9.0, 9.0]])
+    >>> divprune_star(x, x[:1, :], 2)
+    array([0, 2])
+    """
+    candidates = aligned(visual, text, budget, alignment=alignment, share=share)
+    chosen = greedy_max_min(tokens_at(visual, candidates), tokens_to_keep(budget, visual.shape[0]))
+    return in_sequence(tokens_at(candidates, chosen))

@@ -1,0 +1,44 @@
+"""Score of a run of tokens for HoloV."""
+
+from iwp_core._arrays import Array, arange_indices, namespace
+from iwp_core.methods._precision import Precision
+
+__all__ = ["LEAST", "run_score"]
+
+ATTENTION, VARIATION, LEAST = 1000.0, 0.09, 1e-6
+"""Weights of a run's attention and of the variation of its similarities; what is added to every divisor."""
+
+
+def run_score(rows: Array, attention: Array, precision: Precision) -> Array:
+    """Return how attended and varied a run of tokens is.
+
+    Parameters
+    ----------
+    rows : array, shape (n, E)
+        Features of its tokens.
+    attention : array, shape (n,)
+    precision : Precision
+        Of the arithmetic.
+
+    Returns
+    -------
+    array, shape ()
+        The mean of attention and of the variation of a token's similarities to the others, brought to its scale; of a
+        single token its attention, unscaled as in the official code.
+    """
+    xp = namespace(rows)
+    count = rows.shape[0]
+    if count == 1:
+        return attention[0]
+    units = precision.round(rows / precision.round(precision.norm(rows) + LEAST)[:, None])
+    similarity = precision.round(units @ xp.matrix_transpose(units))
+    places = arange_indices(count, rows)
+    similarity = xp.where(places[:, None] == places[None, :], xp.zeros_like(similarity), similarity)
+    mean = precision.round(precision.sum(similarity, axis=1) / (count - 1))
+    deviation = precision.round(similarity - mean[:, None])
+    variation = precision.round(precision.sum(precision.round(deviation * deviation), axis=1) / (count - 1))
+    attention = precision.round(ATTENTION * attention)
+    heights = [precision.mean(xp.abs(x), axis=0) for x in (attention, variation)]
+    scale = precision.round(heights[0] / precision.round(heights[1] + LEAST))
+    weighed = precision.round(precision.round(VARIATION * variation) * scale)
+    return precision.mean(precision.round(attention + weighed), axis=0)

@@ -1,0 +1,38 @@
+"""Greedy max-sum dispersion: the next token is the one of least summed similarity to the chosen."""
+
+from iwp_core._arrays import Array, arange_indices, namespace
+from iwp_core.methods._cosine import cosines
+from iwp_core.methods._precision import Precision
+from iwp_core.methods._ranking import tokens_at
+
+__all__ = ["greedy_max_sum"]
+
+
+def greedy_max_sum(features: Array, count: int) -> Array:
+    """Choose tokens of largest summed cosine distance to those chosen before, in the order of choice.
+
+    Parameters
+    ----------
+    features : array, shape (N, E)
+    count : int
+        M, at most N.
+
+    Returns
+    -------
+    array of int, shape (M,)
+        First the token of least mean similarity to all; ties: lower index first.
+    """
+    xp = namespace(features)
+    precision = Precision.of(features)
+    similarity = cosines(precision.enter(features), precision)
+    everything = arange_indices(features.shape[0], features)
+    available = everything >= 0
+    total = precision.mean(similarity, axis=1)
+    chosen = []
+    for step in range(count):
+        best = xp.argmin(xp.where(available, total, xp.full_like(total, xp.inf)))[None]
+        chosen.append(best)
+        available = available & (everything != best)
+        row = tokens_at(similarity, best)[0, :]
+        total = row if step == 0 else precision.round(total + row)
+    return xp.concat(chosen)

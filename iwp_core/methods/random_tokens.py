@@ -1,0 +1,45 @@
+"""Random choice of visual tokens: the honest baseline."""
+
+import random
+
+from iwp_core._arrays import Array, device, index_dtype, namespace
+from iwp_core.budget import tokens_to_keep
+from iwp_core.methods._checks import check_arrays, check_count
+
+__all__ = ["random_tokens"]
+
+
+def random_tokens(features: Array, /, budget: float, *, seed: int) -> Array:
+    """Keep tokens drawn uniformly without replacement.
+
+    Parameters
+    ----------
+    features : array, shape (N, E)
+        Any array of the tokens: its first axis says how many there are, and the answer is on its device.
+    budget : int or float
+        Tokens to keep, or their share, as in `select_tokens`.
+    seed : int
+        At least 0. The same seed draws the same tokens on every library and device; compare at least three.
+
+    Returns
+    -------
+    array of int64, shape (M,)
+        Kept indices, ascending.
+
+    Raises
+    ------
+    TypeError
+        If `features` is no floating-point array, or a number none.
+    ValueError
+        If `features` has another rank or is empty, or a number is out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> random_tokens(np.zeros((10, 1)), 3, seed=0)
+    array([0, 6, 9])
+    """
+    total = check_arrays({"features": (features, "N E")})["N"]
+    drawn = random.Random(check_count("seed", seed, 0)).sample(range(total), tokens_to_keep(budget, total))
+    xp = namespace(features)
+    return xp.asarray(sorted(drawn), dtype=index_dtype(xp, features), device=device(features))

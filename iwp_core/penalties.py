@@ -1,0 +1,234 @@
+"""What chunks of chosen tokens take from the scores of others: factors of PC-MMR (algorithm 1), computed in tiles."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Protocol
+
+from iwp_core._arrays import Array, arange_indices, joined, namespace, safe_log, scatter, tiles
+from iwp_core.comparison import Duplication, Gathered
+from iwp_core.duplication import PairwiseDuplication
+
+__all__ = ["TOGETHER", "WORTHWHILE", "Among", "Held", "Penalties"]
+
+PAIRS = 1 << 17
+"""Pairs compared at a time: their block stays in the cache."""
+
+LEAST_ROWS = 64
+
+TOGETHER = 64
+"""Columns of small chunks that are compared in one block; products of few columns are slow."""
+
+FIRST, MOST = 32, 256
+"""Columns of a large chunk that are compared first, and at most, before tokens whose factor is least are left out."""
+
+WORTHWHILE = 0.8
+"""Leaving tokens out copies the others, which pays if at most this share of them is left."""
+
+
+class _Comparison(Protocol):
+    """What is asked of a duplication: tokens as rows and as columns, and a block of both."""
+
+    @property
+    def identical(self) -> Array | None: ...
+
+    @property
+    def everyone(self) -> Gathered: ...
+
+    def columns(self, tokens: Array, /) -> Gathered: ...
+
+    def compare(self, rows: Gathered, columns: Gathered, /) -> Array: ...
+
+
+class _Asked:
+    """The same of any callable that gives the duplication of pairs; what is gathered are positions."""
+
+    def __init__(self, duplication: PairwiseDuplication, positions: Array) -> None:
+        self.duplication = duplication
+        self.identical: Array | None = getattr(duplication, "identical", None)
+        self.everyone = self.columns(positions)
+
+    def columns(self, tokens: Array) -> Gathered:
+        return Gathered((tokens[None, :],))
+
+    def compare(self, rows: Gathered, columns: Gathered) -> Array:
+        block: Array = self.duplication(rows.parts[0][0, :], columns.parts[0][0, :])
+        return block
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Columns of consecutive chunks that are compared together."""
+
+    first: int
+    columns: Gathered
+    ends: tuple[int, ...]
+
+    @property
+    def stop(self) -> int:
+        """The chunk after the last one."""
+        return self.first + len(self.ends)
+
+    def since(self, start: int) -> "_Block":
+        """Return the block without the chunks before `start`."""
+        done = start - self.first
+        if done <= 0:
+            return self
+        begin = self.ends[done - 1]
+        ends = tuple(end - begin for end in self.ends[done:])
+        return _Block(start, self.columns.cut(slice(begin, self.ends[-1])), ends)
+
+
+class Penalties:
+    """The chunks chosen so far, and the logs of the factors that they put on the magnitudes of other tokens.
+
+    Identical tokens get identical factors: only the first of them is compared, and only once within a chunk.
+    """
+
+    def __init__(
+        self, duplication: PairwiseDuplication, like: Array, *, penalty: float, floor: float, exponent: int
+    ) -> None:
+        xp = namespace(like)
+        self.positions = arange_indices(like.shape[0], like)
+        self.comparison: _Comparison = (
+            duplication if isinstance(duplication, Duplication) else _Asked(duplication, self.positions)
+        )
+        self.penalty, self.exponent = penalty, exponent
+        self.floor = xp.full_like(like[:1], floor)
+        self.log: Callable[[Array], Array] = xp.log if floor > 0 else safe_log
+        self.least = self.log(self.floor)
+        self.blocks: list[_Block] = []
+        self.twins = self.comparison.identical
+
+    @property
+    def count(self) -> int:
+        """How many chunks were chosen."""
+        return self.blocks[-1].stop if self.blocks else 0
+
+    def columns_from(self, start: int) -> int:
+        """Return how many columns the chunks from `start` on have."""
+        return sum(block.since(start).ends[-1] for block in self.blocks if block.stop > start)
+
+    def add(self, chunks: Sequence[Array]) -> None:
+        """Take note of chunks that were chosen."""
+        xp = namespace(self.positions)
+        if self.twins is not None:
+            chunks = [xp.unique_values(xp.take(self.twins, chunk)) for chunk in chunks]
+        step = chunks[0].shape[0] // FIRST
+        if len(chunks) == 1 and step > 1:  # the first columns stand for all of the chunk, from best to last
+            tokens = xp.concat([chunks[0][start::step] for start in range(step)])
+        else:
+            tokens = joined(chunks)
+        columns, ends = self.comparison.columns(tokens), tuple(accumulate(chunk.shape[0] for chunk in chunks))
+        if self.blocks and self.blocks[-1].columns.count + columns.count <= TOGETHER:
+            last = self.blocks.pop()
+            ends = (*last.ends, *(last.ends[-1] + end for end in ends))
+            self.blocks.append(_Block(last.first, Gathered.join([last.columns, columns]), ends))
+        else:
+            self.blocks.append(_Block(self.count, columns, ends))
+
+    def hold(self, positions: Array) -> "Held":
+        """Make tokens ready to be compared; all of them are compared in place, some are copied."""
+        xp, inverse = namespace(positions), None
+        if self.twins is not None:
+            positions, inverse = xp.unique_inverse(xp.take(self.twins, positions))
+        everyone = self.comparison.everyone
+        all_of_them = positions.shape[0] == self.positions.shape[0]
+        return Held(positions, everyone if all_of_them else everyone.take(positions), inverse)
+
+    def among(self, positions: Array) -> "Among":
+        """Compare some tokens with each other."""
+        held = self.hold(positions)
+        block = self.comparison.compare(held.rows, self.comparison.columns(held.positions))
+        return Among(block, held.inverse, self._log_factor)
+
+    def log_factors(self, held: "Held", start: int) -> Iterator[tuple[int, Array]]:
+        """Yield each chunk from `start` on with the log of the factor on each of the tokens held, shape (R,)."""
+        for block in self.blocks:
+            if block.stop > start:
+                missed = block.since(start)
+                several = len(missed.ends) > 1
+                logs = self._of_several(held.rows, missed) if several else [self._of_one(held.rows, missed.columns)]
+                for index, one in enumerate(logs, missed.first):
+                    yield index, _spread(one, held.inverse)
+
+    def _of_several(self, rows: Gathered, block: _Block) -> list[Array]:
+        """Return the logs of the factors of small chunks."""
+        xp = namespace(self.floor)
+        parts = []
+        for tile in _tiles(rows, block.columns):
+            shared = self.comparison.compare(rows.cut(tile), block.columns)
+            cuts = zip((0, *block.ends[:-1]), block.ends, strict=True)
+            parts.append(xp.stack([xp.max(shared[:, begin:end], axis=1) for begin, end in cuts]))
+        logs = self._log_factor(parts[0] if len(parts) == 1 else xp.concat(parts, axis=1))
+        return [logs[index, :] for index in range(len(block.ends))]
+
+    def _of_one(self, rows: Gathered, chunk: Gathered) -> Array:
+        """Return the logs of the factors of a chunk, leaving out on the way tokens whose factor can fall no further."""
+        xp = namespace(self.floor)
+        if chunk.count <= TOGETHER:
+            return self._of_columns(rows, chunk)
+        logs: Array | None = None
+        open_rows: Array | None = None
+        done, width = 0, FIRST
+        while done < chunk.count:
+            columns = chunk.cut(slice(done, min(done + width, chunk.count)))
+            latest = self._of_columns(rows, columns)
+            done, width = done + columns.count, MOST
+            if logs is None:
+                logs = latest
+            elif open_rows is None:
+                logs = latest = xp.minimum(logs, latest)
+            else:
+                latest = xp.minimum(xp.take(logs, open_rows), latest)
+                logs = scatter(logs, open_rows, latest)
+            above = xp.nonzero(latest > self.least)[0]
+            if above.shape[0] == 0:
+                break
+            if above.shape[0] < WORTHWHILE * rows.count:
+                rows, open_rows = rows.take(above), above if open_rows is None else xp.take(open_rows, above)
+        return logs
+
+    def _of_columns(self, rows: Gathered, columns: Gathered) -> Array:
+        xp, compare = namespace(self.floor), self.comparison.compare
+        parts = [xp.max(compare(rows.cut(tile), columns), axis=1) for tile in _tiles(rows, columns)]
+        return self._log_factor(joined(parts))
+
+    def _log_factor(self, shared: Array) -> Array:
+        """Return the log of max(floor, 1 - penalty * s) for largest duplications s, or for their roots."""
+        xp = namespace(shared)
+        s = shared if self.exponent == 2 else xp.sqrt(shared)  # noqa: PLR2004 - the exponent of S
+        return self.log(xp.maximum(1.0 - self.penalty * s, self.floor))
+
+
+@dataclass(frozen=True)
+class Held:
+    """Tokens ready to be compared: of identical ones only the first, and where each token finds its row."""
+
+    positions: Array
+    rows: Gathered
+    inverse: Array | None
+
+
+@dataclass(frozen=True)
+class Among:
+    """Some tokens compared with each other."""
+
+    block: Array
+    inverse: Array | None
+    log_factor: Callable[[Array], Array]
+
+    def log_factors(self, chosen: Array) -> Array:
+        """Return the log of the factor that those at indices `chosen` put on each of them."""
+        columns = chosen if self.inverse is None else namespace(chosen).take(self.inverse, chosen)
+        xp = namespace(chosen)
+        return _spread(self.log_factor(xp.max(xp.take(self.block, columns, axis=1), axis=1)), self.inverse)
+
+
+def _spread(x: Array, inverse: Array | None) -> Array:
+    """Return one entry a token from one entry a distinct token."""
+    return x if inverse is None else namespace(x).take(x, inverse)
+
+
+def _tiles(rows: Gathered, columns: Gathered) -> list[slice]:
+    return list(tiles(rows.count, max(LEAST_ROWS, PAIRS // columns.count)))

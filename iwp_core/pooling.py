@@ -1,0 +1,73 @@
+"""How the log scores of heads and queries become one number a token, between those of the least and the best token."""
+
+import math
+
+from iwp_core._arrays import Array, namespace, safe_log
+
+__all__ = ["AVERAGING", "QUERY_MAGNITUDES", "check_pooling", "log_min_max", "log_sum", "log_total", "pooled"]
+
+AVERAGING = ("mean", "softmax_mean")
+"""Ways of pooling heads that average the T queries first."""
+
+QUERY_MAGNITUDES = ("dual", "kernel")
+"""Metrics that read a query."""
+
+
+def check_pooling(
+    keys: Array, queries: Array | None, context: Array | None, *, metric: str, heads: str | float
+) -> None:
+    """Check that there are single queries, where each is to score, and that `context` is read if it is given.
+
+    Raises
+    ------
+    ValueError
+        If queries come averaged and `heads` asks each of them, or if `context` is of no use.
+    """
+    reads_queries = metric in QUERY_MAGNITUDES
+    if heads not in AVERAGING and reads_queries and queries is not None and queries.ndim < keys.ndim:
+        msg = (
+            f"`queries` has shape {tuple(queries.shape)}, one query a head, expected (..., Hq, T, D): "
+            f"with `heads` {heads!r} each of T queries scores by itself"
+        )
+        raise ValueError(msg)
+    if context is not None and (heads in (*AVERAGING, "softmax_mean_per_query") or not reads_queries):
+        msg = (
+            f"`context` is given with `heads` {heads!r} and the magnitude {metric!r}, expected None: it is read by the "
+            f"`heads` 'max' or p and the magnitudes {', '.join(map(repr, QUERY_MAGNITUDES))}"
+        )
+        raise ValueError(msg)
+
+
+def log_total(scores: Array) -> Array:
+    """Return the log-sum-exp of each row, kept as an axis of length 1; 0 for a row of zeros, which then stays one."""
+    total = log_sum(scores, axis=1)
+    return namespace(scores).where(total > -math.inf, total, namespace(scores).zeros_like(total))
+
+
+def pooled(scores: Array, heads: str | float) -> Array:
+    """Pool the rows of log scores, up to a factor that is the same for all tokens: (1, N)."""
+    if heads == "max":
+        return namespace(scores).max(scores, axis=0, keepdims=True)
+    power = 1.0 if isinstance(heads, str) else float(heads)
+    return log_sum(scores * power, axis=0) / power if power != 1.0 else log_sum(scores, axis=0)
+
+
+def log_sum(scores: Array, axis: int) -> Array:
+    """Return the log of the sum of exp(scores) along an axis, which is kept with length 1."""
+    xp = namespace(scores)
+    largest = xp.max(scores, axis=axis, keepdims=True)
+    shift = xp.where(largest > -xp.inf, largest, xp.zeros_like(largest))
+    return shift + safe_log(xp.sum(xp.exp(scores - shift), axis=axis, keepdims=True))
+
+
+def log_min_max(scores: Array) -> Array:
+    """Return the log of exp(scores) scaled to [0, 1]; zeros (that is, all ones) when all are equal."""
+    xp = namespace(scores)
+    lowest, highest = xp.min(scores), xp.max(scores)
+    if lowest == highest:
+        return xp.zeros_like(scores)
+    finite = xp.where(scores > lowest, scores, highest)
+    above_lowest = finite + xp.log(-xp.expm1(lowest - finite))
+    span = highest + xp.log(-xp.expm1(lowest - highest))
+    scaled = xp.where(above_lowest < span, above_lowest - span, xp.zeros_like(scores))
+    return xp.where(scores > lowest, scaled, xp.full_like(scores, -xp.inf))
