@@ -20,7 +20,7 @@ from iwp_transformers.plan import PruningPlan
 from iwp_transformers.prefill import Costs, Prefill
 from iwp_transformers.prompt import prompt_of
 from iwp_transformers.pruned_cache import Lease, pruned_layer
-from iwp_transformers.refusals import check_ids, check_prefill
+from iwp_transformers.refusals import check_ids, check_length, check_prefill
 from iwp_transformers.replay import Replay, running_generation
 from iwp_transformers.versions import cache_in
 
@@ -205,7 +205,10 @@ class Attachment:
                 return changed
         states = kwargs.get("inputs_embeds")
         states = kwargs.get("input_ids", *args[:1]) if states is None else states
-        check_step(cache_in(kwargs), states.shape[0])
+        cache = cache_in(kwargs)
+        check_step(cache, states.shape[0])
+        if cache is not None and self._plan.longest is not None:
+            check_length(self._plan, int(cache.get_seq_length()) + states.shape[1])
         return None
 
     @_uncompiled
@@ -219,7 +222,7 @@ class Attachment:
         visual = torch.isin(tokens, torch.tensor(ids, dtype=tokens.dtype, device=tokens.device))
         if not bool(visual.any()):
             return None
-        check_prefill(plan, kwargs)
+        check_prefill(plan, kwargs, tokens.shape[1])
         given = arguments.get("attention_mask")
         padding = given if isinstance(given, Tensor) and given.ndim == 2 else kwargs.get("attention_mask")  # noqa: PLR2004 - of shape (B, T)
         real = real_tokens(padding, (tokens.shape[0], tokens.shape[1]), tokens.device)

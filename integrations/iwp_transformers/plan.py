@@ -80,6 +80,11 @@ class PruningPlan:
         """What each layer lets a token see."""
         return tuple(kind_of(self.config, index) for index in range(len(self.layers)))
 
+    @cached_property
+    def longest(self) -> int | None:
+        """Tokens up to which the decoder is exact; None where there is no such limit."""
+        return None if self.family.longest is None else self.family.longest(self.text)
+
     def removal(self, stage: Stage) -> int:
         """Return the first layer whose sequence is shorter: the stage's own, or a later one."""
         return removal_layer(self.kinds, stage.layer)

@@ -345,7 +345,9 @@ def mark(
         shorter = [index for index in concerned if index >= removed_from]
         if not concerned:
             continue
-        first, last = layers[attending[0]], layers[(shorter or concerned)[0]]
+        # The first of a kind holds all tokens; another kind may hold fewer.
+        last = layers[(shorter or concerned)[0]]
+        first = layers[kinds.index(kinds[(shorter or concerned)[0]])]
         capacity = (first.max_cache_len, last.max_cache_len) if isinstance(last, StaticLayer) else None
         known = PrunedRows(rows, visible, capacity)
         for index in concerned:

@@ -20,7 +20,7 @@ from iwp_transformers.versions import cache_in
 if TYPE_CHECKING:
     from iwp_transformers.plan import PruningPlan
 
-__all__ = ["check_history", "check_ids", "check_layers", "check_prefill", "check_unused", "stages_of"]
+__all__ = ["check_history", "check_ids", "check_layers", "check_length", "check_prefill", "check_unused", "stages_of"]
 
 # Rows of M-RoPE positions when those of the text are put in front: text, time, height, width.
 TEXT_AND_MULTIMODAL = 4
@@ -123,7 +123,7 @@ def check_layers(plan: "PruningPlan") -> None:
     if getattr(plan.config, "num_kv_shared_layers", None):
         msg = "the last layers share keys and values of earlier ones, which would lack tokens: this is not served"
         raise NotImplementedError(msg)
-    if any(_counts_rows(layer) for layer in plan.layers[first:]):
+    if plan.family.longest is None and any(_counts_rows(layer) for layer in plan.layers[first:]):
         msg = f"layers from `layer={first}` on place tokens by how many rows their cache holds, which pruning changes"
         raise NotImplementedError(msg)
 
@@ -161,8 +161,24 @@ def check_ids(tokens: Tensor | None) -> Tensor:
     return tokens
 
 
-def check_prefill(plan: "PruningPlan", arguments: Mapping[str, Any]) -> None:
-    """Raise if a forward with visual tokens cannot be pruned exactly.
+def check_length(plan: "PruningPlan", length: int) -> None:
+    """Raise if a sequence is longer than the layers can be exact for.
+
+    Raises
+    ------
+    NotImplementedError
+        If it is.
+    """
+    if plan.longest is not None and length > plan.longest:
+        msg = (
+            f"the sequence has {length} tokens: layers of a {type(plan.text).__name__} scale queries by how many rows"
+            f" their cache holds, which pruning changes, from {plan.longest + 1} on"
+        )
+        raise NotImplementedError(msg)
+
+
+def check_prefill(plan: "PruningPlan", arguments: Mapping[str, Any], length: int) -> None:
+    """Raise if a forward of `length` visual and other tokens cannot be pruned exactly.
 
     Raises
     ------
@@ -172,6 +188,7 @@ def check_prefill(plan: "PruningPlan", arguments: Mapping[str, Any]) -> None:
     """
     cache = cache_in(arguments)
     _check_windows(plan, cache)
+    check_length(plan, length)
     seen = 0 if cache is None else int(cache.get_seq_length())
     if seen:
         msg = (

@@ -5,6 +5,7 @@ from transformers import PreTrainedModel
 
 from iwp_transformers.families._family import Family, Medium
 from iwp_transformers.families._inference import inferred_family
+from iwp_transformers.families.llama4 import LLAMA4
 from iwp_transformers.families.llava_next import LLAVA_NEXT
 from iwp_transformers.families.llava_onevision import LLAVA_ONEVISION
 from iwp_transformers.families.qwen2_5_vl import QWEN2_5_VL
@@ -12,7 +13,7 @@ from iwp_transformers.families.qwen2_vl import QWEN2_VL
 
 __all__ = ["FAMILIES", "Family", "Medium", "family_of", "supported_models"]
 
-FAMILIES = (LLAVA_ONEVISION, LLAVA_NEXT, QWEN2_5_VL, QWEN2_VL)
+FAMILIES = (LLAVA_ONEVISION, LLAVA_NEXT, QWEN2_5_VL, QWEN2_VL, LLAMA4)
 
 
 def supported_models() -> tuple[str, ...]:

@@ -65,12 +65,15 @@ class Family:
         cannot be drawn.
     unplaced : tuple of str
         Arguments that bring features of which it is not known where they go; they are refused.
+    longest : callable, optional
+        Decoder to the length up to which its layers, which count the rows of their cache, need not; None for any.
     """
 
     models: tuple[str, ...]
     media: tuple[Medium, ...]
     regions: RegionReader = _no_regions
     unplaced: tuple[str, ...] = ()
+    longest: Callable[[nn.Module], int | None] | None = None
 
     @property
     def bringers(self) -> tuple[str, ...]:
