@@ -16,7 +16,7 @@ from transformers import Cache
 
 from iwp_transformers.twins import twin_of
 
-__all__ = ["AttentionInputs", "attention_inputs"]
+__all__ = ["AttentionInputs", "attention_inputs", "is_readable"]
 
 # The name by which every modelling file of Transformers looks up its attention function.
 REGISTRY = "ALL_ATTENTION_FUNCTIONS"
@@ -92,6 +92,11 @@ def attention_inputs(
         return received.inputs
     msg = f"a {type(layer).__name__} has not called its attention function: it has no queries and keys to read"
     raise NotImplementedError(msg)
+
+
+def is_readable(layer: nn.Module) -> bool:
+    """Tell whether a layer hands queries, keys and values to an attention function of Transformers' registry."""
+    return any(_asks_registry(part) for part in layer.modules())
 
 
 class _Received(BaseException):

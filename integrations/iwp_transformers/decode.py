@@ -10,7 +10,8 @@ from transformers import Cache, PreTrainedConfig
 from transformers.utils.generic import ModelOutput
 
 from iwp_transformers.layer_kinds import ATTENDING, attending_layers
-from iwp_transformers.pruned_cache import PrunedLayer, PrunedRows, pruned_layer
+from iwp_transformers.pruned_cache import PrunedLayer, pruned_layer
+from iwp_transformers.pruned_rows import PrunedRows
 from iwp_transformers.rows import restored_attention
 from iwp_transformers.versions import causal_mask
 

@@ -73,7 +73,9 @@ def take_away(arguments: Mapping[str, Any], layers: int) -> tuple[DeepFeatures |
         features = {index + behind: part for index, part in pairs}
         places = arguments.get(mask)
         if places is None or any(index >= layers for index in features):
-            msg = f"`{name}` comes without `{mask}`, or is added behind the last of {layers} layers: it cannot be pruned"
+            msg = (
+                f"`{name}` comes without `{mask}`, or is added behind the last of {layers} layers: it cannot be pruned"
+            )
             raise NotImplementedError(msg)
         places = places[..., 0] if places.ndim > 2 else places  # noqa: PLR2004 - one entry for each channel
         return DeepFeatures(features, places), {**arguments, name: None, mask: None}

@@ -109,8 +109,8 @@ class Prefill:
             self.cache = cache_in(arguments)
         if hidden.ndim != 3:  # noqa: PLR2004 - samples, tokens, width
             msg = (
-                f"the decoder's layers take states of shape {tuple(hidden.shape)}, expected a row for each token of each"
-                " sample: several streams of a token are not served"
+                f"the decoder's layers take states of shape {tuple(hidden.shape)}, expected a row for each token of"
+                " each sample: several streams of a token are not served"
             )
             raise NotImplementedError(msg)
         if self._deep is not None:
@@ -152,7 +152,9 @@ class Prefill:
         """Write on the cache what later steps need to know."""
         if self.cache is not None and self._drops:
             kinds = self._plan.kinds
-            mark(self.cache, [(drop.layer, drop.removal, drop.rows, drop.visible) for drop in self._drops], lease, kinds)
+            mark(
+                self.cache, [(drop.layer, drop.removal, drop.rows, drop.visible) for drop in self._drops], lease, kinds
+            )
 
     def record(self) -> PruningRecord:
         """Return what was kept, and what it cost."""

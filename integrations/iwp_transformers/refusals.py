@@ -11,6 +11,7 @@ from transformers import Cache
 from transformers.cache_utils import StaticLayer
 
 from iwp_core.budget import check_budget
+from iwp_transformers.attention import is_readable
 from iwp_transformers.hooks import is_pruned
 from iwp_transformers.layer_kinds import RECURRENT, SERVED, WINDOWED
 from iwp_transformers.masks import MASKED
@@ -20,7 +21,16 @@ from iwp_transformers.versions import cache_in
 if TYPE_CHECKING:
     from iwp_transformers.plan import PruningPlan
 
-__all__ = ["check_history", "check_ids", "check_layers", "check_length", "check_prefill", "check_unused", "stages_of"]
+__all__ = [
+    "check_history",
+    "check_ids",
+    "check_layers",
+    "check_length",
+    "check_prefill",
+    "check_readable",
+    "check_unused",
+    "stages_of",
+]
 
 # Rows of M-RoPE positions when those of the text are put in front: text, time, height, width.
 TEXT_AND_MULTIMODAL = 4
@@ -115,9 +125,9 @@ def check_layers(plan: "PruningPlan") -> None:
         removal = plan.removal(stage)
         if set(kinds[stage.layer : removal]) & set(RECURRENT):
             msg = (
-                f"`layer` is {stage.layer}, but tokens can be removed from layer {removal} on only, by whose predecessors"
-                " Transformers counts them, and a recurrent layer between them cannot hide tokens: expected `layer` >="
-                f" {removal}"
+                f"tokens can be removed from layer {removal} on, since Transformers counts them by the caches of the"
+                " layers before, and a recurrent layer before it cannot hide them: expected `layer` >="
+                f" {_hidden_from(plan, removal)}"
             )
             raise NotImplementedError(msg)
     if getattr(plan.config, "num_kv_shared_layers", None):
@@ -126,6 +136,30 @@ def check_layers(plan: "PruningPlan") -> None:
     if plan.family.longest is None and any(_counts_rows(layer) for layer in plan.layers[first:]):
         msg = f"layers from `layer={first}` on place tokens by how many rows their cache holds, which pruning changes"
         raise NotImplementedError(msg)
+
+
+def check_readable(plan: "PruningPlan") -> None:
+    """Raise if the paper's rule would find no queries and keys in a layer that prunes.
+
+    Raises
+    ------
+    NotImplementedError
+        If there are none; the message names the layers that have them.
+    """
+    for stage in plan.stages:
+        if is_readable(plan.layers[stage.layer]):
+            continue
+        others = [str(index) for index, layer in enumerate(plan.layers) if index and is_readable(layer)]
+        msg = (
+            f"layer {stage.layer} is of kind {plan.kinds[stage.layer]!r} and has no queries and keys to choose tokens"
+            f" by; use `layer` {', '.join(others) or 'none'}, or a `selector` that needs none"
+        )
+        raise NotImplementedError(msg)
+
+
+def _hidden_from(plan: "PruningPlan", removal: int) -> int:
+    """Return the first layer from which on none up to `removal` is recurrent."""
+    return max(index + 1 for index in range(removal) if plan.kinds[index] in RECURRENT)
 
 
 def _counts_rows(layer: nn.Module) -> bool:
@@ -219,8 +253,8 @@ def _check_windows(plan: "PruningPlan", cache: Cache | None) -> None:
     implementation = plan.config._attn_implementation
     if windows and implementation not in MASKED:
         msg = (
-            f"{', '.join(windows)} of {implementation!r} counts rows, so that with tokens removed it would reach too far"
-            " back; use `attn_implementation` 'sdpa', 'eager' or 'flex_attention'"
+            f"{', '.join(windows)} of {implementation!r} counts rows, so that with tokens removed it would reach too"
+            " far back; use `attn_implementation` 'sdpa', 'eager' or 'flex_attention'"
         )
         raise NotImplementedError(msg)
     if windows and cache is not None and any(isinstance(part, StaticLayer) for part in cache.layers):

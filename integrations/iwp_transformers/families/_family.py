@@ -84,9 +84,10 @@ class Family:
     def inner_of(model: nn.Module) -> nn.Module:
         """Return the part of a model that takes ids and features: the model without its head, or the model."""
         inner = getattr(model, "model", None)
-        own = isinstance(inner, nn.Module) and "input_ids" in inspect.signature(type(inner).forward).parameters
-        takes = own and any(name in inspect.signature(type(inner).forward).parameters for name in _FEATURES)
-        return inner if takes and inner is not None else model
+        if not isinstance(inner, nn.Module):
+            return model
+        taken = inspect.signature(type(inner).forward).parameters
+        return inner if "input_ids" in taken and any(name in taken for name in _FEATURES) else model
 
     @staticmethod
     def decoder_of(inner: nn.Module) -> nn.Module | None:
@@ -98,7 +99,7 @@ class Family:
             if below is None or below is module:
                 below = module if _has_layers(module) else getattr(module, "model", None)
             if below is None or _has_layers(below):
-                return below  # type: ignore[no-any-return]  # a module, as `inner` is
+                return below
             module = below
         return None
 
@@ -135,7 +136,9 @@ class Family:
         encoded = features.get("mm_encoder_outputs") or {}
         for name in self.unplaced:
             if features.get(name) is not None:
-                msg = f"`{name}` came, but the configuration names no placeholder for its features: they cannot be pruned"
+                msg = (
+                    f"`{name}` came, but the configuration names no placeholder for its features: they cannot be pruned"
+                )
                 raise NotImplementedError(msg)
         return [
             getattr(config, medium.token)

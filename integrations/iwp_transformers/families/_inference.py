@@ -3,6 +3,7 @@
 import dis
 import inspect
 import warnings
+from collections.abc import Mapping
 from functools import cache
 from itertools import pairwise
 from typing import Any
@@ -50,11 +51,12 @@ def inferred_family(model: nn.Module) -> Family:
     wanted = {argument for _, argument in _VISUAL.values()}
     unplaced = tuple(sorted((wanted & _arguments(Family.inner_of(model))) - known))
     family = Family(models=(type(model).__name__,), media=media, unplaced=unplaced)
-    _warn_once(type(model), ", ".join(f"{m.pixels} at `{m.token}`" for m in media), type(family.stacks(model)[1]).__name__)
+    found = ", ".join(f"{medium.pixels} at `{medium.token}`" for medium in media)
+    _warn_once(type(model).__name__, found, type(family.stacks(model)[1]).__name__)
     return family
 
 
-def _media(model: nn.Module, kinds: dict[str, tuple[tuple[str, ...], str]]) -> tuple[Medium, ...]:
+def _media(model: nn.Module, kinds: Mapping[str, tuple[tuple[str, ...], str]]) -> tuple[Medium, ...]:
     config: Any = getattr(model, "config", None)
     taken = _arguments(Family.inner_of(model))
     return tuple(
@@ -85,10 +87,10 @@ def _missing(model: nn.Module, media: tuple[Medium, ...]) -> str:
     if not media:
         names = ", ".join(f"`{token}`" for tokens, _ in (*_VISUAL.values(), *_AUDIBLE.values()) for token in tokens)
         return f"its configuration has none of {names} together with an argument that brings the features"
-    text = Family.decoder_of(inner)
+    text: Any = Family.decoder_of(inner)
     if text is None:
         return "its `get_decoder()` leads to no module with a list of `layers`"
-    if _CROSSING & (_arguments(text) | _arguments(text.layers[0])):  # type: ignore[index, operator]  # found above
+    if _CROSSING & (_arguments(text) | _arguments(text.layers[0])):
         return "its decoder reads images by cross-attention, and no token of its sequence is visual"
     return _bypassed(model)
 
@@ -104,9 +106,9 @@ def _bypassed(model: nn.Module) -> str:
 
 
 @cache
-def _warn_once(kind: type, found: str, decoder: str) -> None:
+def _warn_once(kind: str, found: str, decoder: str) -> None:
     warnings.warn(
-        f"{kind.__name__} is served by what was found in its configuration: {found}, decoded by {decoder}; compare a few"
+        f"{kind} is served by what was found in its configuration: {found}, decoded by {decoder}; compare a few"
         " answers with `budget=1.0` before you rely on it",
         stacklevel=5,
     )
