@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from iwp_transformers.families import family_of, supported_models
+    from iwp_transformers.inspection import ModelReport, inspect_model
     from iwp_transformers.picture import kept_tokens_figure
     from iwp_transformers.record import PrefillSummary, PruningRecord, StageRecord
     from iwp_transformers.session import PruningSession, prune_visual_tokens
@@ -16,12 +17,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LayerView",
+    "ModelReport",
     "PrefillSummary",
     "PruningRecord",
     "PruningSession",
     "StageRecord",
     "TokenView",
     "family_of",
+    "inspect_model",
     "kept_tokens_figure",
     "prune_visual_tokens",
     "supported_models",
@@ -31,7 +34,9 @@ __all__ = [
 _HOMES = {
     "LayerView": "view",
     "TokenView": "view",
+    "ModelReport": "inspection",
     "family_of": "families",
+    "inspect_model": "inspection",
     "kept_tokens_figure": "picture",
     "supported_models": "families",
     "PrefillSummary": "record",

@@ -7,7 +7,8 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask
 from transformers import Cache, PreTrainedConfig
 
-from iwp_transformers.masks import hide_columns, take_rows_and_columns
+from iwp_transformers.layer_kinds import ATTENDING, RECURRENT, kind_of
+from iwp_transformers.masks import MASKED, hide_columns, take_rows_and_columns
 from iwp_transformers.rows import KeptRows
 from iwp_transformers.versions import causal_mask
 
@@ -31,11 +32,13 @@ class ShortenedArguments:
 
     def __init__(self, config: PreTrainedConfig, cache: Cache | None, rows: KeptRows, visible: Tensor) -> None:
         self._config, self._cache, self._rows, self._visible = config, cache, rows, visible
-        self._known: dict[int, tuple[object, Any]] = {}
+        self._known: dict[tuple[int, bool], tuple[object, Any]] = {}
 
     def hiding(self, index: int, hidden: Tensor, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Return the arguments of a layer that holds all tokens and hides the dropped ones."""
         mask = arguments.get("attention_mask")
+        if kind_of(self._config, index) not in ATTENDING:
+            return dict(arguments)
         if mask is None:
             hiding = causal_mask(self._config, hidden, self._visible, self._cache, index)
         else:
@@ -45,43 +48,52 @@ class ShortenedArguments:
     def shortened(self, index: int, hidden: Tensor, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Return the arguments of a layer that gets the rows that stay, `hidden` of shape (B, M, E)."""
         short = {name: self._once(name, value) for name, value in arguments.items() if name != "attention_mask"}
-        if arguments.get("position_embeddings") is not None:
-            # With its rotary embedding at hand, a layer uses positions only to find packed sequences by their gaps.
+        if "position_ids" in arguments and self._config._attn_implementation not in MASKED:
+            # Kernels that unpad take positions with gaps for several sequences in one row.
             short["position_ids"] = None
         if "attention_mask" in arguments:
             short["attention_mask"] = self._mask(index, hidden, arguments["attention_mask"])
         return short
 
     def _mask(self, index: int, hidden: Tensor, mask: Any) -> Any:
+        kind = kind_of(self._config, index)
+        key = (id(mask), kind in ATTENDING)
+        if key not in self._known:
+            # The value is kept beside its answer, so that no other object can come to have its id.
+            self._known[key] = (mask, self._shortened_mask(index, hidden, mask, kind))
+        return self._known[key][1]
+
+    def _shortened_mask(self, index: int, hidden: Tensor, mask: Any, kind: str) -> Any:
         keys = self._rows.index.shape[1]
-        if self._cache is not None:
-            keys = self._cache.get_mask_sizes(keys, index)[0]
-        if id(mask) not in self._known:
-            if mask is None:
-                short = (
-                    causal_mask(self._config, hidden, self._rows.real, self._cache, index)
-                    if self._rows.filled
-                    else None
-                )
-            else:
-                short = take_rows_and_columns(mask, self._rows, keys)
-            self._known[id(mask)] = (mask, short)
-        return self._known[id(mask)][1]
+        if mask is not None:
+            if self._cache is not None and kind in ATTENDING:
+                keys = self._cache.get_mask_sizes(keys, index)[0]
+            return take_rows_and_columns(mask, self._rows, keys)
+        if not self._rows.filled:
+            return None
+        if kind in ATTENDING:
+            return causal_mask(self._config, hidden, self._rows.real, self._cache, index)
+        return self._rows.real.to(hidden.device) if kind in RECURRENT else None
 
     def _once(self, name: str, value: Any) -> Any:
-        if not isinstance(value, (Tensor, tuple, list)):
+        if isinstance(value, Cache) or not isinstance(value, (Tensor, tuple, list, dict)) or not len(value):
             return value
-        if id(value) not in self._known:
-            # The value is kept beside its answer, so that no other object can come to have its id.
-            self._known[id(value)] = (value, self._taken(name, value))
-        return self._known[id(value)][1]
+        key = (id(value), False)
+        if key not in self._known:
+            self._known[key] = (value, self._taken(name, value))
+        return self._known[key][1]
 
     def _taken(self, name: str, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: self._taken(name, part) for key, part in value.items()}
         if isinstance(value, (tuple, list)):
             return type(value)(self._taken(name, part) for part in value)
         if not isinstance(value, Tensor) or isinstance(value, BlockMask):
             return value
         batch, full = self._rows.index.shape[0], self._rows.full
+        if value.ndim and value.shape[0] == full != batch and value.shape[1:2] != (full,):
+            # One row for each token of all samples, such as a rotary embedding without an axis for them.
+            return self._rows.gather(value[None], 1)
         for dim in range(1, value.ndim):
             if value.shape[dim] == full and value.shape[dim - 1] in (1, batch):
                 return self._rows.gather(value, dim)

@@ -13,13 +13,14 @@ from torch.utils.hooks import RemovableHandle
 from transformers.utils.generic import ModelOutput
 
 from iwp_transformers.decode import check_step, restore_attentions, step_mask
+from iwp_transformers.deepstack import take_away
 from iwp_transformers.hooks import Hook
 from iwp_transformers.masks import real_tokens
 from iwp_transformers.plan import PruningPlan
 from iwp_transformers.prefill import Costs, Prefill
 from iwp_transformers.prompt import prompt_of
 from iwp_transformers.pruned_cache import Lease, pruned_layer
-from iwp_transformers.refusals import check_ids, check_prefill
+from iwp_transformers.refusals import check_ids, check_length, check_prefill
 from iwp_transformers.replay import Replay, running_generation
 from iwp_transformers.versions import cache_in
 
@@ -92,7 +93,7 @@ class Attachment:
         self._plan, self._session, self._lease, self._costs = plan, session, lease, costs
         self._names = list(inspect.signature(type(plan.inner).forward).parameters)[1:]
         self._layer_names = [list(inspect.signature(type(layer).forward).parameters)[1:] for layer in plan.layers]
-        self._bringers = plan.family.bringers
+        self._bringers, self._kinds = plan.family.bringers, plan.kinds
         self._thread = _Thread()
         self._changed = threading.Condition()
         self._running = 0
@@ -196,26 +197,32 @@ class Attachment:
 
     # Its decoder.
 
-    def _enter_text(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _enter_text(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Changed:
         """Decide whether this forward is a pruning prefill, a step on a pruned cache, or neither."""
-        if self._busy and self._prepare(kwargs):
-            return
+        if self._busy:
+            changed = self._prepare(args, kwargs)
+            if changed is not None:
+                return changed
         states = kwargs.get("inputs_embeds")
         states = kwargs.get("input_ids", *args[:1]) if states is None else states
-        check_step(cache_in(kwargs), states.shape[0])
+        cache = cache_in(kwargs)
+        check_step(cache, states.shape[0])
+        if cache is not None and self._plan.longest is not None:
+            check_length(self._plan, int(cache.get_seq_length()) + states.shape[1])
+        return None
 
     @_uncompiled
-    def _prepare(self, kwargs: dict[str, Any]) -> bool:
+    def _prepare(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Changed:
         forward = self._forward()
         if forward is None:
-            return False
+            return None
         plan, arguments = self._plan, forward.arguments
         tokens = arguments["input_ids"]
         ids = plan.family.token_ids(plan.model_config, arguments)
         visual = torch.isin(tokens, torch.tensor(ids, dtype=tokens.dtype, device=tokens.device))
         if not bool(visual.any()):
-            return False
-        check_prefill(plan, kwargs)
+            return None
+        check_prefill(plan, kwargs, tokens.shape[1])
         given = arguments.get("attention_mask")
         padding = given if isinstance(given, Tensor) and given.ndim == 2 else kwargs.get("attention_mask")  # noqa: PLR2004 - of shape (B, T)
         real = real_tokens(padding, (tokens.shape[0], tokens.shape[1]), tokens.device)
@@ -224,8 +231,9 @@ class Attachment:
         replay = self._thread.replay if forward.generation is not None else None
         chosen = () if replay is None else replay.kept_for(forward.generation, tokens)
         labels = self._thread.labels
-        forward.prefill = Prefill(plan, prompt_of(visual, real, labels), chosen, self._costs)
-        return True
+        deep, others = take_away(kwargs, len(plan.layers))
+        forward.prefill = Prefill(plan, prompt_of(visual, real, labels), chosen, self._costs, deep)
+        return args, others
 
     def _leave_text(
         self, _module: nn.Module, _args: tuple[Any, ...], kwargs: dict[str, Any], output: ModelOutput | None
@@ -238,7 +246,7 @@ class Attachment:
         if output is not None and isinstance(output, dict) and output.get("attentions"):
             cache = cache_in(kwargs)
             if cache is not None:
-                restore_attentions(cache, output)
+                restore_attentions(cache, output, self._plan.kinds)
         return output
 
     @_uncompiled
@@ -283,7 +291,7 @@ class Attachment:
             args, kwargs = args[:1], {**dict(zip(self._layer_names[index][1:], args[1:], strict=False)), **kwargs}
         if "attention_mask" not in kwargs:
             self._miss_mask(index)
-        mask = step_mask(self._plan.config, cache, index, hidden, kwargs["attention_mask"])
+        mask = step_mask(self._plan.config, cache, index, hidden, kwargs["attention_mask"], self._kinds)
         return args, {**kwargs, "attention_mask": mask}
 
     @_uncompiled

@@ -16,10 +16,13 @@ from transformers import Cache
 
 from iwp_transformers.twins import twin_of
 
-__all__ = ["AttentionInputs", "attention_inputs"]
+__all__ = ["AttentionInputs", "attention_inputs", "is_readable"]
 
 # The name by which every modelling file of Transformers looks up its attention function.
 REGISTRY = "ALL_ATTENTION_FUNCTIONS"
+
+# One of these is in the names of whatever turns queries and keys by their positions.
+ROTATING = ("rotary", "rope", "rotate", "position_ids", "position_embeddings")
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +77,7 @@ def attention_inputs(
     given = {name: None if isinstance(value, Cache) else value for name, value in arguments.items()}
     if not rotated and "position_embeddings" in given:
         given["position_embeddings"] = _identity(given["position_embeddings"])
-    elif not rotated:
+    elif not rotated and _may_rotate(layer):
         msg = (
             f"a {type(layer).__name__} is not handed its rotary embedding, so that queries and keys without it cannot"
             " be had"
@@ -89,6 +92,11 @@ def attention_inputs(
         return received.inputs
     msg = f"a {type(layer).__name__} has not called its attention function: it has no queries and keys to read"
     raise NotImplementedError(msg)
+
+
+def is_readable(layer: nn.Module) -> bool:
+    """Tell whether a layer hands queries, keys and values to an attention function of Transformers' registry."""
+    return any(_asks_registry(part) for part in layer.modules())
 
 
 class _Received(BaseException):
@@ -143,6 +151,13 @@ def _with_own_attention(layer: nn.Module) -> nn.Module:
 def _asks_registry(module: nn.Module) -> bool:
     code = getattr(inspect.unwrap(type(module).forward), "__code__", None)
     return code is not None and REGISTRY in code.co_names
+
+
+def _may_rotate(layer: nn.Module) -> bool:
+    """Tell whether the attention of a layer that is not handed a rotary embedding could rotate nevertheless."""
+    codes = [inspect.unwrap(type(part).forward).__code__ for part in layer.modules() if _asks_registry(part)]
+    names = {name for code in codes for name in (*code.co_names, *code.co_varnames)}
+    return any(word in name.lower() for name in names for word in ROTATING)
 
 
 def _receiving_forward(module: nn.Module) -> MethodType:

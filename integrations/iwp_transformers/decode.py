@@ -1,5 +1,6 @@
 """Steps on a pruned cache: each layer's own mask, with the columns that it still has; torch.compile can trace it."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -8,7 +9,9 @@ from torch import Tensor
 from transformers import Cache, PreTrainedConfig
 from transformers.utils.generic import ModelOutput
 
-from iwp_transformers.pruned_cache import PrunedRows, pruned_layer
+from iwp_transformers.layer_kinds import ATTENDING, attending_layers
+from iwp_transformers.pruned_cache import PrunedLayer, pruned_layer
+from iwp_transformers.pruned_rows import PrunedRows
 from iwp_transformers.rows import restored_attention
 from iwp_transformers.versions import causal_mask
 
@@ -44,7 +47,9 @@ def check_step(cache: Cache | None, samples: int) -> None:
             return
 
 
-def step_mask(config: PreTrainedConfig, cache: Cache, index: int, hidden: Tensor, mask: Any) -> Any:
+def step_mask(
+    config: PreTrainedConfig, cache: Cache, index: int, hidden: Tensor, mask: Any, kinds: Sequence[str]
+) -> Any:
     """Return the mask of a layer in a step on a pruned cache.
 
     Parameters
@@ -59,6 +64,8 @@ def step_mask(config: PreTrainedConfig, cache: Cache, index: int, hidden: Tensor
         Its inputs, shape (B, Q, E).
     mask : object
         The mask that it was given, which knows nothing of what was dropped.
+    kinds : sequence of str
+        What each layer lets a token see.
     """
     part: Any = cache.layers[index]
     rows: PrunedRows = part.rows
@@ -66,8 +73,9 @@ def step_mask(config: PreTrainedConfig, cache: Cache, index: int, hidden: Tensor
         rows.forget_mask()
     keys = part.get_mask_sizes(hidden.shape[1])[0]
     build = partial(_built, config, cache, index, hidden)
-    short = rows.step_mask(mask, keys, build, shortened=part.shortened)
-    if index + 1 == len(cache.layers):
+    seen = keys if rows.static else part.get_seq_length() + hidden.shape[1]
+    short = rows.step_mask(mask, keys, build, kind=kinds[index], seen=seen, shortened=part.shortened)
+    if not any(kind in ATTENDING for kind in kinds[index + 1 :]):
         rows.forget_mask()
     return short
 
@@ -76,7 +84,7 @@ def _built(config: PreTrainedConfig, cache: Cache, index: int, hidden: Tensor, v
     return causal_mask(config, hidden, visible, cache, index)
 
 
-def restore_attentions(cache: Cache, output: ModelOutput) -> None:
+def restore_attentions(cache: Cache, output: ModelOutput, kinds: Sequence[str]) -> None:
     """Put attention weights of a step, if they were asked for, back at full length.
 
     Parameters
@@ -85,14 +93,29 @@ def restore_attentions(cache: Cache, output: ModelOutput) -> None:
         The pruned cache.
     output : ModelOutput
         What the decoder returns; its attentions are replaced.
+    kinds : sequence of str
+        What each layer lets a token see.
     """
     attentions = list(output["attentions"])
-    # The first layer always holds all tokens.
-    keys = attentions[0].shape[-1]
-    for index, weights in enumerate(attentions):
+    indices = attending_layers(kinds, len(attentions))
+    # The first layer of each kind always holds all tokens.
+    wide: dict[str, int] = {}
+    for place, (index, weights) in enumerate(zip(indices, output["attentions"], strict=True)):
+        keys = wide.setdefault(kinds[index], weights.shape[-1])
         part = pruned_layer(cache, index)
         if part is not None and part.rows is not None and part.shortened:
-            columns = part.rows.columns(weights.shape[-1])
-            rows = torch.arange(weights.shape[2], device=columns.device).expand(columns.shape[0], -1)
-            attentions[index] = restored_attention(weights, rows, columns, (weights.shape[2], keys))
+            attentions[place] = _restored(part, part.rows, weights, keys)
     output["attentions"] = tuple(attentions)
+
+
+def _restored(part: PrunedLayer, pruned: PrunedRows, weights: Tensor, keys: int) -> Tensor:
+    """Return the weights of a shortened layer, shape (B, Hq, Q, K), at the `keys` columns of a full one."""
+    if pruned.static:
+        columns = pruned.columns(weights.shape[-1])
+    else:
+        seen = part.get_seq_length()
+        columns = pruned.columns(seen)[:, -weights.shape[-1] :]
+        # A window holds the newest `keys` columns.
+        columns = columns - (pruned.full + seen - pruned.kept - keys)
+    rows = torch.arange(weights.shape[2], device=columns.device).expand(columns.shape[0], -1)
+    return restored_attention(weights, rows, columns, (weights.shape[2], keys))

@@ -14,8 +14,10 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
 from iwp_transformers.rows import KeptRows
 
-__all__ = ["hide_columns", "real_tokens", "take_columns", "take_rows_and_columns"]
+__all__ = ["MASKED", "hide_columns", "real_tokens", "take_columns", "take_rows_and_columns"]
 
+# Attention implementations that look at nothing but the mask; others unpad, and know windows by their own arguments.
+MASKED = ("eager", "sdpa", "flex_attention")
 # Dimensions of a mask that tells padding alone, and of one that tells what each query may attend to.
 PADDING, SQUARE = 2, 4
 
@@ -42,7 +44,9 @@ def real_tokens(attention_mask: object, shape: tuple[int, int], device: torch.de
     NotImplementedError
         If padding cannot be read from the mask.
     """
-    mask = next(iter(attention_mask.values())) if isinstance(attention_mask, dict) else attention_mask
+    masks = attention_mask.values() if isinstance(attention_mask, dict) else (attention_mask,)
+    # Where one kind of layers has a mask for padding, all have; the others need none.
+    mask = next((mask for mask in masks if mask is not None), None)
     if mask is None:
         return torch.ones(shape, dtype=torch.bool, device=device)
     batch, length = shape

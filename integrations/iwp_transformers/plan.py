@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
 from iwp_transformers.families import Family
+from iwp_transformers.layer_kinds import kind_of, removal_layer
 from iwp_transformers.selection import Selector
 
 __all__ = ["PruningPlan", "Stage"]
@@ -74,10 +75,16 @@ class PruningPlan:
         """First layer that anything is done at, or read from."""
         return max(self.stages[0].layer - 1, 0)
 
-    def removal(self, stage: Stage) -> int:
-        """Return the first layer whose sequence is shorter.
+    @cached_property
+    def kinds(self) -> tuple[str, ...]:
+        """What each layer lets a token see."""
+        return tuple(kind_of(self.config, index) for index in range(len(self.layers)))
 
-        The first layer's cache tells `generate` how many tokens were seen. So where pruning starts at layer 0, that
-        layer keeps all tokens and only hides the dropped ones, which is the same to those that stay.
-        """
-        return max(stage.layer, 1)
+    @cached_property
+    def longest(self) -> int | None:
+        """Tokens up to which the decoder is exact; None where there is no such limit."""
+        return None if self.family.longest is None else self.family.longest(self.text)
+
+    def removal(self, stage: Stage) -> int:
+        """Return the first layer whose sequence is shorter: the stage's own, or a later one."""
+        return removal_layer(self.kinds, stage.layer)

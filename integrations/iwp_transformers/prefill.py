@@ -13,6 +13,8 @@ from transformers.utils.generic import ModelOutput
 from iwp_core.budget import tokens_to_keep
 from iwp_transformers.arguments import ShortenedArguments
 from iwp_transformers.cost import LayerCost, cache_sizes, layer_structure, measured_cost
+from iwp_transformers.deepstack import DeepFeatures
+from iwp_transformers.layer_kinds import attending_layers
 from iwp_transformers.plan import PruningPlan, Stage
 from iwp_transformers.prompt import Prompt
 from iwp_transformers.pruned_cache import Lease, mark, shorten_static
@@ -67,6 +69,8 @@ class Prefill:
         Positions kept at each stage, where an earlier forward has chosen them already; empty otherwise.
     costs : dict
         What is known of the layers' costs; this forward adds to it.
+    deep : DeepFeatures, optional
+        What the decoder would add between its layers.
 
     Attributes
     ----------
@@ -76,8 +80,15 @@ class Prefill:
         Positions kept at each stage so far.
     """
 
-    def __init__(self, plan: PruningPlan, prompt: Prompt, chosen: Sequence[Kept], costs: Costs) -> None:
-        self._plan, self._prompt, self._chosen, self._costs = plan, prompt, chosen, costs
+    def __init__(
+        self,
+        plan: PruningPlan,
+        prompt: Prompt,
+        chosen: Sequence[Kept],
+        costs: Costs,
+        deep: DeepFeatures | None = None,
+    ) -> None:
+        self._plan, self._prompt, self._chosen, self._costs, self._deep = plan, prompt, chosen, costs, deep
         self._structures: list[tuple[Any, ...]] = []
         self._previous: LayerInputs | None = None
         self._drops: list[Drop] = []
@@ -96,6 +107,14 @@ class Prefill:
         """Return what layer `index` gets in place of what it is about to get."""
         if self.cache is None:
             self.cache = cache_in(arguments)
+        if hidden.ndim != 3:  # noqa: PLR2004 - samples, tokens, width
+            msg = (
+                f"the decoder's layers take states of shape {tuple(hidden.shape)}, expected a row for each token of"
+                " each sample: several streams of a token are not served"
+            )
+            raise NotImplementedError(msg)
+        if self._deep is not None:
+            hidden = self._deep.added(index, hidden, None if self._removed is None else self._removed.rows)
         hidden, present = self._changed(index, hidden, arguments)
         self._measure(index, hidden, present)
         for stage in self._plan.stages:
@@ -122,15 +141,20 @@ class Prefill:
         if output.get("attentions"):
             # The first layer always holds all tokens, and a static cache more columns than those.
             keys = output["attentions"][0].shape[-1]
+            indices = attending_layers(self._plan.kinds, len(output["attentions"]))
             output["attentions"] = tuple(
-                self._restored_attention(index, weights, keys) for index, weights in enumerate(output["attentions"])
+                self._restored_attention(index, weights, keys)
+                for index, weights in zip(indices, output["attentions"], strict=True)
             )
         return output
 
     def mark_cache(self, lease: Lease) -> None:
         """Write on the cache what later steps need to know."""
         if self.cache is not None and self._drops:
-            mark(self.cache, [(drop.layer, drop.removal, drop.rows, drop.visible) for drop in self._drops], lease)
+            kinds = self._plan.kinds
+            mark(
+                self.cache, [(drop.layer, drop.removal, drop.rows, drop.visible) for drop in self._drops], lease, kinds
+            )
 
     def record(self) -> PruningRecord:
         """Return what was kept, and what it cost."""

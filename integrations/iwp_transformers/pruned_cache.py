@@ -4,16 +4,15 @@ from collections.abc import Callable, Sequence
 from functools import cache as remembered
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 from transformers import Cache, cache_utils
 from transformers.cache_utils import CacheLayerMixin, StaticLayer
 
-from iwp_transformers.masks import hide_columns, take_columns
+from iwp_transformers.layer_kinds import ATTENDING
+from iwp_transformers.pruned_rows import PrunedRows
 from iwp_transformers.rows import KeptRows
 
-__all__ = ["Lease", "PrunedLayer", "PrunedRows", "mark", "pruned_layer", "shorten_static"]
+__all__ = ["Lease", "PrunedLayer", "mark", "pruned_layer", "shorten_static"]
 
 # Static layers are shortened by a multiple of this many tokens, so that prompts of similar length share their shapes.
 STEP = 64
@@ -42,102 +41,6 @@ class Lease:
 
 def _ended() -> Lease:
     return Lease(open_=False)
-
-
-class PrunedRows:
-    """The fixed map from the columns of shortened cache layers to those of the full ones.
-
-    Column c of a shortened layer stands at full position `index[b, c]` where c < M, and c + T - M behind that.
-
-    Parameters
-    ----------
-    rows : KeptRows
-        The rows that stayed of the prompt.
-    visible : torch.Tensor
-        Shape (B, T), bool: which tokens of the prompt are neither padding nor dropped.
-    capacity : tuple of int, optional
-        Columns of a full and of a shortened layer, where the cache is static.
-
-    Attributes
-    ----------
-    full, kept : int
-        Tokens of the prompt before and after, T and M.
-    """
-
-    def __init__(self, rows: KeptRows, visible: Tensor, capacity: tuple[int, int] | None) -> None:
-        self.full, self.kept, self.filled = rows.full, rows.index.shape[1], rows.filled
-        self.index, self.live, self.visible = rows.index, rows.real, visible
-        self.static = capacity is not None
-        self._last: tuple[object, object] | None = None
-        if capacity is not None:
-            self._reserve(*capacity)
-
-    def _reserve(self, wide: int, narrow: int) -> None:
-        """Lay the map out for the whole capacity, so that no step changes a shape and none is compiled again."""
-        new = torch.arange(self.kept, narrow, device=self.index.device) + (self.full - self.kept)
-        batch = self.index.shape[0]
-        self.index = torch.cat((self.index, new.clamp(max=wide - 1).expand(batch, -1)), dim=1)
-        self.live = torch.cat((self.live, (new < wide).expand(batch, -1)), dim=1)
-        self.visible = F.pad(self.visible, (0, wide - self.full), value=True)
-        for part in (self.index, self.live, self.visible):
-            torch._dynamo.mark_static_address(part, guard=False)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Copy without the mask of a step."""
-        return {**self.__dict__, "_last": None}
-
-    def select(self, change: Callable[[Tensor], Tensor]) -> None:
-        """Follow samples that are repeated, selected or put in another order."""
-        self.index, self.live, self.visible = change(self.index), change(self.live), change(self.visible)
-
-    def step_mask(self, mask: object, keys: int, build: Callable[[Tensor], object], *, shortened: bool) -> object:
-        """Return what a layer of a step gets for its mask; layers that share a mask share the answer.
-
-        Parameters
-        ----------
-        mask : object
-            What the layer was given, sized on the full layers.
-        keys : int
-            Columns of the layer, those of the step included.
-        build : callable
-            Makes a mask out of what is visible, shape (B, keys), where the layer had none.
-        shortened : bool
-            Whether the layer's cache lacks the dropped tokens, or holds them and must hide them.
-        """
-        if self._last is not None and self._last[0] is mask:
-            return self._last[1]
-        short = self._shortened(mask, keys, build) if shortened else self._hiding(mask, keys, build)
-        self._last = (mask, short)
-        return short
-
-    def forget_mask(self) -> None:
-        """Drop the mask of a step that has ended, or of layers whose mask is made otherwise."""
-        self._last = None
-
-    def columns(self, keys: int) -> Tensor:
-        """Return the full position of each of `keys` columns, shape (B, keys), with -1 for filling."""
-        index, live = self._extended(keys)
-        return index.where(live, -1)
-
-    def _extended(self, keys: int) -> tuple[Tensor, Tensor]:
-        if self.static:
-            return self.index[:, :keys], self.live[:, :keys]
-        new = torch.arange(self.full, self.full + keys - self.kept, device=self.index.device)
-        index = torch.cat((self.index, new.expand(self.index.shape[0], -1)), dim=1)
-        return index, F.pad(self.live, (0, len(new)), value=True)
-
-    def _shortened(self, mask: Any, keys: int, build: Callable[[Tensor], object]) -> object:
-        if mask is None:
-            return build(self._extended(keys)[1]) if self.filled else None
-        if isinstance(mask, Tensor) and mask.ndim == 2 and self.static:  # noqa: PLR2004 - a mask of padding alone
-            # A kernel that unpads gets a mask as long as what was seen, and cuts keys and values to it.
-            keys = mask.shape[1] - self.full + self.kept
-        return take_columns(mask, *self._extended(keys))
-
-    def _hiding(self, mask: Any, keys: int, build: Callable[[Tensor], object]) -> object:
-        if mask is None:
-            return build(F.pad(self.visible, (0, keys - self.visible.shape[1]), value=True))
-        return hide_columns(mask, self.visible)
 
 
 class PrunedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # in Transformers
@@ -277,7 +180,7 @@ def shorten_static(cache: Cache | None, first: int, removed: int) -> None:
             layer.is_initialized = False
 
 
-def mark(cache: Cache, stages: Sequence[tuple[int, int, KeptRows, Tensor]], lease: Lease) -> None:
+def mark(cache: Cache, stages: Sequence[tuple[int, int, KeptRows, Tensor]], lease: Lease, kinds: Sequence[str]) -> None:
     """Write on a cache that was just pruned what later steps need to know.
 
     Parameters
@@ -289,6 +192,8 @@ def mark(cache: Cache, stages: Sequence[tuple[int, int, KeptRows, Tensor]], leas
         they are removed, the rows that stay, and which tokens are visible, shape (B, T).
     lease : Lease
         Whether the session is open.
+    kinds : sequence of str
+        What each layer lets a token see; those that do not attend have nothing to be told.
     """
     layers: list[Any] = cache.layers
     unknown = {"rows": None, "shortened": False, "fresh": False, "owner": False}
@@ -298,15 +203,22 @@ def mark(cache: Cache, stages: Sequence[tuple[int, int, KeptRows, Tensor]], leas
             layers[index].__dict__.update(unknown, lease=lease, base=int(part.get_seq_length()))
     for number, (hidden_from, removed_from, rows, visible) in enumerate(stages):
         ends = stages[number + 1][0] if number + 1 < len(stages) else len(layers)
-        last = layers[min(removed_from, len(layers) - 1)]
-        capacity = (layers[0].max_cache_len, last.max_cache_len) if isinstance(last, StaticLayer) else None
+        attending = [index for index, kind in enumerate(kinds) if kind in ATTENDING]
+        concerned = [index for index in attending if hidden_from <= index < ends]
+        shorter = [index for index in concerned if index >= removed_from]
+        if not concerned:
+            continue
+        # The first of a kind holds all tokens; another kind may hold fewer.
+        last = layers[(shorter or concerned)[0]]
+        first = layers[kinds.index(kinds[(shorter or concerned)[0]])]
+        capacity = (first.max_cache_len, last.max_cache_len) if isinstance(last, StaticLayer) else None
         known = PrunedRows(rows, visible, capacity)
-        for index in range(hidden_from, ends):
+        for index in concerned:
             layers[index].__dict__.update(
                 rows=known,
                 shortened=index >= removed_from,
-                fresh=index in (hidden_from, removed_from),
-                owner=index == hidden_from,
+                fresh=index in (concerned[0], *shorter[:1]),
+                owner=index == concerned[0],
             )
 
 

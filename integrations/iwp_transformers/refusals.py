@@ -1,22 +1,36 @@
 """Everything that is refused, each with its reason: better no answer than a wrong one."""
 
+import inspect
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
-from transformers import PreTrainedConfig
+from transformers import Cache
+from transformers.cache_utils import StaticLayer
 
 from iwp_core.budget import check_budget
+from iwp_transformers.attention import is_readable
 from iwp_transformers.hooks import is_pruned
+from iwp_transformers.layer_kinds import RECURRENT, SERVED, WINDOWED
+from iwp_transformers.masks import MASKED
 from iwp_transformers.plan import Stage
 from iwp_transformers.versions import cache_in
 
 if TYPE_CHECKING:
     from iwp_transformers.plan import PruningPlan
 
-__all__ = ["check_history", "check_ids", "check_layer_types", "check_prefill", "check_unused", "stages_of"]
+__all__ = [
+    "check_history",
+    "check_ids",
+    "check_layers",
+    "check_length",
+    "check_prefill",
+    "check_readable",
+    "check_unused",
+    "stages_of",
+]
 
 # Rows of M-RoPE positions when those of the text are put in front: text, time, height, width.
 TEXT_AND_MULTIMODAL = 4
@@ -90,23 +104,68 @@ def check_history(history: int) -> None:
         raise ValueError(msg)
 
 
-def check_layer_types(config: PreTrainedConfig, layer: int) -> None:
-    """Raise if a layer that would be shortened looks at anything but all tokens before.
+def check_layers(plan: "PruningPlan") -> None:
+    """Raise if a layer that would be shortened is of a kind of which this is not known to be exact.
 
     Raises
     ------
     NotImplementedError
-        For sliding windows and other patterns, which count rows and not positions.
+        For such a kind, for recurrent layers in front of the one whose cache counts tokens, for keys and values that
+        layers share, and for layers that place tokens by how many rows their cache holds.
     """
-    whole = "sliding_attention" if getattr(config, "sliding_window", None) is not None else "full_attention"
-    types = getattr(config, "layer_types", None) or [whole] * config.num_hidden_layers
-    others = sorted(set(types[layer:]) - {"full_attention"})
+    kinds, first = plan.kinds, plan.stages[0].layer
+    others = sorted(set(kinds[first:]) - set(SERVED))
     if others:
         msg = (
-            f"layers from `layer={layer}` on use {', '.join(others)}, which counts rows: with tokens removed it would"
-            " reach too far back; only full attention can be pruned exactly"
+            f"layers from `layer={first}` on use {', '.join(others)}: which tokens they would look at if some were"
+            f" removed is not known to be the same; served are {', '.join(SERVED)}"
         )
         raise NotImplementedError(msg)
+    for stage in plan.stages:
+        removal = plan.removal(stage)
+        if set(kinds[stage.layer : removal]) & set(RECURRENT):
+            msg = (
+                f"tokens can be removed from layer {removal} on, since Transformers counts them by the caches of the"
+                " layers before, and a recurrent layer before it cannot hide them: expected `layer` >="
+                f" {_hidden_from(plan, removal)}"
+            )
+            raise NotImplementedError(msg)
+    if getattr(plan.config, "num_kv_shared_layers", None):
+        msg = "the last layers share keys and values of earlier ones, which would lack tokens: this is not served"
+        raise NotImplementedError(msg)
+    if plan.family.longest is None and any(_counts_rows(layer) for layer in plan.layers[first:]):
+        msg = f"layers from `layer={first}` on place tokens by how many rows their cache holds, which pruning changes"
+        raise NotImplementedError(msg)
+
+
+def check_readable(plan: "PruningPlan") -> None:
+    """Raise if the paper's rule would find no queries and keys in a layer that prunes.
+
+    Raises
+    ------
+    NotImplementedError
+        If there are none; the message names the layers that have them.
+    """
+    for stage in plan.stages:
+        if is_readable(plan.layers[stage.layer]):
+            continue
+        others = [str(index) for index, layer in enumerate(plan.layers) if index and is_readable(layer)]
+        msg = (
+            f"layer {stage.layer} is of kind {plan.kinds[stage.layer]!r} and has no queries and keys to choose tokens"
+            f" by; use `layer` {', '.join(others) or 'none'}, or a `selector` that needs none"
+        )
+        raise NotImplementedError(msg)
+
+
+def _hidden_from(plan: "PruningPlan", removal: int) -> int:
+    """Return the first layer from which on none up to `removal` is recurrent."""
+    return max(index + 1 for index in range(removal) if plan.kinds[index] in RECURRENT)
+
+
+def _counts_rows(layer: nn.Module) -> bool:
+    """Tell whether a part of a layer asks its cache how many tokens it holds."""
+    codes = (getattr(inspect.unwrap(type(part).forward), "__code__", None) for part in layer.modules())
+    return any(code is not None and "get_seq_length" in code.co_names for code in codes)
 
 
 def check_unused(text: nn.Module) -> None:
@@ -136,16 +195,34 @@ def check_ids(tokens: Tensor | None) -> Tensor:
     return tokens
 
 
-def check_prefill(plan: "PruningPlan", arguments: Mapping[str, Any]) -> None:
-    """Raise if a forward with visual tokens cannot be pruned exactly.
+def check_length(plan: "PruningPlan", length: int) -> None:
+    """Raise if a sequence is longer than the layers can be exact for.
 
     Raises
     ------
     NotImplementedError
-        If the cache holds tokens already, the prompt comes in chunks, sequences are packed, or gradient
-        checkpointing is on.
+        If it is.
+    """
+    if plan.longest is not None and length > plan.longest:
+        msg = (
+            f"the sequence has {length} tokens: layers of a {type(plan.text).__name__} scale queries by how many rows"
+            f" their cache holds, which pruning changes, from {plan.longest + 1} on"
+        )
+        raise NotImplementedError(msg)
+
+
+def check_prefill(plan: "PruningPlan", arguments: Mapping[str, Any], length: int) -> None:
+    """Raise if a forward of `length` visual and other tokens cannot be pruned exactly.
+
+    Raises
+    ------
+    NotImplementedError
+        If the cache holds tokens already, the prompt comes in chunks, sequences are packed, gradient checkpointing is
+        on, or windows would be counted in rows.
     """
     cache = cache_in(arguments)
+    _check_windows(plan, cache)
+    check_length(plan, length)
     seen = 0 if cache is None else int(cache.get_seq_length())
     if seen:
         msg = (
@@ -166,6 +243,24 @@ def check_prefill(plan: "PruningPlan", arguments: Mapping[str, Any]) -> None:
         msg = (
             "gradient checkpointing runs a layer again without its neighbours, so it would not see which tokens were"
             " removed; switch it off while the session is open"
+        )
+        raise NotImplementedError(msg)
+
+
+def _check_windows(plan: "PruningPlan", cache: Cache | None) -> None:
+    """Raise if layers that would be shortened have windows or chunks that count rows instead of positions."""
+    windows = sorted(set(plan.kinds[plan.stages[0].layer :]) & set(WINDOWED))
+    implementation = plan.config._attn_implementation
+    if windows and implementation not in MASKED:
+        msg = (
+            f"{', '.join(windows)} of {implementation!r} counts rows, so that with tokens removed it would reach too"
+            " far back; use `attn_implementation` 'sdpa', 'eager' or 'flex_attention'"
+        )
+        raise NotImplementedError(msg)
+    if windows and cache is not None and any(isinstance(part, StaticLayer) for part in cache.layers):
+        msg = (
+            f"{', '.join(windows)} of a static cache counts rows, so that with tokens removed it would reach too far"
+            " back; use a dynamic cache"
         )
         raise NotImplementedError(msg)
 

@@ -16,7 +16,7 @@ from iwp_transformers.plan import PruningPlan
 from iwp_transformers.prefill import Costs
 from iwp_transformers.pruned_cache import Lease
 from iwp_transformers.record import PruningRecord
-from iwp_transformers.refusals import check_history, check_layer_types, check_unused, stages_of
+from iwp_transformers.refusals import check_history, check_layers, check_readable, check_unused, stages_of
 from iwp_transformers.selection import ImplicitWeightRule, Query, Selector, check_exclusive
 from iwp_transformers.sharding import gather_of_heads
 from iwp_transformers.versions import warn_if_untested
@@ -45,8 +45,8 @@ def prune_visual_tokens(
     Parameters
     ----------
     model : torch.nn.Module
-        A model of a supported family, with or without its language head; also within `torch.compile`, a `PeftModel`,
-        or a data-parallel wrapper of one device.
+        A vision-language model of Transformers, with or without its language head; also within `torch.compile`, a
+        `PeftModel`, or a data-parallel wrapper of one device.
     budget : int or float, or a tuple of these
         Visual tokens to keep for each sample: a count >= 1, or a share in (0, 1]. A tuple has one for each of
         `layer`, each of all the visual tokens that the sample came with, descending; there 0 keeps none.
@@ -76,26 +76,31 @@ def prune_visual_tokens(
     Raises
     ------
     TypeError
-        If no family serves the model (the message lists those that are served), it is wrapped in a way that hooks
-        cannot follow, or `budget` or `layer` is no number.
+        If it cannot be told how the model places visual tokens (the message says what is missing), it is wrapped in a
+        way that hooks cannot follow, or `budget` or `layer` is no number.
     ValueError
         If `budget`, `layer`, `query` or `history` is outside what is allowed, options of the paper's rule are given
         beside `selector`, or the model is being pruned already.
     NotImplementedError
-        If a layer from `layer` on attends within a sliding window, or a model is sharded in parts of a head.
+        If a layer from `layer` on is of a kind that is not known to stay exact, `layer` has no queries and keys to
+        read and there is no `selector`, or a model is sharded in parts of a head.
 
     Warns
     -----
     UserWarning
-        Once, if Transformers is newer than any version that was tested.
+        Once, if Transformers is newer than any version that was tested; once for each class of models that has no
+        file of its own, and is served by what its configuration says.
 
     Notes
     -----
     Text rows equal those of the full-length model whose layers from `layer` on may not attend to the dropped tokens.
     What the model returns keeps its shapes: rows of dropped tokens are zero in `last_hidden_state`, in the
-    `hidden_states` behind `layer`, and in `attentions`. With ``layer=0`` the first layer hides the dropped tokens
-    instead of removing them, since its cache tells `generate` how many tokens were seen. A visual token whose own row
-    is read, because it ends its prompt or a label follows it, is always among those that are kept.
+    `hidden_states` behind `layer`, and in `attentions`. The first layer of each kind (all tokens, sliding, chunked)
+    hides the dropped tokens instead of removing them, since Transformers counts tokens by its cache. A visual token
+    whose own row is read, because it ends its prompt or a label follows it, is always among those that are kept.
+
+    Windows and chunks count original positions. In a recurrent or convolving layer from `layer` on, a dropped token
+    never enters the recurrence or the convolution.
 
     Any number of threads may use the model within one session. What is known of a pruned cache travels with the cache,
     its copies included; it can lose decoded tokens, and be used while the session is open. Without a cache, the
@@ -129,7 +134,6 @@ def prune_visual_tokens(
     inner, text = family.stacks(model)
     check_unused(text)
     stages = stages_of(layer, budget, text.layers)
-    check_layer_types(text.config, stages[0].layer)
     check_history(history)
     warn_if_untested()
     plan = PruningPlan(
@@ -142,6 +146,9 @@ def prune_visual_tokens(
         selector=rule if selector is None else selector,
         gather=gather_of_heads(model, text.config),
     )
+    check_layers(plan)
+    if selector is None:
+        check_readable(plan)
     return PruningSession(plan, history=history)
 
 

@@ -187,25 +187,6 @@ def test_a_cache_that_was_reset_starts_anew(model: nn.Module, kind: str) -> None
     assert torch.equal(again[2], fresh[1])
 
 
-def test_sliding_windows_are_refused_where_they_would_be_shortened() -> None:
-    """Windows count rows; below the layer that prunes they do no harm."""
-    windows = {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 0}
-    types = ["sliding_attention", "full_attention", "full_attention", "full_attention"]
-    model = FACTORIES["llava-onevision"](**windows, layer_types=types)
-
-    with pytest.raises(NotImplementedError, match="sliding_attention"):
-        prune_visual_tokens(model, budget=0.3, layer=0)
-    prune_visual_tokens(model, budget=0.3, layer=1).close()
-
-
-def test_a_text_stack_whose_layers_all_slide_is_refused() -> None:
-    """Mistral has no list of layer types, only one window."""
-    model = FACTORIES["llava-next"](model_type="mistral", sliding_window=16)
-
-    with pytest.raises(NotImplementedError, match="sliding_attention"):
-        prune_visual_tokens(model, budget=0.3, layer=2)
-
-
 def test_attention_without_a_mask_function_is_refused(model: nn.Module) -> None:
     """An attention that Transformers makes no mask for would look at what was dropped."""
     inputs = make_inputs(model, PROMPTS)

@@ -1,8 +1,11 @@
 """The model families that are served, and how to find a model's own."""
 
 from torch import nn
+from transformers import PreTrainedModel
 
 from iwp_transformers.families._family import Family, Medium
+from iwp_transformers.families._inference import inferred_family
+from iwp_transformers.families.llama4 import LLAMA4
 from iwp_transformers.families.llava_next import LLAVA_NEXT
 from iwp_transformers.families.llava_onevision import LLAVA_ONEVISION
 from iwp_transformers.families.qwen2_5_vl import QWEN2_5_VL
@@ -10,11 +13,11 @@ from iwp_transformers.families.qwen2_vl import QWEN2_VL
 
 __all__ = ["FAMILIES", "Family", "Medium", "family_of", "supported_models"]
 
-FAMILIES = (LLAVA_ONEVISION, LLAVA_NEXT, QWEN2_5_VL, QWEN2_VL)
+FAMILIES = (LLAVA_ONEVISION, LLAVA_NEXT, QWEN2_5_VL, QWEN2_VL, LLAMA4)
 
 
 def supported_models() -> tuple[str, ...]:
-    """Return the class names of all models that are served."""
+    """Return the class names of the models that have a file of their own; others are inferred."""
     return tuple(name for family in FAMILIES for name in family.models)
 
 
@@ -36,11 +39,16 @@ def family_of(model: nn.Module) -> Family:
     Raises
     ------
     TypeError
-        If no family serves the model; the message lists those that are served.
+        If no family serves the model, and none can be inferred; the message says what is missing.
     """
     names = {base.__name__ for base in type(model).__mro__}
     for family in FAMILIES:
         if names.intersection(family.models):
             return family
-    msg = f"`model` is a {type(model).__name__}, expected one of: {', '.join(supported_models())}"
-    raise TypeError(msg)
+    if not isinstance(model, PreTrainedModel):
+        msg = (
+            f"`model` is a {type(model).__name__}, expected a vision-language model of Transformers, such as one of:"
+            f" {', '.join(supported_models())}"
+        )
+        raise TypeError(msg)
+    return inferred_family(model)

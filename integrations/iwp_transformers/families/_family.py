@@ -1,5 +1,6 @@
 """What the integration has to know about a model family, and nothing else."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +37,18 @@ class Medium:
 IMAGE = Medium(name="image", token="image_token_id", pixels="pixel_values")
 VIDEO = Medium(name="video", token="video_token_id", pixels="pixel_values_videos")
 
+# Arguments that tell the part of a model that takes features, and how deep a decoder may be wrapped.
+_FEATURES, _DEPTH = ("pixel_values", "input_features"), 4
+
+
+def _no_regions(config: PreTrainedConfig, _inputs: Mapping[str, Any], _sample: int) -> tuple[Region, ...]:
+    msg = f"where the visual tokens of a {config.model_type!r} model look is not known: its kept tokens cannot be drawn"
+    raise NotImplementedError(msg)
+
+
+def _has_layers(module: nn.Module) -> bool:
+    return isinstance(getattr(module, "layers", None), nn.ModuleList)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
@@ -47,18 +60,48 @@ class Family:
         Class names: the model with the language head first, then the one without.
     media : tuple of Medium
         The visual inputs that the family knows.
-    regions : callable
-        (config, processor output, sample) to one `Region` per visual token, in sequence order.
+    regions : callable, optional
+        (config, processor output, sample) to one `Region` per visual token, in sequence order; without it, kept tokens
+        cannot be drawn.
+    unplaced : tuple of str
+        Arguments that bring features of which it is not known where they go; they are refused.
+    longest : callable, optional
+        Decoder to the length up to which its layers, which count the rows of their cache, need not; None for any.
     """
 
     models: tuple[str, ...]
     media: tuple[Medium, ...]
-    regions: RegionReader
+    regions: RegionReader = _no_regions
+    unplaced: tuple[str, ...] = ()
+    longest: Callable[[nn.Module], int | None] | None = None
 
     @property
     def bringers(self) -> tuple[str, ...]:
         """Arguments of the model that may bring visual features."""
-        return ("mm_encoder_outputs", *(medium.pixels for medium in self.media))
+        return ("mm_encoder_outputs", *(medium.pixels for medium in self.media), *self.unplaced)
+
+    @staticmethod
+    def inner_of(model: nn.Module) -> nn.Module:
+        """Return the part of a model that takes ids and features: the model without its head, or the model."""
+        inner = getattr(model, "model", None)
+        if not isinstance(inner, nn.Module):
+            return model
+        taken = inspect.signature(type(inner).forward).parameters
+        return inner if "input_ids" in taken and any(name in taken for name in _FEATURES) else model
+
+    @staticmethod
+    def decoder_of(inner: nn.Module) -> nn.Module | None:
+        """Return the decoder, which has a list of `layers`; None where there is none."""
+        module: Any = inner
+        for _ in range(_DEPTH):
+            ask = getattr(module, "get_decoder", None)
+            below = None if ask is None else ask()
+            if below is None or below is module:
+                below = module if _has_layers(module) else getattr(module, "model", None)
+            if below is None or _has_layers(below):
+                return below
+            module = below
+        return None
 
     def stacks(self, model: nn.Module) -> tuple[Any, Any]:
         """Return the model without the head, and the decoder with its `layers` and `config`.
@@ -67,17 +110,36 @@ class Family:
         ----------
         model : torch.nn.Module
             A model of the family, with or without its head.
+
+        Raises
+        ------
+        TypeError
+            If the model has no such decoder.
         """
-        own = {base.__name__ for base in type(model).__mro__}
-        inner: Any = model if self.models[1] in own else getattr(model, "model", model)
-        return inner, inner.get_decoder()
+        inner = self.inner_of(model)
+        decoder = self.decoder_of(inner)
+        if decoder is None:
+            msg = f"`get_decoder()` of a {type(inner).__name__} leads to no module with a list of `layers`"
+            raise TypeError(msg)
+        return inner, decoder
 
     def token_ids(self, config: PreTrainedConfig, features: Mapping[str, Any]) -> list[int]:
         """Return the placeholder ids that stand for features in this call.
 
         A placeholder id without features is text: a model may sample one while it decodes.
+
+        Raises
+        ------
+        NotImplementedError
+            If features come for which no placeholder is known.
         """
         encoded = features.get("mm_encoder_outputs") or {}
+        for name in self.unplaced:
+            if features.get(name) is not None:
+                msg = (
+                    f"`{name}` came, but the configuration names no placeholder for its features: they cannot be pruned"
+                )
+                raise NotImplementedError(msg)
         return [
             getattr(config, medium.token)
             for medium in self.media
