@@ -136,9 +136,9 @@ class Prefill:
             # A single layer is not shortened, it hides what was dropped.
             last = last.where(self._drops[-1].visible.to(last.device).unsqueeze(-1), 0)
         output["last_hidden_state"] = last
-        if output.get("hidden_states"):
+        if getattr(output, "hidden_states", None):
             output["hidden_states"] = self._restored_states(output["hidden_states"], last)
-        if output.get("attentions"):
+        if getattr(output, "attentions", None):
             # The first layer always holds all tokens, and a static cache more columns than those.
             keys = output["attentions"][0].shape[-1]
             indices = attending_layers(self._plan.kinds, len(output["attentions"]))
