@@ -1,17 +1,22 @@
-"""The README's examples for Hugging Face models run, as they stand there."""
+"""The examples for Hugging Face models in README and docs run, as they stand there."""
 
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.integrations import tiny_models
 from tests.integrations.tiny_models import Image, Video, make_inputs
 
-README = Path(__file__).parents[2] / "README.md"
-BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-EXAMPLES = [block for block in BLOCKS if ">>>" not in block]
+ROOT = Path(__file__).parents[2]
+
+
+def examples(page: str) -> list[str]:
+    """Return the blocks of Python on a page that are no doctests."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
+    return [block for block in blocks if ">>>" not in block]
 
 
 @pytest.mark.parametrize("family", ["llava_onevision", "qwen2_5_vl"])
@@ -22,9 +27,35 @@ def test_examples_run_in_their_order(family: str) -> None:
     names: dict[str, Any] = {"model": model, "inputs": make_inputs(model, [(5, Image(), 4)]), "batch": batch}
     names["video_inputs"] = make_inputs(model, [(2, Video(), 5)])
 
-    for example in EXAMPLES:
-        exec(compile(example, README.name, "exec"), names)  # the examples are the thing tested
+    blocks = examples("README.md")
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), names)  # the examples are the thing tested
 
-    assert len(EXAMPLES) == 4
+    assert len(blocks) == 4
     pictures = [(row == tiny_models.IMAGE_ID).sum() for row in batch["input_ids"]]
     assert [len(kept) for kept in names["kept"]] == [min(64, int(count)) for count in pictures]
+
+
+class Words(list[Any]):
+    """A streamer that collects what it is handed."""
+
+    def put(self, value: Any) -> None:
+        """Take some tokens."""
+        self.append(value)
+
+    def end(self) -> None:
+        """Be told that nothing follows."""
+
+
+def test_the_page_on_serving_runs() -> None:
+    """Threads, streaming and a second turn, pasted one after the other."""
+    model: Any = tiny_models.llava_onevision(num_hidden_layers=4)
+    requests = [make_inputs(model, [(3 + number, Image(), 4)]) for number in range(3)]
+    names: dict[str, Any] = {"model": model, "requests": requests, "torch": torch, "streamer": Words()}
+    names["follow_up_questions"] = [torch.tensor([[5, 6]]), torch.tensor([[7]])]
+
+    for block in examples("docs/serving.md"):
+        exec(compile(block, "serving.md", "exec"), names)  # the examples are the thing tested
+
+    assert [len(answer) for answer in names["answers"]] == [1, 1, 1]
+    assert len(names["follow_ups"]) == 2
