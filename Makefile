@@ -64,6 +64,7 @@ bench: $(VENV)/ready  ## measure selection and prefill on this machine (about ha
 	$(BIN)/python benchmarks/bench_selection.py
 	$(BIN)/python benchmarks/bench_dispatch.py
 	$(BIN)/python benchmarks/bench_prefill.py
+	$(BIN)/python benchmarks/bench_decode.py
 
 bench-cuda: $(VENV)/ready  ## measure on one CUDA GPU (under eight minutes)
 	$(BIN)/python benchmarks/bench_cuda.py
