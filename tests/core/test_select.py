@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -239,6 +239,38 @@ def test_a_users_strategy_gets_scores_pairs_and_count_and_its_answer_is_sorted(x
     assert count == 4
     np.testing.assert_allclose(np.exp(xp.numpy(scores)), magnitude, atol=1e-12)
     np.testing.assert_allclose(xp.numpy(block), whole[:3, 1:3], atol=1e-12)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A strategy that always gives the same answer, right or wrong."""
+
+    positions: Sequence[float]
+
+    def select(self, log_magnitude: Array, *_: object) -> Array:
+        """Return the positions, whatever is asked."""
+        return array_namespace(log_magnitude).asarray(self.positions)
+
+
+@pytest.mark.parametrize(
+    ("positions", "error"),
+    [
+        ([-1, 0, 2], ValueError),
+        ([0, 2, 12], ValueError),
+        ([0, 2, 2], ValueError),
+        ([0, 2], ValueError),
+        ([[0, 1, 2]], ValueError),
+        ([0.0, 1.0, 2.0], TypeError),
+    ],
+    ids=["negative", "beyond the tokens", "repeated", "too few", "two dimensions", "fractions"],
+)
+def test_a_strategys_wrong_answer_is_refused(xp: Library, positions: Sequence[float], error: type[Exception]) -> None:
+    """Positions are distinct integers from 0 to N - 1, as many as were asked for."""
+    keys, values, queries = xp.arrays(sample(7))
+    assert keys.shape[-2] == 12
+
+    with pytest.raises(error, match="`strategy` returned"):
+        select_tokens(keys, values, queries, 3, strategy=Answers(positions))
 
 
 @every_strategy
