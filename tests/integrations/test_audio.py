@@ -34,7 +34,7 @@ def voxtral() -> Any:
     tower = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
     tower |= {"num_mel_bins": MEL, "max_source_positions": 16, "head_dim": 8}
     text = {"model_type": "llama", "head_dim": 8, **TEXT}
-    return VoxtralForConditionalGeneration(VoxtralConfig(tower, text, audio_token_id=AUDIO))
+    return VoxtralForConditionalGeneration(VoxtralConfig(audio_config=tower, text_config=text, audio_token_id=AUDIO))
 
 
 def qwen2_audio() -> Any:
@@ -42,7 +42,9 @@ def qwen2_audio() -> Any:
     tower = {"d_model": 16, "encoder_ffn_dim": 32, "encoder_layers": 2, "encoder_attention_heads": 2}
     tower |= {"num_mel_bins": MEL, "max_source_positions": 16}
     text = {"model_type": "qwen2", **TEXT}
-    return Qwen2AudioForConditionalGeneration(Qwen2AudioConfig(tower, text, audio_token_index=AUDIO))
+    return Qwen2AudioForConditionalGeneration(
+        Qwen2AudioConfig(audio_config=tower, text_config=text, audio_token_index=AUDIO)
+    )
 
 
 @pytest.mark.filterwarnings("ignore")
