@@ -3,7 +3,7 @@
 import inspect
 import threading
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar, cast
 
@@ -22,6 +22,7 @@ from iwp_transformers.prompt import prompt_of
 from iwp_transformers.pruned_cache import Lease, pruned_layer
 from iwp_transformers.refusals import check_ids, check_length, check_prefill
 from iwp_transformers.replay import Replay, running_generation
+from iwp_transformers.running import RunningForward, RunningThread
 from iwp_transformers.versions import cache_in
 
 if TYPE_CHECKING:
@@ -37,38 +38,6 @@ Changed = tuple[tuple[Any, ...], dict[str, Any]] | None
 def _uncompiled(method: Callable[P, R]) -> Callable[P, R]:
     """Keep what only prefills do out of compiled graphs."""
     return cast("Callable[P, R]", torch.compiler.disable(method))  # type: ignore[no-untyped-call]  # untyped in torch
-
-
-class _Forward:
-    """What one forward of the multimodal model needs, held by the thread that runs it.
-
-    Attributes
-    ----------
-    session : PruningSession
-        Kept alive until the forward ends.
-    arguments : mapping
-        What the multimodal model was called with, by name.
-    prefill : Prefill or None
-        Known once the decoder is called, where the forward sees visual tokens.
-    finished : bool
-        Whether the decoder has returned.
-    """
-
-    def __init__(self, session: "PruningSession", arguments: Mapping[str, Any]) -> None:
-        self.session = session
-        self.arguments = arguments
-        self.prefill: Prefill | None = None
-        self.generation: Any = None
-        self.finished = False
-
-
-class _Thread(threading.local):
-    """What one thread is in the middle of."""
-
-    def __init__(self) -> None:
-        self.forwards: list[_Forward | None] = []
-        self.labels: Tensor | None = None
-        self.replay: Replay | None = None
 
 
 class Attachment:
@@ -94,7 +63,7 @@ class Attachment:
         self._names = list(inspect.signature(type(plan.inner).forward).parameters)[1:]
         self._layer_names = [list(inspect.signature(type(layer).forward).parameters)[1:] for layer in plan.layers]
         self._bringers, self._kinds = plan.family.bringers, plan.kinds
-        self._thread = _Thread()
+        self._thread = RunningThread()
         self._changed = threading.Condition()
         self._running = 0
         # Read by every step, also by compiled ones: whether any thread is in the middle of a prefill.
@@ -161,7 +130,7 @@ class Attachment:
             check_ids(arguments.get("input_ids"))
         pruning = brings and self._lease.open and session is not None
         if pruning or self._thread.forwards:
-            self._thread.forwards.append(_Forward(session, arguments) if pruning and session else None)
+            self._thread.forwards.append(RunningForward(session, arguments) if pruning and session else None)
             with self._changed:
                 self._running += 1
                 self._busy = True
@@ -322,5 +291,5 @@ class Attachment:
         )
         raise RuntimeError(msg)
 
-    def _forward(self) -> _Forward | None:
+    def _forward(self) -> RunningForward | None:
         return self._thread.forwards[-1] if self._thread.forwards else None

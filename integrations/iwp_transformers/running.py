@@ -1,0 +1,47 @@
+"""What a thread is in the middle of: the forwards that it runs, each with all that it needs."""
+
+import threading
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from iwp_transformers.prefill import Prefill
+from iwp_transformers.replay import Replay
+
+if TYPE_CHECKING:
+    from iwp_transformers.session import PruningSession
+
+__all__ = ["RunningForward", "RunningThread"]
+
+
+class RunningForward:
+    """What one forward of the multimodal model needs, held by the thread that runs it.
+
+    Attributes
+    ----------
+    session : PruningSession
+        Kept alive until the forward ends.
+    arguments : mapping
+        What the multimodal model was called with, by name.
+    prefill : Prefill or None
+        Known once the decoder is called, where the forward sees visual tokens.
+    finished : bool
+        Whether the decoder has returned.
+    """
+
+    def __init__(self, session: "PruningSession", arguments: Mapping[str, Any]) -> None:
+        self.session = session
+        self.arguments = arguments
+        self.prefill: Prefill | None = None
+        self.generation: Any = None
+        self.finished = False
+
+
+class RunningThread(threading.local):
+    """What one thread is in the middle of."""
+
+    def __init__(self) -> None:
+        self.forwards: list[RunningForward | None] = []
+        self.labels: Tensor | None = None
+        self.replay: Replay | None = None
