@@ -76,14 +76,13 @@ def test_pictures_of_an_inferred_family_are_refused() -> None:
 @pytest.mark.filterwarnings("ignore")
 def test_features_without_a_placeholder_are_refused_when_they_come() -> None:
     """A model may take videos of which its configuration does not say where they go."""
-    model: Any = empty("qwen3_vl")
-    model.config.video_token_id = None
+    if "minicpmv4_6" not in CLASSES:
+        pytest.skip("this version of Transformers has no such model")
+    model: Any = empty("minicpmv4_6")
     family = family_of(model)
 
     assert "pixel_values_videos" in family.bringers
-    with pytest.raises(
-        NotImplementedError, match="`pixel_values_videos` came, but the configuration names no placeholder"
-    ):
+    with pytest.raises(NotImplementedError, match="`pixel_values_videos` came, but the configuration names no"):
         family.token_ids(model.config, {"pixel_values_videos": torch.zeros(1)})
 
 
