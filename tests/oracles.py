@@ -276,11 +276,11 @@ def select_tokens(queries: Floats, keys: Floats, values: Floats, count: int, **p
     return np.sort(np.asarray(pc_mmr(scores, lazy_duplication(keys, values), count, **pcmmr)))  # type: ignore[arg-type]
 
 
-def features(x: Floats, kernel: str = "exponential", degree: int = 30) -> Floats:
+def features(x: Floats, kernel: str = "exponential", degree: int = 48) -> Floats:
     """Write out the feature map phi (N, m): the identity, or Taylor monomials of the exponential kernel.
 
     exp(x.y / sqrt(D)) is the sum over n of (x.y)^n / (D^(n/2) n!), and (x.y)^n the sum over monomials of degree n
-    weighted by multinomial coefficients. For lengths of about 2 and D <= 3, degree 30 is exact to rounding.
+    weighted by multinomial coefficients. For lengths up to 4 and D <= 3, degree 48 is exact to rounding.
     """
     if kernel == "linear":
         return x
