@@ -73,8 +73,11 @@ def widened(array: Array) -> Array:
     return namespace(array).astype(array, namespace(array).float32)
 
 
-def why_unusable(array: Array) -> str | None:
-    """Say why something cannot be read as an array, with what to pass instead; None if it can."""
+def why_unusable(array: Array, *, read: bool = True) -> str | None:
+    """Say why something cannot be read as an array, with what to pass instead; None if it can.
+
+    Without `read` nobody looks at its numbers, and it need not have any.
+    """
     kind = f"{type(array).__module__.partition('.')[0]}.{type(array).__name__}"
     if not is_array(array):
         return f"is of type {kind}, which has no Array API: convert it first, for example with `numpy.asarray`"
@@ -84,7 +87,7 @@ def why_unusable(array: Array) -> str | None:
         return f"is a sparse array ({kind}): pass its `todense()`"
     if type(array).__name__ == "MaskedArray":
         return "is a masked array: pass its `data`, and say by `mask=` which tokens are real"
-    if str(device(array)) == "meta":
+    if read and str(device(array)) == "meta":
         return "is on the device meta and has no data: pass an array that has"
     return None
 

@@ -79,7 +79,8 @@ def check_arrays(arrays: Mapping[str, Array], *, finite: bool) -> None:
         data is not finite.
     """
     for name, array in arrays.items():
-        check_kind(name, array, "bool" if name == "mask" else "real floating", ("keys", arrays["keys"]))
+        kind = "bool" if name == "mask" else "real floating"
+        check_kind(name, array, kind, ("keys", arrays["keys"]), read=finite)
     _check_shapes(arrays)
     _check_devices(arrays)
     mask = arrays.get("mask")
@@ -101,8 +102,10 @@ def _library(array: Array) -> str:
     return type(array).__module__.partition(".")[0]
 
 
-def check_kind(name: str, array: Array, kind: str, like: tuple[str, Array]) -> None:
+def check_kind(name: str, array: Array, kind: str, like: tuple[str, Array], *, read: bool = True) -> None:
     """Check that an argument is an array of a kind of dtype, and of the library of another, named, argument.
+
+    Without `read` no number is looked at, so that arrays without data, which only have a shape, may pass.
 
     Raises
     ------
@@ -110,7 +113,7 @@ def check_kind(name: str, array: Array, kind: str, like: tuple[str, Array]) -> N
         If it is not.
     """
     wanted = {"integral": "an integer", "real floating": "a real floating", "bool": "a boolean"}[kind]
-    unusable = why_unusable(array)
+    unusable = why_unusable(array, read=read)
     if unusable is not None:
         msg = f"`{name}` {unusable}; expected {wanted} array of a library with the Array API"
         raise TypeError(msg)

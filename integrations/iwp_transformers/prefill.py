@@ -94,7 +94,7 @@ class Prefill:
         self._drops: list[Drop] = []
         self._removed: Drop | None = None
         self._stages: list[StageRecord] = []
-        self._watch = Stopwatch()
+        self._watches: list[Stopwatch] = []
         self.cache: Cache | None = None
         self.kept: list[Kept] = []
 
@@ -169,7 +169,7 @@ class Prefill:
             padded_full=full,
             costs=[self._costs[structure] for structure in self._structures],
             cache_sizes=[] if self.cache is None else cache_sizes(self.cache, full, held),
-            watch=self._watch,
+            watches=tuple(self._watches),
         )
 
     def _changed(self, index: int, hidden: Tensor, arguments: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
@@ -196,7 +196,7 @@ class Prefill:
     def _drop(self, stage: Stage, inputs: LayerInputs) -> None:
         """Choose what stays from a stage on, and prepare its removal."""
         plan, device = self._plan, inputs.hidden.device
-        with self._watch.running(device), torch.no_grad():
+        with Stopwatch(device) as watch, torch.no_grad():
             chosen = self._chosen[len(self.kept)] if self._chosen else None
             kept = self._choose(stage, inputs) if chosen is None else chosen
             keep = self._prompt.text.clone()
@@ -204,6 +204,7 @@ class Prefill:
                 row[positions] = True
             lengths = keep.sum(1).tolist()
         before = self._stages[-1].lengths if self._stages else tuple(self._prompt.real.sum(1).tolist())
+        self._watches.append(watch)
         self.kept.append(kept)
         removal, padded = plan.removal(stage), inputs.hidden.shape[1]
         if tuple(lengths) != before:

@@ -122,7 +122,7 @@ class PruningRecord:
     padded_full: int
     costs: Sequence[LayerCost | None] = field(repr=False)
     cache_sizes: Sequence[tuple[int | None, int | None]] = field(repr=False)
-    watch: Stopwatch = field(repr=False)
+    watches: tuple[Stopwatch, ...] = field(repr=False)
 
     @property
     def layer(self) -> int:
@@ -188,7 +188,7 @@ class PruningRecord:
             kv_bytes_pruned=_total(held),
             flops_full=_total(full, batch),
             flops_pruned=_total(pruned, batch),
-            selection_seconds=self.watch.seconds,
+            selection_seconds=sum(watch.seconds for watch in self.watches),
         )
 
 

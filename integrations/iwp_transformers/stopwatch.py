@@ -1,8 +1,7 @@
-"""Time stretches of work without making the device wait."""
+"""Time a stretch of work without making the device wait."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from time import perf_counter
+from types import TracebackType
 
 import torch
 
@@ -10,30 +9,43 @@ __all__ = ["Stopwatch"]
 
 
 class Stopwatch:
-    """Adds up stretches of work: by CUDA events on a CUDA device, by the host's clock elsewhere."""
+    """Context manager that times its block: CUDA events on a CUDA device, the host's clock elsewhere.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    device : torch.device
+        Where the work of the block runs.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._on_cuda = device.type == "cuda"
+        if self._on_cuda:
+            self._start, self._stop = (
+                torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+                for _ in range(2)
+            )
+            self._stream = torch.cuda.current_stream(device)
         self._seconds = 0.0
-        self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
 
-    @contextmanager
-    def running(self, device: torch.device) -> Iterator[None]:
-        """Time a block whose work runs on `device`."""
-        if device.type != "cuda":
-            began = perf_counter()
-            yield
-            self._seconds += perf_counter() - began
-            return
-        stream = torch.cuda.current_stream(device)
-        start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]  # in torch
-        start.record(stream)
-        yield
-        stop.record(stream)
-        self._events.append((start, stop))
+    def __enter__(self) -> "Stopwatch":
+        """Start."""
+        if self._on_cuda:
+            self._start.record(self._stream)
+        self._began = perf_counter()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop."""
+        self._seconds = perf_counter() - self._began
+        if self._on_cuda:
+            self._stop.record(self._stream)
 
     @property
     def seconds(self) -> float:
-        """Seconds that all stretches took; on CUDA this waits until the device has done them."""
-        for _, stop in self._events:
-            stop.synchronize()
-        return self._seconds + float(sum(start.elapsed_time(stop) for start, stop in self._events)) / 1000
+        """Seconds that the block took; on CUDA this waits until the device has done it."""
+        if self._on_cuda:
+            self._stop.synchronize()
+            return float(self._start.elapsed_time(self._stop)) / 1000
+        return self._seconds
