@@ -91,7 +91,7 @@ class Setting:
         if summaries:
             summary = summaries[-1].summary()
             found |= {
-                "selection seconds": spread([record.watch.seconds for record in summaries]),
+                "selection seconds": spread([sum(watch.seconds for watch in record.watches) for record in summaries]),
                 "kept tokens": summary.kept_tokens // len(self._prompt["input_ids"]),
                 "flops full": summary.flops_full,
                 "flops pruned": summary.flops_pruned,
