@@ -93,7 +93,7 @@ def inspect_model(source: "nn.Module | PreTrainedConfig | str | PathLike[str]") 
 
     Examples
     --------
-    >>> from transformers import LlavaConfig
+    >>> from transformers import LlavaOnevisionConfig
     >>> inspect_model(LlavaConfig()).media[0].token
     'image_token_id'
     """
