@@ -94,7 +94,7 @@ def inspect_model(source: "nn.Module | PreTrainedConfig | str | PathLike[str]") 
     Examples
     --------
     >>> from transformers import LlavaOnevisionConfig
-    >>> inspect_model(LlavaConfig()).media[0].token
+    >>> inspect_model(LlavaOnevisionConfig()).media[0].token
     'image_token_id'
     """
     model = source if isinstance(source, nn.Module) else _without_weights(source)
