@@ -126,8 +126,8 @@ importlib.metadata.version = lambda name: "99.1.0" if name == "transformers" els
 transformers.__version__ = "99.1.0"
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
-    from iwp_transformers import prune_visual_tokens
     from tests.integrations.tiny_models import FACTORIES
+    from iwp_transformers import prune_visual_tokens
     for model in (FACTORIES["llava-onevision"](), FACTORIES["qwen2.5-vl"]()):
         for _ in range(2):
             prune_visual_tokens(model, budget=0.3, layer=1).close()
