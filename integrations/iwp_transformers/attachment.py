@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers.utils.generic import ModelOutput
 
+from iwp_transformers.callers import drafted_tokens, running_generation
 from iwp_transformers.decode import check_step, restore_attentions, step_mask
 from iwp_transformers.deepstack import take_away
 from iwp_transformers.forwards import Forward, ThreadState
@@ -22,7 +23,7 @@ from iwp_transformers.prefill import Costs, Prefill
 from iwp_transformers.prompt import prompt_of
 from iwp_transformers.pruned_cache import Lease, pruned_layer
 from iwp_transformers.refusals import check_ids, check_length, check_prefill
-from iwp_transformers.replay import Replay, running_generation
+from iwp_transformers.replay import Replay
 from iwp_transformers.versions import cache_in
 
 if TYPE_CHECKING:
@@ -201,7 +202,8 @@ class Attachment:
         chosen = () if replay is None else replay.kept_for(forward.generation, tokens)
         labels = self._thread.labels
         deep, others = take_away(kwargs, len(plan.layers))
-        forward.prefill = Prefill(plan, prompt_of(visual, real, labels), chosen, self._costs, deep)
+        prompt = prompt_of(visual, real, labels, drafted_tokens(plan.model))
+        forward.prefill = Prefill(plan, prompt, chosen, self._costs, deep)
         return args, others
 
     def _leave_text(

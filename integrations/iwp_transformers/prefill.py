@@ -151,10 +151,12 @@ class Prefill:
     def mark_cache(self, lease: Lease) -> None:
         """Write on the cache what later steps need to know."""
         if self.cache is not None and self._drops:
-            kinds = self._plan.kinds
-            mark(
-                self.cache, [(drop.layer, drop.removal, drop.rows, drop.visible) for drop in self._drops], lease, kinds
-            )
+            kinds, drafts = self._plan.kinds, self._prompt.drafts
+            length = self._prompt.real.shape[1] - drafts
+            stages = [
+                (drop.layer, drop.removal, drop.rows.first(length), drop.visible[:, :length]) for drop in self._drops
+            ]
+            mark(self.cache, stages, lease, kinds, drafts)
 
     def record(self) -> PruningRecord:
         """Return what was kept, and what it cost."""
@@ -191,7 +193,8 @@ class Prefill:
             columns = torch.arange(full, device=hidden.device).expand(hidden.shape[0], -1)
         else:
             columns = self._removed.rows.columns().to(hidden.device)
-        return LayerInputs(self._plan.layers[index], hidden, arguments, columns, full, self._plan.gather)
+        length = full - self._prompt.drafts
+        return LayerInputs(self._plan.layers[index], hidden, arguments, columns, length, self._plan.gather)
 
     def _drop(self, stage: Stage, inputs: LayerInputs) -> None:
         """Choose what stays from a stage on, and prepare its removal."""
@@ -199,7 +202,7 @@ class Prefill:
         with Stopwatch(device) as watch, torch.no_grad():
             chosen = self._chosen[len(self.kept)] if self._chosen else None
             kept = self._choose(stage, inputs) if chosen is None else chosen
-            keep = self._prompt.text.clone()
+            keep = self._prompt.others.clone()
             for row, positions in zip(keep, kept, strict=True):
                 row[positions] = True
             lengths = keep.sum(1).tolist()

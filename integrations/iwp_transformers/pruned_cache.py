@@ -180,13 +180,19 @@ def shorten_static(cache: Cache | None, first: int, removed: int) -> None:
             layer.is_initialized = False
 
 
-def mark(cache: Cache, stages: Sequence[tuple[int, int, KeptRows, Tensor]], lease: Lease, kinds: Sequence[str]) -> None:
+def mark(
+    cache: Cache,
+    stages: Sequence[tuple[int, int, KeptRows, Tensor]],
+    lease: Lease,
+    kinds: Sequence[str],
+    drafts: int,
+) -> None:
     """Write on a cache that was just pruned what later steps need to know.
 
     Parameters
     ----------
     cache : transformers.Cache
-        The cache, which holds the prompt.
+        The cache, which holds the prompt, and the drafts behind it.
     stages : sequence of tuple
         For each time that tokens were dropped, ascending: the layer from which they are hidden, the layer from which
         they are removed, the rows that stay, and which tokens are visible, shape (B, T).
@@ -194,13 +200,15 @@ def mark(cache: Cache, stages: Sequence[tuple[int, int, KeptRows, Tensor]], leas
         Whether the session is open.
     kinds : sequence of str
         What each layer lets a token see; those that do not attend have nothing to be told.
+    drafts : int
+        Tokens behind the prompt, which can be cropped.
     """
     layers: list[Any] = cache.layers
     unknown = {"rows": None, "shortened": False, "fresh": False, "owner": False}
     for index, part in enumerate(layers):
         if isinstance(part, CacheLayerMixin):
             layers[index] = _as_pruned(part)
-            layers[index].__dict__.update(unknown, lease=lease, base=int(part.get_seq_length()))
+            layers[index].__dict__.update(unknown, lease=lease, base=int(part.get_seq_length()) - drafts)
     for number, (hidden_from, removed_from, rows, visible) in enumerate(stages):
         ends = stages[number + 1][0] if number + 1 < len(stages) else len(layers)
         attending = [index for index, kind in enumerate(kinds) if kind in ATTENDING]

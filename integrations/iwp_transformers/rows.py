@@ -34,6 +34,12 @@ class KeptRows:
         """Return the same rows with their tensors on a device."""
         return KeptRows(self.index.to(device), self.real.to(device), self.full, self.filled)
 
+    def first(self, length: int) -> "KeptRows":
+        """Return the rows of the first `length` tokens, where all tokens behind them stay in every sample."""
+        behind = self.full - length
+        count = self.index.shape[1] - behind
+        return KeptRows(self.index[:, :count], self.real[:, :count], length, self.filled)
+
     def gather(self, states: Tensor, dim: int) -> Tensor:
         """Take the rows out of a tensor whose axis `dim` runs over T, and the one before it over B or 1."""
         index = self.index.to(states.device)

@@ -113,20 +113,6 @@ def test_chunked_prefill_is_refused(family: str, cache: str, short: int) -> None
         model.generate(**inputs, max_new_tokens=2, prefill_chunk_size=size, cache_implementation=cache)
 
 
-@pytest.mark.parametrize("layer", [0, 1])
-def test_assisted_decoding_that_crops_the_cache_is_refused(model: nn.Module, layer: int) -> None:
-    """The first step on a cache that lost tokens says so."""
-    inputs = make_inputs(model, [(3, Image(), 30)])
-    # The end of the prompt repeats its middle, so what followed there is guessed, wrongly, to follow here.
-    inputs["input_ids"][:, -4:] = inputs["input_ids"][:, -14:-10]
-
-    with (
-        prune_visual_tokens(model, budget=0.3, layer=layer),
-        pytest.raises(NotImplementedError, match="crop"),
-    ):
-        model.generate(**inputs, max_new_tokens=12, do_sample=False, prompt_lookup_num_tokens=3)
-
-
 def test_embeddings_without_ids_are_refused(model: nn.Module) -> None:
     """Nobody can tell which embeddings are visual."""
     embeddings = torch.ones(1, 4, 32)
