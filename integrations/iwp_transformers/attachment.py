@@ -17,6 +17,7 @@ from iwp_transformers.decode import check_step, restore_attentions, step_mask
 from iwp_transformers.deepstack import take_away
 from iwp_transformers.forwards import Forward, ThreadState
 from iwp_transformers.hooks import Hook
+from iwp_transformers.later_turns import EarlierTokens
 from iwp_transformers.masks import real_tokens
 from iwp_transformers.plan import PruningPlan
 from iwp_transformers.prefill import Costs, Prefill
@@ -193,17 +194,18 @@ class Attachment:
         if not bool(visual.any()):
             return None
         check_prefill(plan, kwargs, tokens.shape[1])
+        check_step(cache_in(kwargs), tokens.shape[0])
+        earlier = EarlierTokens(cache_in(kwargs), tokens.shape[1])
         given = arguments.get("attention_mask")
         padding = given if isinstance(given, Tensor) and given.ndim == 2 else kwargs.get("attention_mask")  # noqa: PLR2004 - of shape (B, T)
-        real = real_tokens(padding, (tokens.shape[0], tokens.shape[1]), tokens.device)
+        real = real_tokens(padding, (tokens.shape[0], tokens.shape[1]), tokens.device, earlier.count)
         if kwargs.get("use_cache") is False and not torch.is_grad_enabled():
             forward.generation = running_generation(plan.model)
         replay = self._thread.replay if forward.generation is not None else None
         chosen = () if replay is None else replay.kept_for(forward.generation, tokens)
-        labels = self._thread.labels
         deep, others = take_away(kwargs, len(plan.layers))
-        prompt = prompt_of(visual, real, labels, drafted_tokens(plan.model))
-        forward.prefill = Prefill(plan, prompt, chosen, self._costs, deep)
+        prompt = prompt_of(visual, real, self._thread.labels, drafted_tokens(plan.model))
+        forward.prefill = Prefill(plan, prompt, chosen, self._costs, deep, earlier)
         return args, others
 
     def _leave_text(

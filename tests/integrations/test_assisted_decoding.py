@@ -55,7 +55,7 @@ def lookup_prompt(model: Any) -> dict[str, Any]:
 def test_assisted_decoding_equals_plain_decoding(
     family: str, way: str, layer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same tokens are kept, and ids and logits are those of the masked full model; drafts begin in the prompt's forward."""
+    """The same tokens are kept; ids and logits are the masked full model's. Drafts begin in the prompt's forward."""
     model = FACTORIES[family]()
     inputs = lookup_prompt(model)
     budget = (0.3,) * len(layer) if isinstance(layer, tuple) else 0.3

@@ -79,22 +79,6 @@ def test_something_that_is_no_strategy_is_a_type_error(model: nn.Module) -> None
         prune_visual_tokens(model, budget=0.5, layer=1, strategy="pc-mmr")  # type: ignore[arg-type]  # the point
 
 
-@pytest.mark.parametrize("family", FACTORIES)
-def test_new_images_on_a_filled_cache_are_refused(family: str) -> None:
-    """After a pruned prompt, and after text alone."""
-    model = FACTORIES[family]()
-    inputs = make_inputs(model, [PROMPTS[1]])
-
-    for first in (inputs, make_inputs(model, [(7,)])):
-        with prune_visual_tokens(model, budget=0.3, layer=1) as session, torch.no_grad():
-            cache = model(**first, use_cache=True).past_key_values
-            mask = torch.ones(1, cache.get_seq_length() + inputs["input_ids"].shape[1], dtype=torch.int64)
-            records = len(session.records)
-            with pytest.raises(NotImplementedError, match=r"holds .* tokens already"):
-                model(**{**inputs, "attention_mask": mask}, **{CACHE: cache})
-            assert len(session.records) == records
-
-
 @pytest.mark.parametrize("short", [8, -3], ids=["within the image", "behind it"])
 @pytest.mark.parametrize("cache", ["dynamic", "static"])
 @pytest.mark.parametrize("family", FACTORIES)
