@@ -122,20 +122,6 @@ def test_packed_sequences_are_refused(model: nn.Module) -> None:
             model(**inputs, cu_seq_lens_q=torch.tensor([0, half]))
 
 
-def test_gradient_checkpointing_is_refused(model: nn.Module) -> None:
-    """Layers that run twice would lose their neighbours."""
-    inputs = make_inputs(model, [PROMPTS[1]])
-    model.train()
-    for layer in model.model.language_model.layers:
-        layer.gradient_checkpointing = True
-
-    with (
-        prune_visual_tokens(model, budget=0.3, layer=1),
-        pytest.raises(NotImplementedError, match="gradient checkpointing runs a layer again"),
-    ):
-        model(**inputs, use_cache=False)
-
-
 @pytest.mark.parametrize("kind", ["dynamic", "static"])
 def test_a_cache_that_was_reset_starts_anew(model: nn.Module, kind: str) -> None:
     """After `reset` a cache takes text, and another pruned prompt, as if it were new."""
