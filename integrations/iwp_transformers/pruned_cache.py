@@ -59,6 +59,8 @@ class PrunedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # in Trans
         Rows that the layer held after the prompt, which cannot be cropped.
     fresh : bool
         Whether the mask of a step is made anew at this layer, and not shared with the layer before.
+    closing : bool
+        Whether no later layer shares the masks of a step.
     owner : bool
         Whether the layer takes `rows` along when samples are reordered: one map serves many layers.
     """
@@ -69,6 +71,7 @@ class PrunedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # in Trans
     shortened: bool
     base: int
     fresh: bool
+    closing: bool
     owner: bool
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
@@ -209,7 +212,7 @@ def mark(
         Tokens behind the prompt, which can be cropped.
     """
     layers: list[Any] = cache.layers
-    unknown = {"rows": None, "shortened": False, "fresh": False, "owner": False}
+    unknown = {"rows": None, "shortened": False, "fresh": False, "closing": False, "owner": False}
     for index, part in enumerate(layers):
         if isinstance(part, CacheLayerMixin):
             told = {} if pruned_layer(cache, index) is not None else unknown
@@ -228,6 +231,7 @@ def mark(
                 rows=known,
                 shortened=index in shorter,
                 fresh=index in (concerned[0], *shorter[:1]),
+                closing=index == concerned[-1],
                 owner=index == concerned[0],
             )
 
