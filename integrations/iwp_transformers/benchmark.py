@@ -1,7 +1,7 @@
 """Time and memory of generating with all visual tokens and with few, on this machine."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import copy
 from dataclasses import asdict, dataclass
@@ -137,7 +137,7 @@ def bench(
     # What cannot be pruned is said before anything is measured.
     prune_visual_tokens(model, **settings).close()
     run = partial(_generate, model, inputs, new_tokens=new_tokens, compiled=compiled)
-    ways: dict[str, partial[AbstractContextManager[PruningSession | None]]] = {
+    ways: dict[str, Callable[[], AbstractContextManager[Any]]] = {
         "full": partial(nullcontext, None),
         "pruned": partial(prune_visual_tokens, model, **settings),
     }
@@ -171,7 +171,7 @@ def _generate(
     if compiled:
         config = copy(compiled) if isinstance(compiled, CompileConfig) else CompileConfig()
         # `generate` compiles on GPUs by itself, elsewhere if it is told to.
-        config._compile_all_devices = True
+        config._compile_all_devices = True  # type: ignore[assignment]  # annotated by its default
         options |= {"cache_implementation": "static", "compile_config": config}
     timed = timed_generation(model, inputs, **options)
     return timed, session.records[-1] if session is not None and session.records else None
