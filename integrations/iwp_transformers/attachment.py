@@ -11,17 +11,19 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers.utils.generic import ModelOutput
 
+from iwp_transformers.callers import drafted_tokens, running_generation
 from iwp_transformers.decode import check_step, restore_attentions, step_mask
 from iwp_transformers.deepstack import take_away
 from iwp_transformers.forwards import Forward, ThreadState
 from iwp_transformers.hooks import Hook
+from iwp_transformers.later_turns import EarlierTokens
 from iwp_transformers.masks import real_tokens
 from iwp_transformers.plan import PruningPlan
 from iwp_transformers.prefill import Costs, Prefill
 from iwp_transformers.prompt import prompt_of
 from iwp_transformers.pruned_cache import Lease, pruned_layer
 from iwp_transformers.refusals import check_ids, check_length, check_prefill
-from iwp_transformers.replay import Replay, running_generation
+from iwp_transformers.replay import Replay
 from iwp_transformers.versions import cache_in
 
 if TYPE_CHECKING:
@@ -191,16 +193,18 @@ class Attachment:
         if not bool(visual.any()):
             return None
         check_prefill(plan, kwargs, tokens.shape[1])
+        check_step(cache_in(kwargs), tokens.shape[0])
+        earlier = EarlierTokens(cache_in(kwargs), tokens.shape[1])
         given = arguments.get("attention_mask")
         padding = given if isinstance(given, Tensor) and given.ndim == 2 else kwargs.get("attention_mask")  # noqa: PLR2004 - of shape (B, T)
-        real = real_tokens(padding, (tokens.shape[0], tokens.shape[1]), tokens.device)
+        real = real_tokens(padding, (tokens.shape[0], tokens.shape[1]), tokens.device, earlier.count)
         if kwargs.get("use_cache") is False and not torch.is_grad_enabled():
             forward.generation = running_generation(plan.model)
         replay = self._thread.replay if forward.generation is not None else None
         chosen = () if replay is None else replay.kept_for(forward.generation, tokens)
-        labels = self._thread.labels
         deep, others = take_away(kwargs, len(plan.layers))
-        forward.prefill = Prefill(plan, prompt_of(visual, real, labels), chosen, self._costs, deep)
+        prompt = prompt_of(visual, real, self._thread.labels, drafted_tokens(plan.model))
+        forward.prefill = Prefill(plan, prompt, chosen, self._costs, deep, earlier)
         return args, others
 
     def _leave_text(

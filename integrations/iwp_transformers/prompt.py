@@ -20,19 +20,25 @@ class Prompt:
     visual : tuple of torch.Tensor
         For each sample, int64 and ascending: positions of its visual tokens.
     text, real : torch.Tensor
-        Shape (B, T), bool: which tokens are text, and which are no padding.
+        Shape (B, T), bool: which tokens are text of the prompt, and which are no padding.
+    others : torch.Tensor
+        Shape (B, T), bool: which tokens stay without being asked for: text, and drafts.
     pinned : torch.Tensor
         Shape (B, T), bool: visual tokens whose own row is read, which stay whatever the rule says: one that ends its
         prompt, since the next token is read from it, and one that is followed by a label.
+    drafts : int
+        Tokens behind the prompts that assisted decoding guessed; no question is read from them.
     """
 
     visual: tuple[Tensor, ...]
     text: Tensor
     real: Tensor
+    others: Tensor
     pinned: Tensor
+    drafts: int
 
 
-def prompt_of(visual: Tensor, real: Tensor, labels: Tensor | None) -> Prompt:
+def prompt_of(visual: Tensor, real: Tensor, labels: Tensor | None, drafts: int) -> Prompt:
     """Describe the prompts of a batch.
 
     Parameters
@@ -43,11 +49,21 @@ def prompt_of(visual: Tensor, real: Tensor, labels: Tensor | None) -> Prompt:
         Shape (B, T), bool: which tokens are no padding.
     labels : torch.Tensor, optional
         Shape (B, T): what each token should have been predicted to be; -100 for those that do not count.
+    drafts : int
+        Tokens at the end that assisted decoding guessed.
     """
-    visual = visual & real
     tokens = torch.arange(real.shape[1], device=real.device)
-    read = tokens == (tokens * real).amax(1, keepdim=True)
+    asked = real & (tokens < real.shape[1] - drafts)
+    visual = visual & asked
+    read = tokens == (tokens * asked).amax(1, keepdim=True)
     if labels is not None:
         read[:, :-1] |= labels[:, 1:].to(real.device) != IGNORED
     positions = tuple(row.nonzero().squeeze(1) for row in visual)
-    return Prompt(visual=positions, text=real & ~visual, real=real, pinned=visual & read)
+    return Prompt(
+        visual=positions,
+        text=asked & ~visual,
+        real=real,
+        others=real & ~visual,
+        pinned=visual & read,
+        drafts=drafts,
+    )

@@ -107,19 +107,24 @@ class PruningRecord:
     Attributes
     ----------
     visual : tuple of torch.Tensor
-        For each sample, int64 and ascending: positions of its visual tokens in the input sequence, padding counted.
+        For each sample, int64 and ascending: positions of its visual tokens in the input sequence, padding counted. On
+        a cache that holds tokens, those that the forward brought, counted from the beginning of the conversation.
     stages : tuple of StageRecord
         What was kept where, by ascending layer; one for each layer that tokens are dropped at.
     lengths_full : tuple of int
         For each sample, its tokens without padding.
     padded_full : int
         Rows that the layers before the first stage compute for each sample.
+    cached_full : int
+        Tokens of earlier turns: how many the cache had seen before the prefill, 0 for a new one.
     """
 
     visual: tuple[Tensor, ...]
     stages: tuple[StageRecord, ...]
     lengths_full: tuple[int, ...]
     padded_full: int
+    cached_full: int
+    cached: Sequence[int] = field(repr=False)
     costs: Sequence[LayerCost | None] = field(repr=False)
     cache_sizes: Sequence[tuple[int | None, int | None]] = field(repr=False)
     watches: tuple[Stopwatch, ...] = field(repr=False)
@@ -175,8 +180,14 @@ class PruningRecord:
             lengths[layers - shorter :] = [sum(stage.lengths)] * shorter
             padded[layers - shorter :] = [stage.padded] * shorter
         full, pruned = (
-            [None if cost is None else cost.flops(length) for cost, length in zip(self.costs, rows, strict=True)]
-            for rows in ([self.padded_full] * layers, padded)
+            [
+                None if cost is None else cost.flops(length, before)
+                for cost, length, before in zip(self.costs, rows, held, strict=True)
+            ]
+            for rows, held in (
+                ([self.padded_full] * layers, [self.cached_full] * layers),
+                (padded, self.cached),
+            )
         )
         held_full, held = zip(*self.cache_sizes, strict=True) if self.cache_sizes else ((0,), (0,))
         return PrefillSummary(

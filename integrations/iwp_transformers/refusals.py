@@ -12,6 +12,7 @@ from transformers.cache_utils import StaticLayer
 
 from iwp_core.budget import check_budget
 from iwp_transformers.attention import is_readable
+from iwp_transformers.callers import is_chunk
 from iwp_transformers.hooks import is_pruned
 from iwp_transformers.layer_kinds import RECURRENT, SERVED, WINDOWED
 from iwp_transformers.masks import MASKED
@@ -217,23 +218,25 @@ def check_prefill(plan: "PruningPlan", arguments: Mapping[str, Any], length: int
     Raises
     ------
     NotImplementedError
-        If the cache holds tokens already, the prompt comes in chunks, sequences are packed, gradient checkpointing is
-        on, or windows would be counted in rows.
+        If the prompt comes in chunks, the cache holds a recurrence, sequences are packed, gradient checkpointing is on,
+        or windows would be counted in rows.
     """
     cache = cache_in(arguments)
     _check_windows(plan, cache)
-    check_length(plan, length)
     seen = 0 if cache is None else int(cache.get_seq_length())
-    if seen:
+    check_length(plan, seen + length)
+    if seen and set(plan.kinds[plan.stages[0].layer :]) & set(RECURRENT):
         msg = (
-            f"visual tokens arrive on a cache that holds {seen} tokens already (a later image, or a prefill in"
-            " chunks): the tokens to keep are chosen once, from the whole prompt; give it in one forward"
+            f"visual tokens arrive on a cache that holds {seen} tokens already, and layers from"
+            f" {plan.stages[0].layer} on carry a recurrence: rows that only fill up a batch would enter it; give the"
+            " images in one forward"
         )
         raise NotImplementedError(msg)
-    if _cut(arguments.get("position_ids")):
+    if is_chunk(plan.model) or _cut(arguments.get("position_ids")):
         msg = (
-            "`position_ids` are the beginning of longer ones, as in a prefill in chunks: the text that the tokens are"
-            " chosen by would be incomplete; set `prefill_chunk_size=None`, or pass contiguous positions"
+            "the prompt comes in chunks (by `prefill_chunk_size`, or with `position_ids` that are the beginning of"
+            " longer ones): the text that the tokens are chosen by would be incomplete; set `prefill_chunk_size=None`,"
+            " or pass contiguous positions"
         )
         raise NotImplementedError(msg)
     if arguments.get("cu_seq_lens_q") is not None or _packed(arguments):

@@ -106,9 +106,13 @@ def prune_visual_tokens(
     its copies included; it can lose decoded tokens, and be used while the session is open. Without a cache, the
     forwards of one `generate` share one selection, and every other forward selects for itself.
 
-    A forward raises NotImplementedError where it could not be exact: new images on a cache that holds tokens, a
-    prefill in chunks, a crop that reaches into the prompt, a cache whose session is closed, `inputs_embeds` without
-    `input_ids`, packed sequences, gradient checkpointing.
+    Images may come in later turns, on a cache that holds tokens. Theirs are new candidates, weighed by the text after
+    the first of them; tokens of earlier turns stay as they are. Positions count from the beginning of the cache.
+    Drafts of assisted decoding are no part of a question.
+
+    A forward raises NotImplementedError where it could not be exact: a prefill in chunks, a crop that reaches into the
+    newest turn with images, a cache whose session is closed, `inputs_embeds` without `input_ids`, packed sequences,
+    gradient checkpointing; images in a later turn where layers from `layer` on carry a recurrence.
 
     What was compiled before a session begins is compiled again within it.
 

@@ -29,7 +29,9 @@ class LayerInputs:
     columns : torch.Tensor
         Shape (B, R), int64: position in the input sequence of each row, -1 for filling.
     length : int
-        Length T of the input sequence, padding counted.
+        Length T of the input sequence, padding counted, and what the cache held before it.
+    before : int
+        Tokens that the cache held before; positions count them.
     gather : callable, optional
         Gathers heads from all ranks, where the model is sharded.
     """
@@ -39,6 +41,7 @@ class LayerInputs:
     arguments: Mapping[str, Any]
     columns: Tensor
     length: int
+    before: int
     gather: Callable[[Tensor], Tensor] | None = None
 
     @cached_property
@@ -221,9 +224,17 @@ class LayerView(_Explained):
 
         Raises
         ------
+        NotImplementedError
+            If the cache holds tokens of earlier turns, whose keys are not read.
         ValueError
             If pruning starts at layer 0, which no layer precedes.
         """
+        if self._inputs.before:
+            msg = (
+                "`last_attention()` of a forward on a cache that holds tokens would lack what these are attended to;"
+                " use a selector that reads no attention row for images in later turns"
+            )
+            raise NotImplementedError(msg)
         if self._previous is None:
             msg = "`last_attention()` reads the layer before the one that prunes, which `layer=0` does not have"
             raise ValueError(msg)
