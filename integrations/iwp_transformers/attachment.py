@@ -201,7 +201,7 @@ class Attachment:
         chosen = () if replay is None else replay.kept_for(forward.generation, tokens)
         labels = self._thread.labels
         deep, others = take_away(kwargs, len(plan.layers))
-        forward.prefill = Prefill(plan, prompt_of(visual, real, labels), chosen, self._costs, deep)
+        forward.prefill = Prefill(plan, prompt_of(visual, real, labels), arguments, chosen, self._costs, deep)
         return args, others
 
     def _leave_text(
