@@ -45,11 +45,13 @@ def kept_positions(rule: Selector, sources: Sources, sample: int, candidates: Te
         return chosen
     # A token whose row is read was dropped: it stays, and the rule shares the rest of the budget out.
     if "grid" in getattr(rule, "reads", ()):
-        chosen = _asked(rule, sources, sample, candidates, max(count - len(missing), 0))
+        # A grid has to be whole, so that it is asked for fewer of all candidates.
+        chosen = _asked(rule, sources, sample, candidates, max(count - int(pinned.sum()), 0))
+        chosen = chosen[~torch.isin(chosen, candidates[pinned])]
     else:
         count = max(count - int(pinned.sum()), 0)
         chosen = _asked(rule, sources, sample, candidates[~pinned], count)
-    return torch.cat((candidates[pinned], chosen)).unique()
+    return torch.cat((candidates[pinned], chosen)).sort().values
 
 
 def _asked(rule: Selector, sources: Sources, sample: int, candidates: Tensor, count: int) -> Tensor:

@@ -90,7 +90,8 @@ class Prefill:
         costs: Costs,
         deep: DeepFeatures | None = None,
     ) -> None:
-        self._plan, self._prompt, self._features = plan, prompt, features
+        self._plan, self._prompt = plan, prompt
+        self._features = {name: value for name, value in features.items() if value is not None}
         self._chosen, self._costs, self._deep = chosen, costs, deep
         self._structures: list[tuple[Any, ...]] = []
         self._first: LayerInputs | None = None
