@@ -204,7 +204,7 @@ class Attachment:
         chosen = () if replay is None else replay.kept_for(forward.generation, tokens)
         deep, others = take_away(kwargs, len(plan.layers))
         prompt = prompt_of(visual, real, self._thread.labels, drafted_tokens(plan.model))
-        forward.prefill = Prefill(plan, prompt, chosen, self._costs, deep, earlier)
+        forward.prefill = Prefill(plan, prompt, arguments, chosen, self._costs, deep, earlier)
         return args, others
 
     def _leave_text(

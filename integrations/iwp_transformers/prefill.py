@@ -1,8 +1,8 @@
 """A forward that brings visual tokens: choose, remove, and put the output back at full length."""
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,21 +10,21 @@ from torch import Tensor
 from transformers import Cache
 from transformers.utils.generic import ModelOutput
 
-from iwp_core.budget import tokens_to_keep
 from iwp_transformers.arguments import ShortenedArguments
+from iwp_transformers.choosing import kept_rows_of
 from iwp_transformers.cost import LayerCost, cache_sizes, layer_structure, measured_cost
 from iwp_transformers.deepstack import DeepFeatures
+from iwp_transformers.grids import regions_of
 from iwp_transformers.later_turns import EarlierTokens
+from iwp_transformers.layer_inputs import LayerInputs, Sources
 from iwp_transformers.layer_kinds import attending_layers
 from iwp_transformers.plan import PruningPlan, Stage
 from iwp_transformers.prompt import Prompt
 from iwp_transformers.pruned_cache import Lease, mark, shorten_static
 from iwp_transformers.record import PruningRecord, StageRecord
 from iwp_transformers.rows import KeptRows, kept_rows
-from iwp_transformers.selection import ImplicitWeightRule, checked_indices
 from iwp_transformers.stopwatch import Stopwatch
 from iwp_transformers.versions import cache_in
-from iwp_transformers.view import LayerInputs, LayerView
 
 __all__ = ["Costs", "Kept", "Prefill"]
 
@@ -66,6 +66,8 @@ class Prefill:
         What to do.
     prompt : Prompt
         What stands where.
+    features : mapping
+        What the multimodal model was called with, by name.
     chosen : sequence of tuple of torch.Tensor
         Rows kept at each stage, where an earlier forward has chosen them already; empty otherwise.
     costs : dict
@@ -87,14 +89,17 @@ class Prefill:
         self,
         plan: PruningPlan,
         prompt: Prompt,
+        features: Mapping[str, Any],
         chosen: Sequence[Kept],
         costs: Costs,
         deep: DeepFeatures | None,
         earlier: EarlierTokens,
     ) -> None:
-        self._plan, self._prompt, self._chosen, self._costs, self._deep = plan, prompt, chosen, costs, deep
-        self._earlier = earlier
+        self._plan, self._prompt, self._earlier = plan, prompt, earlier
+        self._features = {name: value for name, value in features.items() if value is not None}
+        self._chosen, self._costs, self._deep = chosen, costs, deep
         self._structures: list[tuple[Any, ...]] = []
+        self._first: LayerInputs | None = None
         self._previous: LayerInputs | None = None
         self._drops: list[Drop] = []
         self._removed: Drop | None = None
@@ -129,6 +134,10 @@ class Prefill:
                 hidden, present = self._changed(index, hidden, arguments)
         upcoming = any(stage.layer == index + 1 for stage in self._plan.stages)
         self._previous = self._inputs(index, hidden, present) if upcoming else None
+        if len(self.kept) == len(self._plan.stages):
+            self._first = None
+        elif not index:
+            self._first = self._inputs(index, hidden, present)
         return hidden, present
 
     def finish(self, output: ModelOutput) -> ModelOutput:
@@ -236,44 +245,20 @@ class Prefill:
 
     def _choose(self, stage: Stage, inputs: LayerInputs) -> Kept:
         """Return, for each sample, the rows of the visual tokens that stay."""
+        plan = self._plan
+        sources = Sources(
+            here=inputs,
+            before=self._previous,
+            first=self._first or inputs,
+            prompt=self._prompt,
+            ids=self._features["input_ids"],
+            regions=partial(regions_of, plan, self._features),
+            norm=getattr(plan.text, "norm", None),
+        )
         candidates = self.kept[-1] if self.kept else self._prompt.visual
-        return tuple(self._chosen_of(sample, positions, stage, inputs) for sample, positions in enumerate(candidates))
-
-    def _chosen_of(self, sample: int, candidates: Tensor, stage: Stage, inputs: LayerInputs) -> Tensor:
-        """Return the rows that one sample keeps of its candidates."""
-        total = len(self._prompt.visual[sample])
-        count = min(tokens_to_keep(stage.budget, total) if total and stage.budget else 0, len(candidates))
-        pinned = self._prompt.pinned[sample, candidates]
-        chosen = self._asked(sample, candidates, count, inputs)
-        if bool(torch.isin(candidates[pinned], chosen).all()):
-            return chosen
-        # A token whose row is read was dropped: it stays, and the rule shares the rest of the budget out.
-        count = max(count - int(pinned.sum()), 0)
-        return torch.cat((candidates[pinned], self._asked(sample, candidates[~pinned], count, inputs))).sort().values
-
-    def _asked(self, sample: int, candidates: Tensor, count: int, inputs: LayerInputs) -> Tensor:
-        """Return the rows of `count` candidates, chosen by the rule."""
-        by_default = isinstance(self._plan.selector, ImplicitWeightRule)
-        if not count or (by_default and count == len(candidates)):
-            return candidates[:count]
-        device = inputs.hidden.device
-        text = self._prompt.text[sample].nonzero().squeeze(1)
-        visual, text = (rows.to(device) + self._earlier.count for rows in (candidates, text))
-        view = LayerView(visual, text, count, inputs, self._previous, sample)
-        return candidates[self._indices(view).to(candidates.device)]
-
-    def _indices(self, view: LayerView) -> Tensor:
-        selector = self._plan.selector
-        if isinstance(selector, ImplicitWeightRule):
-            return selector(view)
-        indices = checked_indices(selector(view), view)
-        if len(indices) != view.budget and not getattr(selector, "own_count", False):
-            warnings.warn(
-                f"`selector` returned {len(indices)} indices for a budget of {view.budget}; all of them are kept."
-                " A rule that chooses its own count says so by an attribute `own_count = True`",
-                stacklevel=2,
-            )
-        return indices
+        return tuple(
+            kept_rows_of(plan.selector, sources, sample, rows, stage.budget) for sample, rows in enumerate(candidates)
+        )
 
     def _measure(self, index: int, hidden: Tensor, arguments: dict[str, Any]) -> None:
         """Learn what a layer costs, unless one of its structure is known."""

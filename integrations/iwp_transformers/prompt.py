@@ -21,6 +21,8 @@ class Prompt:
         For each sample, int64 and ascending: positions of its visual tokens.
     text, real : torch.Tensor
         Shape (B, T), bool: which tokens are text of the prompt, and which are no padding.
+    asked : torch.Tensor
+        Shape (B, T), bool: which tokens are of the prompt: no padding, and no draft.
     others : torch.Tensor
         Shape (B, T), bool: which tokens stay without being asked for: text, and drafts.
     pinned : torch.Tensor
@@ -33,6 +35,7 @@ class Prompt:
     visual: tuple[Tensor, ...]
     text: Tensor
     real: Tensor
+    asked: Tensor
     others: Tensor
     pinned: Tensor
     drafts: int
@@ -63,6 +66,7 @@ def prompt_of(visual: Tensor, real: Tensor, labels: Tensor | None, drafts: int) 
         visual=positions,
         text=asked & ~visual,
         real=real,
+        asked=asked,
         others=real & ~visual,
         pinned=visual & read,
         drafts=drafts,

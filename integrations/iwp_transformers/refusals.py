@@ -11,7 +11,6 @@ from transformers import Cache
 from transformers.cache_utils import StaticLayer
 
 from iwp_core.budget import check_budget
-from iwp_transformers.attention import is_readable
 from iwp_transformers.callers import is_chunk
 from iwp_transformers.hooks import is_pruned
 from iwp_transformers.layer_kinds import RECURRENT, SERVED, WINDOWED
@@ -28,7 +27,6 @@ __all__ = [
     "check_layers",
     "check_length",
     "check_prefill",
-    "check_readable",
     "check_unused",
     "stages_of",
 ]
@@ -136,25 +134,6 @@ def check_layers(plan: "PruningPlan") -> None:
         raise NotImplementedError(msg)
     if plan.family.longest is None and any(_counts_rows(layer) for layer in plan.layers[first:]):
         msg = f"layers from `layer={first}` on place tokens by how many rows their cache holds, which pruning changes"
-        raise NotImplementedError(msg)
-
-
-def check_readable(plan: "PruningPlan") -> None:
-    """Raise if the paper's rule would find no queries and keys in a layer that prunes.
-
-    Raises
-    ------
-    NotImplementedError
-        If there are none; the message names the layers that have them.
-    """
-    for stage in plan.stages:
-        if is_readable(plan.layers[stage.layer]):
-            continue
-        others = [str(index) for index, layer in enumerate(plan.layers) if index and is_readable(layer)]
-        msg = (
-            f"layer {stage.layer} is of kind {plan.kinds[stage.layer]!r} and has no queries and keys to choose tokens"
-            f" by; use `layer` {', '.join(others) or 'none'}, or a `selector` that needs none"
-        )
         raise NotImplementedError(msg)
 
 
