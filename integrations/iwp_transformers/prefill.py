@@ -24,6 +24,7 @@ from iwp_transformers.pruned_cache import Lease, mark, shorten_static
 from iwp_transformers.record import PruningRecord, StageRecord
 from iwp_transformers.rows import KeptRows, kept_rows
 from iwp_transformers.stopwatch import Stopwatch
+from iwp_transformers.training_compression import training_compression
 from iwp_transformers.versions import cache_in
 
 __all__ = ["Costs", "Kept", "Prefill"]
@@ -184,6 +185,7 @@ class Prefill:
             cached=cached,
             lengths_full=tuple(self._prompt.real.sum(1).tolist()),
             padded_full=full,
+            training_compression=training_compression(self._plan.model_config),
             costs=[self._costs[structure] for structure in self._structures],
             cache_sizes=[] if self.cache is None else cache_sizes(self.cache, before + full, held),
             watches=tuple(self._watches),
