@@ -262,7 +262,9 @@ class LayerView(_Explained):
         before = self._layer_before("last_attention()")
         weights = before.attention(self._sample, self.last.positions).float().mean(0).squeeze(0)
         row, columns = weights.new_zeros(before.length), before.columns[self._sample].to(weights.device)
-        row[columns[columns >= 0]] = weights[columns >= 0]
+        # Neither filling nor drafts behind the prompt are anything that it attends to.
+        seen = (columns >= 0) & (columns < before.length)
+        row[columns[seen]] = weights[seen]
         return row
 
     @cached_property
