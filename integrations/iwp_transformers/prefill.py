@@ -15,15 +15,16 @@ from iwp_transformers.arguments import ShortenedArguments
 from iwp_transformers.cost import LayerCost, cache_sizes, layer_structure, measured_cost
 from iwp_transformers.deepstack import DeepFeatures
 from iwp_transformers.layer_kinds import attending_layers
+from iwp_transformers.methods import Method
 from iwp_transformers.plan import PruningPlan, Stage
 from iwp_transformers.prompt import Prompt
 from iwp_transformers.pruned_cache import Lease, mark, shorten_static
 from iwp_transformers.record import PruningRecord, StageRecord
 from iwp_transformers.rows import KeptRows, kept_rows, restored_attention
-from iwp_transformers.selection import ImplicitWeightRule, checked_indices
+from iwp_transformers.selection import Choice, checked_choice
 from iwp_transformers.stopwatch import Stopwatch
 from iwp_transformers.versions import cache_in
-from iwp_transformers.view import LayerInputs, LayerView
+from iwp_transformers.view import LayerInputs, LayerView, Sources
 
 __all__ = ["Costs", "Kept", "Prefill"]
 
@@ -90,6 +91,7 @@ class Prefill:
     ) -> None:
         self._plan, self._prompt, self._chosen, self._costs, self._deep = plan, prompt, chosen, costs, deep
         self._structures: list[tuple[Any, ...]] = []
+        self._first: LayerInputs | None = None
         self._previous: LayerInputs | None = None
         self._drops: list[Drop] = []
         self._removed: Drop | None = None
@@ -123,6 +125,10 @@ class Prefill:
                 hidden, present = self._changed(index, hidden, arguments)
         upcoming = any(stage.layer == index + 1 for stage in self._plan.stages)
         self._previous = self._inputs(index, hidden, present) if upcoming else None
+        if len(self.kept) == len(self._plan.stages):
+            self._first = None
+        elif not index:
+            self._first = self._inputs(index, hidden, present)
         return hidden, present
 
     def finish(self, output: ModelOutput) -> ModelOutput:
@@ -236,26 +242,25 @@ class Prefill:
 
     def _asked(self, sample: int, candidates: Tensor, count: int, inputs: LayerInputs) -> Tensor:
         """Return the positions of `count` candidates, chosen by the rule."""
-        by_default = isinstance(self._plan.selector, ImplicitWeightRule)
-        if not count or (by_default and count == len(candidates)):
+        rule = self._plan.selector
+        if not count or (count == len(candidates) and isinstance(rule, Method) and not rule.own_count):
             return candidates[:count]
         device = inputs.hidden.device
         text = self._prompt.text[sample].nonzero().squeeze(1)
-        view = LayerView(candidates.to(device), text.to(device), count, inputs, self._previous, sample)
-        return candidates[self._indices(view).to(candidates.device)]
+        sources = Sources(here=inputs, before=self._previous, first=self._first or inputs)
+        view = LayerView(candidates.to(device), text.to(device), count, sources, sample)
+        return candidates[self._choice(view).indices.to(candidates.device)]
 
-    def _indices(self, view: LayerView) -> Tensor:
+    def _choice(self, view: LayerView) -> Choice:
         selector = self._plan.selector
-        if isinstance(selector, ImplicitWeightRule):
-            return selector(view)
-        indices = checked_indices(selector(view), view)
-        if len(indices) != view.budget and not getattr(selector, "own_count", False):
+        choice = checked_choice(selector(view), view)
+        if len(choice.indices) != view.budget and not getattr(selector, "own_count", False):
             warnings.warn(
-                f"`selector` returned {len(indices)} indices for a budget of {view.budget}; all of them are kept."
-                " A rule that chooses its own count says so by an attribute `own_count = True`",
+                f"`selector` returned {len(choice.indices)} indices for a budget of {view.budget}; all of them are"
+                " kept. A rule that chooses its own count says so by an attribute `own_count = True`",
                 stacklevel=2,
             )
-        return indices
+        return choice
 
     def _measure(self, index: int, hidden: Tensor, arguments: dict[str, Any]) -> None:
         """Learn what a layer costs, unless one of its structure is known."""

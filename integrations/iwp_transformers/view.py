@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from iwp_transformers.attention import AttentionInputs, attention_inputs
 from iwp_transformers.placement import beside_weights
 
-__all__ = ["LayerInputs", "LayerView", "TokenView"]
+__all__ = ["LayerInputs", "LayerView", "Sources", "TokenView"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +63,25 @@ class LayerInputs:
             return own
         queries, keys, values = map(self.gather, (own.queries, own.keys, own.values))
         return AttentionInputs(queries, keys, values, own.scaling)
+
+
+@dataclass(frozen=True, eq=False)
+class Sources:
+    """What a view is computed from, for the whole batch.
+
+    Attributes
+    ----------
+    here : LayerInputs
+        The layer that prunes.
+    before : LayerInputs or None
+        The layer before it; None at layer 0.
+    first : LayerInputs
+        The decoder's first layer, whose inputs are the embeddings.
+    """
+
+    here: LayerInputs
+    before: LayerInputs | None
+    first: LayerInputs
 
 
 class _Explained:
@@ -176,8 +195,7 @@ class LayerView(_Explained):
     visual_positions: Tensor
     text_positions: Tensor
     budget: int
-    _inputs: LayerInputs
-    _previous: LayerInputs | None
+    _sources: Sources
     _sample: int
 
     def __repr__(self) -> str:
@@ -205,11 +223,11 @@ class LayerView(_Explained):
     @property
     def scaling(self) -> float:
         """What the layer multiplies products of queries and keys with."""
-        return self._inputs.rotated.scaling
+        return self._sources.here.rotated.scaling
 
     def at(self, positions: Tensor) -> TokenView:
         """Return the tokens at some positions of the input sequence, shape (n,), ascending."""
-        return TokenView(positions, self._inputs, self._sample)
+        return TokenView(positions, self._sources.here, self._sample)
 
     def last_attention(self) -> Tensor:
         """Return how the previous layer's last token attends, averaged over heads; only this row is computed.
@@ -224,15 +242,16 @@ class LayerView(_Explained):
         ValueError
             If pruning starts at layer 0, which no layer precedes.
         """
-        if self._previous is None:
+        before = self._sources.before
+        if before is None:
             msg = "`last_attention()` reads the layer before the one that prunes, which `layer=0` does not have"
             raise ValueError(msg)
         positions = torch.cat((self.visual_positions, self.text_positions)).sort().values
-        tokens = TokenView(positions, self._previous, self._sample)
+        tokens = TokenView(positions, before, self._sample)
         query = tokens.rotated_queries[:, -1:].float()
         keys = tokens.rotated_keys.float().repeat_interleave(query.shape[0] // tokens.rotated_keys.shape[0], dim=0)
-        scores: Tensor = query @ keys.transpose(1, 2) * self._previous.rotated.scaling
+        scores: Tensor = query @ keys.transpose(1, 2) * before.rotated.scaling
         weights = scores.softmax(-1).mean(0).squeeze(0)
-        row = weights.new_zeros(self._previous.length)
+        row = weights.new_zeros(before.length)
         row[positions.to(row.device)] = weights
         return row

@@ -1,0 +1,65 @@
+"""The methods of the papers by name, each in a file of its own that is imported when it is first asked for."""
+
+from collections.abc import Mapping
+from importlib import import_module
+from types import MappingProxyType
+
+from iwp_transformers.methods._method import Budget, Layers, Merged, Method, Paper
+
+__all__ = ["METHODS", "Budget", "Layers", "Merged", "Method", "Paper", "method_class", "method_named"]
+
+METHODS: Mapping[str, str] = MappingProxyType({
+    "iwp": "iwp.IWP",
+    "divprune": "divprune.DivPrune",
+})
+"""Where the class of each method stands, by the name of the method."""
+
+
+def method_class(name: str) -> type[Method]:
+    """Return the class of a method.
+
+    Parameters
+    ----------
+    name : str
+        One of `METHODS`.
+
+    Raises
+    ------
+    ValueError
+        If there is no such method; the message lists all.
+
+    Examples
+    --------
+    >>> method_class("divprune").paper.arxiv
+    '2503.02175'
+    """
+    if name not in METHODS:
+        msg = f"`method` is {name!r}, expected one of {', '.join(METHODS)}"
+        raise ValueError(msg)
+    module, attribute = METHODS[name].split(".")
+    found: type[Method] = getattr(import_module(f"{__name__}.{module}"), attribute)
+    return found
+
+
+def method_named(method: str | Method) -> Method:
+    """Return a method with its default options, by its name; an object with options is returned as it is.
+
+    Parameters
+    ----------
+    method : str or Method
+        As given to `prune_visual_tokens`.
+
+    Raises
+    ------
+    TypeError
+        If it is neither.
+    ValueError
+        If there is no method of that name.
+    """
+    if isinstance(method, Method):
+        return method
+    if isinstance(method, str):
+        return method_class(method)()
+    hint = "; a class is called first, with its options" if isinstance(method, type) else ""
+    msg = f"`method` is {method!r}, expected a name or a `Method`; any other rule is a `selector`{hint}"
+    raise TypeError(msg)
