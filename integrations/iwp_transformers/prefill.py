@@ -23,6 +23,7 @@ from iwp_transformers.record import PruningRecord, StageRecord
 from iwp_transformers.rows import KeptRows, kept_rows, restored_attention
 from iwp_transformers.selection import Choice, checked_choice
 from iwp_transformers.stopwatch import Stopwatch
+from iwp_transformers.tower_view import TowerReader
 from iwp_transformers.versions import cache_in
 from iwp_transformers.view import LayerInputs, LayerView, Sources
 
@@ -72,6 +73,8 @@ class Prefill:
         What is known of the layers' costs; this forward adds to it.
     deep : DeepFeatures, optional
         What the decoder would add between its layers.
+    tower : TowerReader, optional
+        What reads the vision tower, where the rule does.
 
     Attributes
     ----------
@@ -88,7 +91,9 @@ class Prefill:
         chosen: Sequence[Kept],
         costs: Costs,
         deep: DeepFeatures | None = None,
+        tower: TowerReader | None = None,
     ) -> None:
+        self._tower = tower
         self._plan, self._prompt, self._chosen, self._costs, self._deep = plan, prompt, chosen, costs, deep
         self._structures: list[tuple[Any, ...]] = []
         self._first: LayerInputs | None = None
@@ -247,7 +252,7 @@ class Prefill:
             return candidates[:count]
         device = inputs.hidden.device
         text = self._prompt.text[sample].nonzero().squeeze(1)
-        sources = Sources(here=inputs, before=self._previous, first=self._first or inputs)
+        sources = Sources(here=inputs, before=self._previous, first=self._first or inputs, tower=self._tower)
         view = LayerView(candidates.to(device), text.to(device), count, sources, sample)
         return candidates[self._choice(view).indices.to(candidates.device)]
 

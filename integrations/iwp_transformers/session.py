@@ -21,6 +21,7 @@ from iwp_transformers.record import PruningRecord
 from iwp_transformers.refusals import check_history, check_layers, check_readable, check_unused, stages_of
 from iwp_transformers.selection import Selector, asked_stages, chosen_rule
 from iwp_transformers.sharding import gather_of_heads
+from iwp_transformers.tower_tokens import read_tower
 from iwp_transformers.versions import warn_if_untested
 from iwp_transformers.wrappers import unwrapped
 
@@ -98,7 +99,7 @@ def prune_visual_tokens(
         options of the paper's rule are given, or the model is being pruned already.
     NotImplementedError
         If a layer from `layer` on is of a kind that is not known to stay exact, `layer` has no queries and keys to
-        read and there is no `selector`, or a model is sharded in parts of a head.
+        read and there is no `selector`, the vision tower of the model cannot be read by a rule that does, or a model is sharded in parts of a head.
 
     Warns
     -----
@@ -164,6 +165,7 @@ def prune_visual_tokens(
         stages=stages,
         selector=rule,
         gather=gather_of_heads(model, text.config),
+        tower=read_tower(inner) if "vision tower" in getattr(rule, "reads", ()) else None,
     )
     check_layers(plan)
     check_readable(plan)

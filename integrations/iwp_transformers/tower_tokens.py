@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from transformers import vision_utils
 
-from iwp_transformers.tower import Encoding, VisionTower
+from iwp_transformers.tower import Encoding, VisionTower, vision_tower
 from iwp_transformers.twins import twin_of
 
-__all__ = ["PatchMap", "patch_map", "times_placed"]
+__all__ = ["PatchMap", "patch_map", "read_tower", "times_placed"]
 
 # Classes without head whose features go through functions of their own, and those whose tower merges patches itself.
 PACKED = ("LlavaModel", "LlavaNextModel", "LlavaOnevisionModel")
@@ -34,6 +34,19 @@ class PatchMap(Protocol):
 
     def project(self, features: Tensor) -> Tensor | None:
         """Return features as the language model gets them; None if a token's features are not projected alone."""
+
+
+def read_tower(inner: nn.Module) -> VisionTower:
+    """Return the vision tower of a model without head, if its visual tokens can be told from its patches.
+
+    Raises
+    ------
+    NotImplementedError
+        As `vision_tower` and `patch_map`.
+    """
+    tower = vision_tower(inner)
+    patch_map(tower)
+    return tower
 
 
 def patch_map(tower: VisionTower) -> PatchMap:

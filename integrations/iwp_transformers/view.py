@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from iwp_transformers.attention import AttentionInputs, attention_inputs
 from iwp_transformers.placement import beside_weights
+from iwp_transformers.tower_view import TowerReader, TowerView
 
 __all__ = ["LayerInputs", "LayerView", "Sources", "TokenView"]
 
@@ -77,11 +78,14 @@ class Sources:
         The layer before it; None at layer 0.
     first : LayerInputs
         The decoder's first layer, whose inputs are the embeddings.
+    tower : TowerReader or None
+        What reads the vision tower; None where the rule does not.
     """
 
     here: LayerInputs
     before: LayerInputs | None
     first: LayerInputs
+    tower: TowerReader | None = None
 
 
 class _Explained:
@@ -224,6 +228,23 @@ class LayerView(_Explained):
     def scaling(self) -> float:
         """What the layer multiplies products of queries and keys with."""
         return self._sources.here.rotated.scaling
+
+    @cached_property
+    def tower(self) -> TowerView:
+        """What the vision tower computed for the candidates.
+
+        Raises
+        ------
+        ValueError
+            If the rule has not said by an attribute ``reads = ("vision tower",)`` that it reads the tower.
+        """
+        if self._sources.tower is None:
+            msg = (
+                "`view.tower` is read by a rule that has not said so: give it an attribute `reads` with 'vision tower',"
+                " so that the tower is listened to while it runs"
+            )
+            raise ValueError(msg)
+        return TowerView(self._sources.tower, self._sample, self.visual_positions)
 
     def at(self, positions: Tensor) -> TokenView:
         """Return the tokens at some positions of the input sequence, shape (n,), ascending."""
