@@ -6,6 +6,7 @@ into one token, in the order of the tokens (Qwen2-VL and Qwen2.5-VL).
 """
 
 import inspect
+from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any, Protocol
 
@@ -28,6 +29,9 @@ class PatchMap(Protocol):
 
     def tokens(self, encoding: Encoding, rows: Tensor) -> Tensor:
         """Return (visual tokens, C) for what the tower's rows hold; NaN for a token without patches."""
+
+    def joined(self, medium: str, parts: Iterable[Tensor]) -> Tensor:
+        """Return the projected features of all images or videos behind each other, (visual tokens, E)."""
 
     def sources(self, encoding: Encoding) -> Tensor:
         """Return, for each visual token, which image, tile or frame it looks at most: int64, -1 for none."""
@@ -133,8 +137,17 @@ class _PackedPatches:
             multi_modal_projector=lambda features: features,
             image_newline=rows.new_full(rows.shape[-1:], torch.nan),
         )
-        packed: Any = function(twin, **given).pooler_output
-        return torch.cat([part.reshape(-1, rows.shape[-1]) for part in packed])
+        return self._joined(encoding.medium, function(twin, **given).pooler_output, twin.image_newline)
+
+    def joined(self, medium: str, parts: Iterable[Tensor]) -> Tensor:
+        return self._joined(medium, parts, getattr(self._tower.inner, "image_newline", None))
+
+    def _joined(self, medium: str, parts: Iterable[Tensor], newline: Any) -> Tensor:
+        kind = type(self._tower.inner)
+        features, forward = (inspect.unwrap(getattr(kind, name)) for name in (f"get_{medium}_features", "forward"))
+        # Some versions of LLaVA-OneVision end each video with a separator only in the model's forward.
+        ends = [newline[None]] * (_names_newline(forward) and not _names_newline(features))
+        return torch.cat([row for part in parts for row in (part.reshape(-1, part.shape[-1]), *ends)])
 
     def sources(self, encoding: Encoding) -> Tensor:
         tiles, count = encoding.calls[self._tower.features].hidden.shape[:2]
@@ -146,6 +159,10 @@ class _PackedPatches:
         projector: Any = self._tower.inner.multi_modal_projector
         projected: Tensor = projector(features)
         return projected
+
+
+def _names_newline(function: Any) -> bool:
+    return "image_newline" in function.__code__.co_names
 
 
 class _Everywhere:
@@ -176,6 +193,9 @@ class _MergedPatches:
                 self._grid(encoding), module.spatial_merge_size, module.window_size, module.patch_size
             )
         return merged[torch.as_tensor(order, device=merged.device).argsort()]
+
+    def joined(self, medium: str, parts: Iterable[Tensor]) -> Tensor:  # noqa: ARG002 - as the protocol
+        return torch.cat(list(parts))
 
     def sources(self, encoding: Encoding) -> Tensor:
         module: Any = self._tower.tower

@@ -47,8 +47,7 @@ class TowerReader:
     @cached_property
     def projected(self) -> dict[str, Tensor]:
         """Features of each visual token as the language model gets them, by medium, (tokens, E)."""
-        outputs = {medium: output.pooler_output for medium, (output, _) in self._encoded.items()}
-        return {m: torch.cat([part.reshape(-1, part.shape[-1]) for part in parts]) for m, parts in outputs.items()}
+        return {m: self._map.joined(m, output.pooler_output) for m, (output, _) in self._encoded.items()}
 
     @cached_property
     def sources(self) -> dict[str, Tensor]:
@@ -103,7 +102,8 @@ class TowerReader:
 
     def _received(self, encoding: Encoding, layer: TowerLayer, *, split_heads: bool) -> Tensor:
         inputs, cuts = self._inputs(encoding, layer)
-        return received_attention(inputs, cuts, class_token=self._tower.class_token, split_heads=split_heads)
+        received = received_attention(inputs, cuts, class_token=self._tower.class_token, split_heads=split_heads)
+        return received.to(inputs.queries.dtype)
 
     def _keys(self, medium: str, keys: Tensor) -> Tensor:
         flat = self._tokens(medium, keys.transpose(1, 2).flatten(2))
@@ -217,7 +217,7 @@ class TowerView:
         Returns
         -------
         torch.Tensor
-            Shape (Hq, N), or (1, N); float32.
+            Shape (Hq, N), or (1, N): soft-max weights in the dtype of the tower, as its eager attention returns them.
         """
         return self._taken(lambda reader: reader.attention(layer, split_heads=split_heads)).T.contiguous()
 

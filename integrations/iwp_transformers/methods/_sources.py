@@ -1,0 +1,96 @@
+"""Share a budget out among the images, tiles or frames of a sample, for rules that look at one of them at a time."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from iwp_transformers.methods._method import Merged
+from iwp_transformers.view import LayerView
+
+__all__ = ["by_source", "merged_by_source", "shares"]
+
+
+def by_source(view: LayerView, choose: Callable[[Tensor, int], Tensor]) -> Tensor:
+    """Return what a rule keeps that is asked for one image, tile or video frame at a time.
+
+    Each keeps the same share of its tokens, as where the official codes give as many tokens to each crop. Tokens
+    without patches (separators) are kept last.
+
+    Parameters
+    ----------
+    view : LayerView
+        The candidates of a sample.
+    choose : callable
+        Takes the indices (n,) of the candidates of one source, and how many to keep; returns indices among those.
+
+    Returns
+    -------
+    torch.Tensor
+        Shape (M,), int64, ascending.
+    """
+    source = view.tower.source
+    groups = [(source == number).nonzero().squeeze(1) for number in source[source >= 0].unique()]
+    kept = [
+        group[choose(group, count)]
+        for group, count in zip(groups, shares(view.budget, [len(group) for group in groups]), strict=True)
+        if count
+    ]
+    others = (source < 0).nonzero().squeeze(1)
+    missing = view.budget - sum(map(len, groups))
+    return torch.cat((*kept, others[: max(missing, 0)])).sort().values
+
+
+def merged_by_source(view: LayerView, merge: Callable[[Tensor, int], Merged]) -> Merged:
+    """Return what a rule merges that is asked for one image, tile or video frame at a time, as `by_source`.
+
+    Parameters
+    ----------
+    view : LayerView
+        The candidates of a sample.
+    merge : callable
+        Takes the indices (n,) of the candidates of one source, and how many to keep; its answer counts within those.
+    """
+    candidates, answers = [], []
+
+    def keep(tokens: Tensor, count: int) -> Tensor:
+        answer = merge(tokens, count)
+        candidates.append(tokens)
+        answers.append(answer)
+        return answer.indices
+
+    kept = by_source(view, keep)
+    states = view.visual.hidden[kept].clone()
+    assignment = torch.full_like(view.visual_positions, -1)
+    assignment[kept] = torch.arange(len(kept), device=kept.device)
+    for tokens, answer in zip(candidates, answers, strict=True):
+        rows = torch.searchsorted(kept, tokens[answer.indices])
+        states[rows] = answer.states.to(states)
+        if answer.assignment is not None:
+            assignment[tokens] = rows[answer.assignment].masked_fill(answer.assignment < 0, -1)
+    return Merged(indices=kept, states=states, assignment=assignment)
+
+
+def shares(budget: int, sizes: list[int]) -> list[int]:
+    """Return how many of `budget` tokens each group keeps: in proportion to its size, by largest remainders.
+
+    Parameters
+    ----------
+    budget : int
+        Tokens to keep; of fewer, all are kept.
+    sizes : list of int
+        Tokens of each group.
+
+    Examples
+    --------
+    >>> shares(5, [4, 4, 2])
+    [2, 2, 1]
+    """
+    total = sum(sizes)
+    count = min(budget, total)
+    kept = [count * size // total for size in sizes]
+    # What is left goes to those that lost most by rounding down, the first of them first.
+    order = sorted(range(len(sizes)), key=lambda group: -(count * sizes[group] % total))
+    for group in order[: count - sum(kept)]:
+        kept[group] += 1
+    return kept
