@@ -205,7 +205,8 @@ class Attachment:
         labels = self._thread.labels
         deep, others = take_away(kwargs, len(plan.layers))
         tower = None if self._watch is None else tower_reader(self._watch, plan.model_config, arguments, forward.encoded)
-        forward.prefill = Prefill(plan, prompt_of(visual, real, labels), chosen, self._costs, deep, tower)
+        prompt = prompt_of(visual, real, labels)
+        forward.prefill = Prefill(plan, prompt, arguments, chosen, self._costs, deep, tower)
         return args, others
 
     def _leave_text(

@@ -14,7 +14,7 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
 from iwp_transformers.rows import KeptRows
 
-__all__ = ["MASKED", "hide_columns", "real_tokens", "take_columns", "take_rows_and_columns"]
+__all__ = ["MASKED", "allowed_rows", "hide_columns", "real_tokens", "take_columns", "take_rows_and_columns"]
 
 # Attention implementations that look at nothing but the mask; others unpad, and know windows by their own arguments.
 MASKED = ("eager", "sdpa", "flex_attention")
@@ -143,6 +143,46 @@ def hide_columns(mask: Any, visible: Tensor) -> Any:
     if mask.ndim == PADDING:
         return mask * visible[:, : mask.shape[1]]
     return _forbid(mask, ~visible[:, None, None, :])
+
+
+def allowed_rows(mask: Any, columns: Tensor, rows: Tensor, sample: int, window: int | None) -> Tensor:
+    """Return what some queries of a sample may attend to.
+
+    Parameters
+    ----------
+    mask : torch.Tensor, BlockMask or None
+        The layer's own mask of a prompt; None where all that came before may be seen.
+    columns : torch.Tensor
+        Shape (R,), int64: position of each row of the layer in the input sequence, -1 for filling.
+    rows : torch.Tensor
+        Shape (n,), int64: the queries' rows.
+    sample : int
+        Row of the batch.
+    window : int, optional
+        Rows that a kernel without a square mask lets a query look back, itself included.
+
+    Returns
+    -------
+    torch.Tensor
+        Shape (1, heads, n, R), bool; heads may be 1.
+    """
+    everything = torch.arange(len(columns), device=columns.device)
+    if isinstance(mask, BlockMask):
+        queries, keys = torch.meshgrid(rows, everything, indexing="ij")
+        at = torch.full_like(queries, sample)
+        return mask.mask_mod(at, torch.zeros_like(at), queries, keys)[None, None]
+    if isinstance(mask, Tensor) and mask.ndim == SQUARE:
+        own = mask[sample if len(mask) > 1 else 0].to(columns.device)
+        return _allowed(own[:, rows, : len(columns)])[None]
+    back = rows[:, None] - everything
+    allowed = (back >= 0) & (columns >= 0)
+    if mask is not None:
+        allowed = allowed & _padding(mask, sample, len(columns)).to(columns.device)
+    return (allowed if window is None else allowed & (back < window))[None, None]
+
+
+def _padding(mask: Tensor, sample: int, length: int) -> Tensor:
+    return mask[sample if len(mask) > 1 else 0, -length:].bool()
 
 
 def _taken_blocks(mask: BlockMask, rows: KeptRows, keys: int) -> BlockMask:

@@ -1,8 +1,8 @@
 """The forward that sees visual tokens for the first time: choose, remove, and put the output back at full length."""
 
-import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,22 +10,20 @@ from torch import Tensor
 from transformers import Cache
 from transformers.utils.generic import ModelOutput
 
-from iwp_core.budget import tokens_to_keep
 from iwp_transformers.arguments import ShortenedArguments
+from iwp_transformers.choosing import kept_positions
 from iwp_transformers.cost import LayerCost, cache_sizes, layer_structure, measured_cost
 from iwp_transformers.deepstack import DeepFeatures
+from iwp_transformers.layer_inputs import LayerInputs, Sources
 from iwp_transformers.layer_kinds import attending_layers
-from iwp_transformers.methods import Method
 from iwp_transformers.plan import PruningPlan, Stage
 from iwp_transformers.prompt import Prompt
 from iwp_transformers.pruned_cache import Lease, mark, shorten_static
 from iwp_transformers.record import PruningRecord, StageRecord
 from iwp_transformers.rows import KeptRows, kept_rows, restored_attention
-from iwp_transformers.selection import Choice, checked_choice
 from iwp_transformers.stopwatch import Stopwatch
 from iwp_transformers.tower_view import TowerReader
 from iwp_transformers.versions import cache_in
-from iwp_transformers.view import LayerInputs, LayerView, Sources
 
 __all__ = ["Costs", "Kept", "Prefill"]
 
@@ -67,6 +65,8 @@ class Prefill:
         What to do.
     prompt : Prompt
         What stands where.
+    features : mapping
+        What the multimodal model was called with, by name.
     chosen : sequence of tuple of torch.Tensor
         Positions kept at each stage, where an earlier forward has chosen them already; empty otherwise.
     costs : dict
@@ -88,13 +88,14 @@ class Prefill:
         self,
         plan: PruningPlan,
         prompt: Prompt,
+        features: Mapping[str, Any],
         chosen: Sequence[Kept],
         costs: Costs,
         deep: DeepFeatures | None = None,
         tower: TowerReader | None = None,
     ) -> None:
-        self._tower = tower
-        self._plan, self._prompt, self._chosen, self._costs, self._deep = plan, prompt, chosen, costs, deep
+        self._plan, self._prompt, self._features, self._tower = plan, prompt, features, tower
+        self._chosen, self._costs, self._deep = chosen, costs, deep
         self._structures: list[tuple[Any, ...]] = []
         self._first: LayerInputs | None = None
         self._previous: LayerInputs | None = None
@@ -230,42 +231,22 @@ class Prefill:
 
     def _choose(self, stage: Stage, inputs: LayerInputs) -> Kept:
         """Return, for each sample, the positions of the visual tokens that stay."""
+        plan = self._plan
+        sources = Sources(
+            here=inputs,
+            before=self._previous,
+            first=self._first or inputs,
+            prompt=self._prompt,
+            ids=self._features["input_ids"],
+            regions=partial(plan.family.regions, plan.model_config, self._features),
+            norm=getattr(plan.text, "norm", None),
+            tower=self._tower,
+        )
         candidates = self.kept[-1] if self.kept else self._prompt.visual
-        return tuple(self._chosen_of(sample, positions, stage, inputs) for sample, positions in enumerate(candidates))
-
-    def _chosen_of(self, sample: int, candidates: Tensor, stage: Stage, inputs: LayerInputs) -> Tensor:
-        """Return the positions that one sample keeps of its candidates."""
-        total = len(self._prompt.visual[sample])
-        count = min(tokens_to_keep(stage.budget, total) if total and stage.budget else 0, len(candidates))
-        pinned = self._prompt.pinned[sample, candidates]
-        chosen = self._asked(sample, candidates, count, inputs)
-        if bool(torch.isin(candidates[pinned], chosen).all()):
-            return chosen
-        # A token whose row is read was dropped: it stays, and the rule shares the rest of the budget out.
-        count = max(count - int(pinned.sum()), 0)
-        return torch.cat((candidates[pinned], self._asked(sample, candidates[~pinned], count, inputs))).sort().values
-
-    def _asked(self, sample: int, candidates: Tensor, count: int, inputs: LayerInputs) -> Tensor:
-        """Return the positions of `count` candidates, chosen by the rule."""
-        rule = self._plan.selector
-        if not count or (count == len(candidates) and isinstance(rule, Method) and not rule.own_count):
-            return candidates[:count]
-        device = inputs.hidden.device
-        text = self._prompt.text[sample].nonzero().squeeze(1)
-        sources = Sources(here=inputs, before=self._previous, first=self._first or inputs, tower=self._tower)
-        view = LayerView(candidates.to(device), text.to(device), count, sources, sample)
-        return candidates[self._choice(view).indices.to(candidates.device)]
-
-    def _choice(self, view: LayerView) -> Choice:
-        selector = self._plan.selector
-        choice = checked_choice(selector(view), view)
-        if len(choice.indices) != view.budget and not getattr(selector, "own_count", False):
-            warnings.warn(
-                f"`selector` returned {len(choice.indices)} indices for a budget of {view.budget}; all of them are"
-                " kept. A rule that chooses its own count says so by an attribute `own_count = True`",
-                stacklevel=2,
-            )
-        return choice
+        return tuple(
+            kept_positions(plan.selector, sources, sample, positions, stage.budget)
+            for sample, positions in enumerate(candidates)
+        )
 
     def _measure(self, index: int, hidden: Tensor, arguments: dict[str, Any]) -> None:
         """Learn what a layer costs, unless one of its structure is known."""
