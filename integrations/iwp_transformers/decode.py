@@ -74,7 +74,7 @@ def step_mask(
     keys = part.get_mask_sizes(hidden.shape[1])[0]
     build = partial(_built, config, cache, index, hidden)
     seen = keys if rows.static else part.get_seq_length() + hidden.shape[1]
-    short = rows.step_mask(mask, keys, build, kind=kinds[index], seen=seen, shortened=part.shortened)
+    short = rows.step_mask(mask, hidden, keys, build, kind=kinds[index], seen=seen, shortened=part.shortened)
     if not any(kind in ATTENDING for kind in kinds[index + 1 :]):
         rows.forget_mask()
     return short

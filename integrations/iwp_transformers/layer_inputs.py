@@ -36,6 +36,8 @@ class LayerInputs:
         Length T of the input sequence, padding counted.
     gather : callable, optional
         Gathers heads from all ranks, where the model is sharded.
+    log_sizes : torch.Tensor, optional
+        Shape (B, R): logarithm of how many tokens each row stands for, added to the logits of attention.
     """
 
     layer: nn.Module
@@ -44,6 +46,7 @@ class LayerInputs:
     columns: Tensor
     length: int
     gather: Callable[[Tensor], Tensor] | None = None
+    log_sizes: Tensor | None = None
 
     @cached_property
     def rotated(self) -> AttentionInputs:
@@ -81,7 +84,7 @@ class LayerInputs:
             self.arguments.get("attention_mask"), self.columns[sample].to(rows.device), rows, sample, own.window
         )
         parts = (part[sample : sample + 1] for part in (own.queries[:, :, rows], own.keys, own.values))
-        return own.weigh(*parts, allowed)
+        return own.weigh(*parts, allowed, None if self.log_sizes is None else self.log_sizes[sample])
 
     def _read(self, *, rotated: bool) -> AttentionInputs:
         hidden, arguments = beside_weights(self.layer, self.hidden, self.arguments)
@@ -114,6 +117,8 @@ class Sources:
         The decoder's last norm.
     tower : TowerReader, optional
         What reads the vision tower; None where the rule does not.
+    log_sizes : torch.Tensor, optional
+        Shape (B, T): logarithm of how many tokens each stands for; None as long as all stand for themselves.
     """
 
     here: LayerInputs
@@ -124,3 +129,10 @@ class Sources:
     regions: Callable[[int], Sequence[Region]]
     norm: nn.Module | None
     tower: TowerReader | None = None
+    log_sizes: Tensor | None = None
+
+    def sizes_of(self, sample: int, positions: Tensor) -> Tensor:
+        """Return how many tokens those at some positions of a sample stand for, shape (n,), float32."""
+        if self.log_sizes is None:
+            return torch.ones(len(positions), device=positions.device)
+        return self.log_sizes[sample, positions.to(self.log_sizes.device)].exp().to(positions.device)

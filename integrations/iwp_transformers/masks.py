@@ -14,10 +14,22 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
 from iwp_transformers.rows import KeptRows
 
-__all__ = ["MASKED", "allowed_rows", "hide_columns", "real_tokens", "take_columns", "take_rows_and_columns"]
+__all__ = [
+    "MASKED",
+    "WEIGHING",
+    "allowed_rows",
+    "hide_columns",
+    "open_mask",
+    "real_tokens",
+    "take_columns",
+    "take_rows_and_columns",
+    "weighed_mask",
+]
 
 # Attention implementations that look at nothing but the mask; others unpad, and know windows by their own arguments.
 MASKED = ("eager", "sdpa", "flex_attention")
+# Those whose mask may be added to logits.
+WEIGHING = ("eager", "sdpa")
 # Dimensions of a mask that tells padding alone, and of one that tells what each query may attend to.
 PADDING, SQUARE = 2, 4
 
@@ -143,6 +155,49 @@ def hide_columns(mask: Any, visible: Tensor) -> Any:
     if mask.ndim == PADDING:
         return mask * visible[:, : mask.shape[1]]
     return _forbid(mask, ~visible[:, None, None, :])
+
+
+def open_mask(hidden: Tensor, keys: int) -> Tensor:
+    """Return the causal mask of the newest rows on `keys` columns, none of which is hidden, (1, 1, Q, keys), bool."""
+    queries = hidden.shape[1]
+    square = torch.ones(queries, keys, dtype=torch.bool, device=hidden.device)
+    return square.tril(keys - queries)[None, None]
+
+
+def weighed_mask(mask: Any, columns: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return an additive mask that also weighs its columns.
+
+    Parameters
+    ----------
+    mask : torch.Tensor
+        Shape (B, heads, Q, K): True, or an additive float, for what may be attended to.
+    columns : torch.Tensor
+        Shape (B, C): added to every logit of a column; those from C on stay as they are.
+    dtype : torch.dtype
+        Of queries and keys.
+
+    Returns
+    -------
+    torch.Tensor
+        Shape (B, heads, Q, K).
+
+    Raises
+    ------
+    NotImplementedError
+        If the mask is no such tensor, since the kernel that it is for adds nothing to its logits.
+    """
+    if not isinstance(mask, Tensor) or mask.ndim != SQUARE:
+        msg = (
+            "tokens of different sizes weigh in attention by an additive mask, which this attention implementation does"
+            f" not take (its mask is a {type(mask).__name__}); use `attn_implementation` 'sdpa' or 'eager'"
+        )
+        raise NotImplementedError(msg)
+    lowest = torch.finfo(dtype).min
+    columns = columns[..., : mask.shape[-1]].to(mask.device, dtype)
+    columns = F.pad(columns, (0, mask.shape[-1] - columns.shape[-1]))[:, None, None]
+    if mask.dtype == torch.bool:
+        return columns.where(mask, lowest)
+    return (mask + columns).clamp(min=lowest).to(dtype)
 
 
 def allowed_rows(mask: Any, columns: Tensor, rows: Tensor, sample: int, window: int | None) -> Tensor:

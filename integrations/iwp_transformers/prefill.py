@@ -11,11 +11,12 @@ from transformers import Cache
 from transformers.utils.generic import ModelOutput
 
 from iwp_transformers.arguments import ShortenedArguments
-from iwp_transformers.choosing import kept_positions
+from iwp_transformers.choosing import chosen_tokens
 from iwp_transformers.cost import LayerCost, cache_sizes, layer_structure, measured_cost
 from iwp_transformers.deepstack import DeepFeatures
 from iwp_transformers.layer_inputs import LayerInputs, Sources
 from iwp_transformers.layer_kinds import attending_layers
+from iwp_transformers.merging import Chosen, TokenSizes, replaced_states
 from iwp_transformers.plan import PruningPlan, Stage
 from iwp_transformers.prompt import Prompt
 from iwp_transformers.pruned_cache import Lease, mark, shorten_static
@@ -29,8 +30,8 @@ __all__ = ["Costs", "Kept", "Prefill"]
 
 # What layers cost, by their structure; measured in a session's first prefill.
 Costs = dict[tuple[Any, ...], LayerCost]
-# For each sample, the positions that were kept.
-Kept = tuple[Tensor, ...]
+# For each sample, what was kept.
+Kept = tuple[Chosen, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +48,8 @@ class Drop:
         Shape (B, T), bool: which tokens are neither padding nor dropped.
     arguments : ShortenedArguments
         Shortens what the layers are called with.
+    log_sizes : torch.Tensor or None
+        Shape (B, T): logarithm of how many tokens each stands for in attention; None if all stand for themselves.
     """
 
     layer: int
@@ -54,6 +57,7 @@ class Drop:
     rows: KeptRows
     visible: Tensor
     arguments: ShortenedArguments
+    log_sizes: Tensor | None
 
 
 class Prefill:
@@ -67,8 +71,8 @@ class Prefill:
         What stands where.
     features : mapping
         What the multimodal model was called with, by name.
-    chosen : sequence of tuple of torch.Tensor
-        Positions kept at each stage, where an earlier forward has chosen them already; empty otherwise.
+    chosen : sequence of tuple of Chosen
+        What was kept at each stage, where an earlier forward has chosen them already; empty otherwise.
     costs : dict
         What is known of the layers' costs; this forward adds to it.
     deep : DeepFeatures, optional
@@ -80,8 +84,8 @@ class Prefill:
     ----------
     cache : transformers.Cache or None
         The cache that the layers are called with.
-    kept : list of tuple of torch.Tensor
-        Positions kept at each stage so far.
+    kept : list of tuple of Chosen
+        What was kept at each stage so far.
     """
 
     def __init__(
@@ -103,6 +107,7 @@ class Prefill:
         self._removed: Drop | None = None
         self._stages: list[StageRecord] = []
         self._watches: list[Stopwatch] = []
+        self._sizes = TokenSizes()
         self.cache: Cache | None = None
         self.kept: list[Kept] = []
 
@@ -127,7 +132,7 @@ class Prefill:
         self._measure(index, hidden, present)
         for stage in self._plan.stages:
             if stage.layer == index:
-                self._drop(stage, self._inputs(index, hidden, present))
+                hidden = self._drop(stage, self._inputs(index, hidden, present))
                 hidden, present = self._changed(index, hidden, arguments)
         upcoming = any(stage.layer == index + 1 for stage in self._plan.stages)
         self._previous = self._inputs(index, hidden, present) if upcoming else None
@@ -135,6 +140,9 @@ class Prefill:
             self._first = None
         elif not index:
             self._first = self._inputs(index, hidden, present)
+        if "attention_mask" in present and self._sizes.log is not None:
+            rows = None if self._removed is None else self._removed.rows
+            present = {**present, "attention_mask": self._sizes.weighed(present["attention_mask"], hidden, rows)}
         return hidden, present
 
     def finish(self, output: ModelOutput) -> ModelOutput:
@@ -164,9 +172,8 @@ class Prefill:
         """Write on the cache what later steps need to know."""
         if self.cache is not None and self._drops:
             kinds = self._plan.kinds
-            mark(
-                self.cache, [(drop.layer, drop.removal, drop.rows, drop.visible) for drop in self._drops], lease, kinds
-            )
+            stages = [(each.layer, each.removal, each.rows, each.visible, each.log_sizes) for each in self._drops]
+            mark(self.cache, stages, lease, kinds)
 
     def record(self) -> PruningRecord:
         """Return what was kept, and what it cost."""
@@ -203,31 +210,42 @@ class Prefill:
             columns = torch.arange(full, device=hidden.device).expand(hidden.shape[0], -1)
         else:
             columns = self._removed.rows.columns().to(hidden.device)
-        return LayerInputs(self._plan.layers[index], hidden, arguments, columns, full, self._plan.gather)
+        log_sizes = self._sizes.columns(None if self._removed is None else self._removed.rows)
+        return LayerInputs(self._plan.layers[index], hidden, arguments, columns, full, self._plan.gather, log_sizes)
 
-    def _drop(self, stage: Stage, inputs: LayerInputs) -> None:
-        """Choose what stays from a stage on, and prepare its removal."""
+    def _drop(self, stage: Stage, inputs: LayerInputs) -> Tensor:
+        """Choose what stays from a stage on, prepare its removal, and return the layer's inputs with its states."""
         plan, device = self._plan, inputs.hidden.device
         with Stopwatch(device) as watch, torch.no_grad():
             chosen = self._chosen[len(self.kept)] if self._chosen else None
             kept = self._choose(stage, inputs) if chosen is None else chosen
             keep = self._prompt.text.clone()
-            for row, positions in zip(keep, kept, strict=True):
-                row[positions] = True
+            for row, each in zip(keep, kept, strict=True):
+                row[each.positions] = True
             lengths = keep.sum(1).tolist()
         before = self._stages[-1].lengths if self._stages else tuple(self._prompt.real.sum(1).tolist())
         self._watches.append(watch)
         self.kept.append(kept)
         removal, padded = plan.removal(stage), inputs.hidden.shape[1]
-        if tuple(lengths) != before:
+        weighed = self._sizes.update((keep.shape[0], keep.shape[1]), kept, device)
+        if weighed or tuple(lengths) != before:
             rows = kept_rows(keep, max(lengths))
             arguments = ShortenedArguments(plan.config, self.cache, rows, keep)
-            self._drops.append(Drop(stage.layer, removal, rows, keep, arguments))
+            self._drops.append(Drop(stage.layer, removal, rows, keep, arguments, self._sizes.log))
             shorten_static(self.cache, removal, rows.full - max(lengths))
             padded = max(lengths)
         self._stages.append(
-            StageRecord(layer=stage.layer, removal=removal, kept=kept, lengths=tuple(lengths), padded=padded)
+            StageRecord(
+                layer=stage.layer,
+                removal=removal,
+                kept=tuple(each.positions for each in kept),
+                lengths=tuple(lengths),
+                padded=padded,
+                merged_into=tuple(each.merged_into for each in kept),
+            )
         )
+        rows = [inputs.rows_of(sample, each.positions) for sample, each in enumerate(kept)]
+        return replaced_states(inputs.hidden, rows, kept)
 
     def _choose(self, stage: Stage, inputs: LayerInputs) -> Kept:
         """Return, for each sample, the positions of the visual tokens that stay."""
@@ -241,10 +259,11 @@ class Prefill:
             regions=partial(plan.family.regions, plan.model_config, self._features),
             norm=getattr(plan.text, "norm", None),
             tower=self._tower,
+            log_sizes=self._sizes.log,
         )
-        candidates = self.kept[-1] if self.kept else self._prompt.visual
+        candidates = [each.positions for each in self.kept[-1]] if self.kept else self._prompt.visual
         return tuple(
-            kept_positions(plan.selector, sources, sample, positions, stage.budget)
+            chosen_tokens(plan.selector, sources, sample, positions, stage.budget)
             for sample, positions in enumerate(candidates)
         )
 

@@ -180,7 +180,12 @@ def shorten_static(cache: Cache | None, first: int, removed: int) -> None:
             layer.is_initialized = False
 
 
-def mark(cache: Cache, stages: Sequence[tuple[int, int, KeptRows, Tensor]], lease: Lease, kinds: Sequence[str]) -> None:
+def mark(
+    cache: Cache,
+    stages: Sequence[tuple[int, int, KeptRows, Tensor, Tensor | None]],
+    lease: Lease,
+    kinds: Sequence[str],
+) -> None:
     """Write on a cache that was just pruned what later steps need to know.
 
     Parameters
@@ -189,7 +194,8 @@ def mark(cache: Cache, stages: Sequence[tuple[int, int, KeptRows, Tensor]], leas
         The cache, which holds the prompt.
     stages : sequence of tuple
         For each time that tokens were dropped, ascending: the layer from which they are hidden, the layer from which
-        they are removed, the rows that stay, and which tokens are visible, shape (B, T).
+        they are removed, the rows that stay, which tokens are visible, shape (B, T), and the logarithm of how many tokens
+        each stands for in attention, of the same shape, None if all stand for themselves.
     lease : Lease
         Whether the session is open.
     kinds : sequence of str
@@ -201,7 +207,7 @@ def mark(cache: Cache, stages: Sequence[tuple[int, int, KeptRows, Tensor]], leas
         if isinstance(part, CacheLayerMixin):
             layers[index] = _as_pruned(part)
             layers[index].__dict__.update(unknown, lease=lease, base=int(part.get_seq_length()))
-    for number, (hidden_from, removed_from, rows, visible) in enumerate(stages):
+    for number, (hidden_from, removed_from, rows, visible, log_sizes) in enumerate(stages):
         ends = stages[number + 1][0] if number + 1 < len(stages) else len(layers)
         attending = [index for index, kind in enumerate(kinds) if kind in ATTENDING]
         concerned = [index for index in attending if hidden_from <= index < ends]
@@ -212,7 +218,7 @@ def mark(cache: Cache, stages: Sequence[tuple[int, int, KeptRows, Tensor]], leas
         last = layers[(shorter or concerned)[0]]
         first = layers[kinds.index(kinds[(shorter or concerned)[0]])]
         capacity = (first.max_cache_len, last.max_cache_len) if isinstance(last, StaticLayer) else None
-        known = PrunedRows(rows, visible, capacity)
+        known = PrunedRows(rows, visible, capacity, log_sizes)
         for index in concerned:
             layers[index].__dict__.update(
                 rows=known,

@@ -91,6 +91,9 @@ class StageRecord:
         For each sample, its tokens without padding that stay.
     padded : int
         Rows computed for each sample.
+    merged_into : tuple of torch.Tensor or None
+        For each sample, int64: for each visual token that was left before, the position of the one that it went into,
+        -1 where it is lost; None where nothing is merged.
     """
 
     layer: int
@@ -98,6 +101,7 @@ class StageRecord:
     kept: tuple[Tensor, ...]
     lengths: tuple[int, ...]
     padded: int
+    merged_into: tuple[Tensor | None, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

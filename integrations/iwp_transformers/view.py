@@ -157,6 +157,16 @@ class LayerView(_Explained):
         return self._sources.here.rotated.scaling
 
     @cached_property
+    def sizes(self) -> Tensor:
+        """How many tokens each candidate stands for since earlier stages, shape (N,), float32; ones before any."""
+        return self._sources.sizes_of(self._sample, self.visual_positions)
+
+    @property
+    def at_entrance(self) -> bool:
+        """Whether the layer is the decoder's first, whose inputs are what the projector returned."""
+        return self._sources.here.layer is self._sources.first.layer
+
+    @cached_property
     def tower(self) -> TowerView:
         """What the vision tower computed for the candidates.
 

@@ -11,6 +11,13 @@ __all__ = ["METHODS", "Budget", "Layers", "Merged", "Method", "Paper", "method_c
 METHODS: Mapping[str, str] = MappingProxyType({
     "iwp": "iwp.IWP",
     "divprune": "divprune.DivPrune",
+    "cdpruner": "cdpruner.CDPruner",
+    "scope": "scope.SCOPE",
+    "visionzip": "visionzip.VisionZip",
+    "vispruner": "vispruner.VisPruner",
+    "fastervlm": "fastervlm.FasterVLM",
+    "prumerge": "prumerge.PruMerge",
+    "holov": "holov.HoloV",
 })
 """Where the class of each method stands, by the name of the method."""
 

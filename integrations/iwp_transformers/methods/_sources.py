@@ -1,6 +1,7 @@
 """Share a budget out among the images, tiles or frames of a sample, for rules that look at one of them at a time."""
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -8,7 +9,7 @@ from torch import Tensor
 from iwp_transformers.methods._method import Merged
 from iwp_transformers.view import LayerView
 
-__all__ = ["by_source", "merged_by_source", "shares"]
+__all__ = ["by_source", "merged_by_source", "shares", "unprojected"]
 
 
 def by_source(view: LayerView, choose: Callable[[Tensor, int], Tensor]) -> Tensor:
@@ -69,6 +70,18 @@ def merged_by_source(view: LayerView, merge: Callable[[Tensor, int], Merged]) ->
         if answer.assignment is not None:
             assignment[tokens] = rows[answer.assignment].masked_fill(answer.assignment < 0, -1)
     return Merged(indices=kept, states=states, assignment=assignment)
+
+
+def unprojected(view: LayerView) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """Return what tokens are merged in, (N, E'), and what makes states out of it.
+
+    The features before the projector in front of the decoder, and the states that enter the layer behind it; these too
+    where the model projects several patches as one.
+    """
+    features = view.tower.features
+    if not view.at_entrance or view.tower.project(features[:1]) is None:
+        return view.visual.hidden, lambda merged: merged
+    return features, lambda merged: cast("Tensor", view.tower.project(merged))
 
 
 def shares(budget: int, sizes: list[int]) -> list[int]:

@@ -59,8 +59,16 @@ class PruMerge(Method):
         states, project = unprojected(view)
 
         def merge(tokens: Tensor, count: int) -> Merged:
-            asked = {"share": 1.5 / len(tokens)} if count == 1 else {"budget": count, "spread": self.spread}
-            merged = prumerge(states[tokens], keys[tokens], attention[tokens], neighbours=self.neighbours, **asked)
+            single = count == 1
+            merged = prumerge(
+                states[tokens],
+                keys[tokens],
+                attention[tokens],
+                share=min(1.5 / len(tokens), 1.0) if single else None,
+                budget=None if single else count,
+                spread=self.spread and not single,
+                neighbours=self.neighbours,
+            )
             assignment = merged.assignment.masked_fill(merged.assignment >= count, -1)
             return Merged(
                 indices=merged.kept[:count], states=project(merged.tokens[:count]), assignment=assignment

@@ -8,7 +8,7 @@ from torch import Tensor
 from iwp_core.methods import visionzip
 from iwp_core.methods._checks import check_number
 from iwp_transformers.methods._method import Merged, Method, Paper, Reads
-from iwp_transformers.methods._sources import merged_by_source
+from iwp_transformers.methods._sources import merged_by_source, unprojected
 from iwp_transformers.view import LayerView
 
 __all__ = ["VisionZip"]
