@@ -51,7 +51,9 @@ class AttentionInputs:
     window: int | None
     _eager: Callable[..., Any]
 
-    def weigh(self, queries: Tensor, keys: Tensor, values: Tensor, allowed: Tensor, added: Tensor | None = None) -> Tensor:
+    def weigh(
+        self, queries: Tensor, keys: Tensor, values: Tensor, allowed: Tensor, added: Tensor | None = None
+    ) -> Tensor:
         """Return the soft-max weights that the family's eager function computes for one sample.
 
         Whatever it does to logits, as capping them or adding sinks, is done here too.

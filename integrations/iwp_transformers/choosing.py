@@ -55,7 +55,7 @@ def chosen_tokens(rule: Selector, sources: Sources, sample: int, candidates: Ten
 
 def _with_own(chosen: Chosen, candidates: Tensor, own: Tensor, sources: Sources, sample: int) -> Chosen:
     """Return what was chosen together with tokens that stay as they are."""
-    positions = torch.cat((own, chosen.positions)).unique()
+    positions: Tensor = torch.cat((own, chosen.positions)).unique()  # type: ignore[no-untyped-call]  # untyped in torch
     states, sizes, merged_into = chosen.states, chosen.sizes, chosen.merged_into
     kept = torch.searchsorted(positions, chosen.positions)
     if states is not None:

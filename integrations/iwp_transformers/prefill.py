@@ -244,8 +244,8 @@ class Prefill:
                 merged_into=tuple(each.merged_into for each in kept),
             )
         )
-        rows = [inputs.rows_of(sample, each.positions) for sample, each in enumerate(kept)]
-        return replaced_states(inputs.hidden, rows, kept)
+        places = [inputs.rows_of(sample, each.positions) for sample, each in enumerate(kept)]
+        return replaced_states(inputs.hidden, places, kept)
 
     def _choose(self, stage: Stage, inputs: LayerInputs) -> Kept:
         """Return, for each sample, the positions of the visual tokens that stay."""

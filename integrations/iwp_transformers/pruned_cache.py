@@ -194,8 +194,8 @@ def mark(
         The cache, which holds the prompt.
     stages : sequence of tuple
         For each time that tokens were dropped, ascending: the layer from which they are hidden, the layer from which
-        they are removed, the rows that stay, which tokens are visible, shape (B, T), and the logarithm of how many tokens
-        each stands for in attention, of the same shape, None if all stand for themselves.
+        they are removed, the rows that stay, which tokens are visible, shape (B, T), and the logarithm of how many
+        tokens each stands for in attention, of the same shape, None if all stand for themselves.
     lease : Lease
         Whether the session is open.
     kinds : sequence of str

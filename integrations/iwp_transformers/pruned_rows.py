@@ -37,7 +37,9 @@ class PrunedRows:
         Tokens of the prompt before and after, T and M.
     """
 
-    def __init__(self, rows: KeptRows, visible: Tensor, capacity: tuple[int, int] | None, log_sizes: Tensor | None = None) -> None:
+    def __init__(
+        self, rows: KeptRows, visible: Tensor, capacity: tuple[int, int] | None, log_sizes: Tensor | None = None
+    ) -> None:
         self.full, self.kept, self.filled = rows.full, rows.index.shape[1], rows.filled
         self.index, self.live, self.visible = rows.index, rows.real, visible
         self.log_sizes = log_sizes

@@ -99,7 +99,8 @@ def prune_visual_tokens(
         options of the paper's rule are given, or the model is being pruned already.
     NotImplementedError
         If a layer from `layer` on is of a kind that is not known to stay exact, `layer` has no queries and keys to
-        read and there is no `selector`, the vision tower of the model cannot be read by a rule that does, or a model is sharded in parts of a head.
+        read and there is no `selector`, the rule reads a vision tower of which it is not known how, or a model is
+        sharded in parts of a head.
 
     Warns
     -----

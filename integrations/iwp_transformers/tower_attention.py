@@ -1,6 +1,7 @@
 """The attention that each row of a tower's layer receives, a block of queries at a time."""
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -83,7 +84,7 @@ def received_attention(
     if class_token:
         return (queries[:, :, :1] @ keys.transpose(2, 3) * scaling).softmax(-1)[:, :, 0].transpose(1, 2)
     edges = [0, keys.shape[2]] if cuts is None else cuts.tolist()
-    parts = [slice(start, stop) for start, stop in zip(edges, edges[1:], strict=False)]
+    parts = [slice(start, stop) for start, stop in pairwise(edges)]
     means = [_column_mean(queries[:, :, part], keys[:, :, part] * scaling) for part in parts]
     return torch.cat(means, dim=2).transpose(1, 2)
 
@@ -92,7 +93,8 @@ def _column_mean(queries: Tensor, keys: Tensor) -> Tensor:
     rows = keys.shape[2]
     step = max(1, BLOCK // (keys[..., 0].numel()))
     total = torch.zeros_like(keys[..., 0])
-    for block in queries.split(step, dim=2):
+    for start in range(0, queries.shape[2], step):
+        block = queries[:, :, start : start + step]
         total += (block @ keys.transpose(2, 3)).softmax(-1).sum(2)
     return total / rows
 

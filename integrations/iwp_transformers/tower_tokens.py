@@ -203,7 +203,7 @@ class _MergedPatches:
         lengths = (grid[:, 1] * grid[:, 2] // module.spatial_merge_size**2).repeat_interleave(grid[:, 0])
         return torch.arange(len(lengths), device=grid.device).repeat_interleave(lengths)
 
-    def project(self, features: Tensor) -> Tensor | None:
+    def project(self, features: Tensor) -> Tensor | None:  # noqa: ARG002 - as the protocol
         return None
 
     @staticmethod

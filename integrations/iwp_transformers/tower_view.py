@@ -1,4 +1,4 @@
-"""What a rule sees of the vision tower: for each visual token of one sample, each part computed when it is asked for."""
+"""What a rule sees of the vision tower: for each visual token of one sample, each part computed when asked for."""
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
@@ -107,7 +107,7 @@ class TowerReader:
 
     def _keys(self, medium: str, keys: Tensor) -> Tensor:
         flat = self._tokens(medium, keys.transpose(1, 2).flatten(2))
-        return flat.unflatten(1, (keys.shape[1], keys.shape[3]))
+        return flat.view(len(flat), keys.shape[1], keys.shape[3])
 
     def _inputs(self, encoding: Encoding, layer: TowerLayer) -> tuple[AttentionInputs, Tensor | None]:
         number = self._tower.number(layer)

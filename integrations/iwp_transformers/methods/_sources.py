@@ -31,7 +31,8 @@ def by_source(view: LayerView, choose: Callable[[Tensor, int], Tensor]) -> Tenso
         Shape (M,), int64, ascending.
     """
     source = view.tower.source
-    groups = [(source == number).nonzero().squeeze(1) for number in source[source >= 0].unique()]
+    groups = [(source == number).nonzero().squeeze(1) for number in range(int(source.max()) + 1)]
+    groups = [group for group in groups if len(group)]
     kept = [
         group[choose(group, count)]
         for group, count in zip(groups, shares(view.budget, [len(group) for group in groups]), strict=True)

@@ -70,8 +70,6 @@ class PruMerge(Method):
                 neighbours=self.neighbours,
             )
             assignment = merged.assignment.masked_fill(merged.assignment >= count, -1)
-            return Merged(
-                indices=merged.kept[:count], states=project(merged.tokens[:count]), assignment=assignment
-            )
+            return Merged(indices=merged.kept[:count], states=project(merged.tokens[:count]), assignment=assignment)
 
         return merged_by_source(view, merge)
