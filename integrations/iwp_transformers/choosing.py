@@ -46,7 +46,8 @@ def chosen_tokens(rule: Selector, sources: Sources, sample: int, candidates: Ten
         return chosen
     # A token whose row is read was dropped: it stays, and the rule shares the rest of the budget out.
     if "grid" in getattr(rule, "reads", ()):
-        chosen = _asked(rule, sources, sample, candidates, max(count - len(missing), 0))
+        # A grid has to be whole, so that it is asked for fewer of all candidates.
+        chosen = _asked(rule, sources, sample, candidates, max(count - int(pinned.sum()), 0))
     else:
         count = max(count - int(pinned.sum()), 0)
         chosen = _asked(rule, sources, sample, candidates[~pinned], count)

@@ -83,8 +83,9 @@ class LayerInputs:
         allowed = allowed_rows(
             self.arguments.get("attention_mask"), self.columns[sample].to(rows.device), rows, sample, own.window
         )
-        parts = (part[sample : sample + 1] for part in (own.queries[:, :, rows], own.keys, own.values))
-        return own.weigh(*parts, allowed, added=None if self.log_sizes is None else self.log_sizes[sample])
+        one = slice(sample, sample + 1)
+        added = None if self.log_sizes is None else self.log_sizes[sample]
+        return own.weigh(own.queries[one, :, rows], own.keys[one], own.values[one], allowed, added)
 
     def _read(self, *, rotated: bool) -> AttentionInputs:
         hidden, arguments = beside_weights(self.layer, self.hidden, self.arguments)

@@ -98,7 +98,8 @@ class Prefill:
         deep: DeepFeatures | None = None,
         tower: TowerReader | None = None,
     ) -> None:
-        self._plan, self._prompt, self._features, self._tower = plan, prompt, features, tower
+        self._plan, self._prompt, self._tower = plan, prompt, tower
+        self._features = {name: value for name, value in features.items() if value is not None}
         self._chosen, self._costs, self._deep = chosen, costs, deep
         self._structures: list[tuple[Any, ...]] = []
         self._first: LayerInputs | None = None

@@ -249,7 +249,7 @@ class LayerView(_Explained):
         """Return the positions of some tokens in the input sequence with padding not counted, shape (n,), int64."""
         return torch.searchsorted(self._real, tokens.positions)
 
-    def attention(self, queries: TokenView | None = None) -> Tensor:
+    def attention_rows(self, queries: TokenView | None = None) -> Tensor:
         """Return how some tokens attend to the candidates in the layer before; only these rows are computed.
 
         Parameters
@@ -268,7 +268,7 @@ class LayerView(_Explained):
         ValueError
             If pruning starts at layer 0, which no layer precedes.
         """
-        before = self._layer_before("attention()")
+        before = self._layer_before("attention_rows()")
         weights = before.attention(self._sample, (queries or self.last).positions)
         return weights[..., before.rows_of(self._sample, self.visual_positions).to(weights.device)]
 

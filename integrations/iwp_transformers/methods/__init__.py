@@ -10,6 +10,14 @@ __all__ = ["METHODS", "Budget", "Layers", "Merged", "Method", "Paper", "method_c
 
 METHODS: Mapping[str, str] = MappingProxyType({
     "iwp": "iwp.IWP",
+    "random": "random_tokens.Random",
+    "uniform": "uniform.Uniform",
+    "pooling": "pooling.Pooling",
+    "fastv": "fastv.FastV",
+    "fastv-reverse": "fastv_reverse.FastVReverse",
+    "fastv-window": "fastv_window.FastVWindow",
+    "fastv-visual": "fastv_visual.FastVVisual",
+    "fastv-balanced": "fastv_balanced.FastVBalanced",
     "divprune": "divprune.DivPrune",
     "cdpruner": "cdpruner.CDPruner",
     "scope": "scope.SCOPE",
@@ -18,6 +26,14 @@ METHODS: Mapping[str, str] = MappingProxyType({
     "fastervlm": "fastervlm.FasterVLM",
     "prumerge": "prumerge.PruMerge",
     "holov": "holov.HoloV",
+    "divprune-star": "divprune_star.DivPruneStar",
+    "trimtokenator": "trimtokenator.TrimTokenator",
+    "sparsevlm": "sparsevlm.SparseVLM",
+    "pyramiddrop": "pyramiddrop.PyramidDrop",
+    "mustdrop": "mustdrop.MustDrop",
+    "v2drop": "v2drop.V2Drop",
+    "vtw": "vtw.VTW",
+    "dart": "dart.DART",
 })
 """Where the class of each method stands, by the name of the method."""
 
