@@ -1,14 +1,46 @@
 """Grids of visual tokens: which of them stand in rows and columns, read from where they look."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import isqrt
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from iwp_transformers.geometry import Region
+from iwp_transformers.replay import generation_inputs
 
-__all__ = ["grids_of"]
+if TYPE_CHECKING:
+    from iwp_transformers.plan import PruningPlan
+
+__all__ = ["grids_of", "regions_of"]
+
+
+def regions_of(plan: "PruningPlan", features: Mapping[str, Any], sample: int) -> Sequence[Region]:
+    """Return what each visual token of a sample looks at.
+
+    Parameters
+    ----------
+    plan : PruningPlan
+        The model and its family.
+    features : mapping
+        What the multimodal model was called with, by name.
+    sample : int
+        Row of the batch.
+
+    Raises
+    ------
+    NotImplementedError
+        If it is not known for the family.
+    ValueError
+        If the pictures do not make up the visual tokens.
+    """
+    given = generation_inputs(plan.model) if features.get("mm_encoder_outputs") else {}
+    if "input_ids" in given:
+        # Beams and sequences to be returned repeat each sample.
+        repeats = len(features["input_ids"]) // len(given["input_ids"])
+        return plan.family.regions(plan.model_config, given, sample // repeats)
+    return plan.family.regions(plan.model_config, features, sample)
 
 
 def grids_of(regions: Sequence[Region]) -> tuple[Tensor, ...]:

@@ -14,6 +14,7 @@ from iwp_transformers.arguments import ShortenedArguments
 from iwp_transformers.choosing import chosen_tokens
 from iwp_transformers.cost import LayerCost, cache_sizes, layer_structure, measured_cost
 from iwp_transformers.deepstack import DeepFeatures
+from iwp_transformers.grids import regions_of
 from iwp_transformers.layer_inputs import LayerInputs, Sources
 from iwp_transformers.layer_kinds import attending_layers
 from iwp_transformers.merging import Chosen, TokenSizes, replaced_states
@@ -257,7 +258,7 @@ class Prefill:
             first=self._first or inputs,
             prompt=self._prompt,
             ids=self._features["input_ids"],
-            regions=partial(plan.family.regions, plan.model_config, self._features),
+            regions=partial(regions_of, plan, self._features),
             norm=getattr(plan.text, "norm", None),
             tower=self._tower,
             log_sizes=self._sizes.log,

@@ -11,7 +11,7 @@ from weakref import ref
 from torch import Tensor, nn
 from transformers import GenerationConfig, GenerationMixin
 
-__all__ = ["Replay", "running_generation"]
+__all__ = ["Replay", "generation_inputs", "running_generation"]
 
 _GENERATE = inspect.unwrap(GenerationMixin.generate).__code__
 # Where the loops of `generate` stand; a logits processor that calls the model stands elsewhere.
@@ -33,6 +33,29 @@ def running_generation(model: nn.Module) -> GenerationConfig | None:
     transformers.GenerationConfig or None
         None where the model was called by anybody else, within a `generate` or not.
     """
+    frame = _frame_of_generate(model)
+    config = None if frame is None else frame.f_locals.get("generation_config")
+    return config if isinstance(config, GenerationConfig) else None
+
+
+def generation_inputs(model: nn.Module) -> dict[str, Any]:
+    """Return what the `generate` that is calling a model was given, by name; nothing where nobody generates.
+
+    Features are encoded before the prefill, which then lacks what the processor said of the pictures.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The model with its head.
+    """
+    frame = _frame_of_generate(model)
+    if frame is None:
+        return {}
+    given = {"input_ids": frame.f_locals.get("inputs"), **frame.f_locals.get("kwargs", {})}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _frame_of_generate(model: nn.Module) -> FrameType | None:
     frame: FrameType | None = sys._getframe()
     while frame is not None and not (frame.f_code.co_name == "_call_impl" and frame.f_locals.get("self") is model):
         frame = frame.f_back
@@ -42,8 +65,7 @@ def running_generation(model: nn.Module) -> GenerationConfig | None:
         return None
     while frame is not None and frame.f_code is not _GENERATE:
         frame = frame.f_back
-    config = None if frame is None else frame.f_locals.get("generation_config")
-    return config if isinstance(config, GenerationConfig) else None
+    return frame
 
 
 @dataclass(frozen=True, eq=False)

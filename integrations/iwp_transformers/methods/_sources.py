@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from iwp_transformers.methods._method import Merged
+from iwp_transformers.methods._quotas import quotas
 from iwp_transformers.view import LayerView
 
-__all__ = ["by_source", "merged_by_source", "shares", "unprojected"]
+__all__ = ["by_source", "merged_by_source", "unprojected"]
 
 
 def by_source(view: LayerView, choose: Callable[[Tensor, int], Tensor]) -> Tensor:
@@ -33,14 +34,11 @@ def by_source(view: LayerView, choose: Callable[[Tensor, int], Tensor]) -> Tenso
     source = view.tower.source
     groups = [(source == number).nonzero().squeeze(1) for number in range(int(source.max()) + 1)]
     groups = [group for group in groups if len(group)]
-    kept = [
-        group[choose(group, count)]
-        for group, count in zip(groups, shares(view.budget, [len(group) for group in groups]), strict=True)
-        if count
-    ]
+    sizes = [len(group) for group in groups]
+    counts = quotas(sizes, min(view.budget, sum(sizes))) if sizes else []
+    kept = [group[choose(group, count)] for group, count in zip(groups, counts, strict=True) if count]
     others = (source < 0).nonzero().squeeze(1)
-    missing = view.budget - sum(map(len, groups))
-    return torch.cat((*kept, others[: max(missing, 0)])).sort().values
+    return torch.cat((*kept, others[: max(view.budget - sum(sizes), 0)])).sort().values
 
 
 def merged_by_source(view: LayerView, merge: Callable[[Tensor, int], Merged]) -> Merged:
@@ -83,28 +81,3 @@ def unprojected(view: LayerView) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     if not view.at_entrance or view.tower.project(features[:1]) is None:
         return view.visual.hidden, lambda merged: merged
     return features, lambda merged: cast("Tensor", view.tower.project(merged))
-
-
-def shares(budget: int, sizes: list[int]) -> list[int]:
-    """Return how many of `budget` tokens each group keeps: in proportion to its size, by largest remainders.
-
-    Parameters
-    ----------
-    budget : int
-        Tokens to keep; of fewer, all are kept.
-    sizes : list of int
-        Tokens of each group.
-
-    Examples
-    --------
-    >>> shares(5, [4, 4, 2])
-    [2, 2, 1]
-    """
-    total = sum(sizes)
-    count = min(budget, total)
-    kept = [count * size // total for size in sizes]
-    # What is left goes to those that lost most by rounding down, the first of them first.
-    order = sorted(range(len(sizes)), key=lambda group: -(count * sizes[group] % total))
-    for group in order[: count - sum(kept)]:
-        kept[group] += 1
-    return kept

@@ -1,1 +1,1 @@
-"""Methods in models, held to the full-length model and to readings of their own."""
+"""The methods of the papers in models, held to readings that the library has no part in."""
