@@ -18,6 +18,7 @@ __all__ = [
     "MASKED",
     "WEIGHING",
     "allowed_rows",
+    "check_weighing",
     "hide_columns",
     "open_mask",
     "real_tokens",
@@ -157,6 +158,22 @@ def hide_columns(mask: Any, visible: Tensor) -> Any:
     return _forbid(mask, ~visible[:, None, None, :])
 
 
+def check_weighing(implementation: str | None) -> None:
+    """Raise unless masks of an attention implementation are added to its logits.
+
+    Raises
+    ------
+    NotImplementedError
+        If they are not: attention would be left unweighed.
+    """
+    if implementation not in WEIGHING:
+        msg = (
+            "tokens that stand for several weigh in attention by an additive mask, which attention implementation"
+            f" {implementation!r} does not take; use `attn_implementation` {' or '.join(map(repr, WEIGHING))}"
+        )
+        raise NotImplementedError(msg)
+
+
 def open_mask(hidden: Tensor, keys: int) -> Tensor:
     """Return the causal mask of the newest rows on `keys` columns, none of which is hidden, (1, 1, Q, keys), bool."""
     queries = hidden.shape[1]
@@ -183,15 +200,12 @@ def weighed_mask(mask: Any, columns: Tensor, dtype: torch.dtype) -> Tensor:
 
     Raises
     ------
-    NotImplementedError
-        If the mask is no such tensor, since the kernel that it is for adds nothing to its logits.
+    RuntimeError
+        If the mask is no such tensor.
     """
     if not isinstance(mask, Tensor) or mask.ndim != SQUARE:
-        msg = (
-            "tokens of different sizes weigh in attention by an additive mask, which this attention implementation does"
-            f" not take (its mask is a {type(mask).__name__}); use `attn_implementation` 'sdpa' or 'eager'"
-        )
-        raise NotImplementedError(msg)
+        msg = f"a layer's mask is a {type(mask).__name__}, expected a tensor (B, heads, Q, K) that sizes can be added to"
+        raise RuntimeError(msg)
     lowest = torch.finfo(dtype).min
     columns = columns[..., : mask.shape[-1]].to(mask.device, dtype)
     columns = F.pad(columns, (0, mask.shape[-1] - columns.shape[-1]))[:, None, None]

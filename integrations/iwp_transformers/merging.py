@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from iwp_transformers.masks import open_mask, weighed_mask
@@ -75,7 +76,7 @@ class TokenSizes:
 
     def __init__(self) -> None:
         self.log: Tensor | None = None
-        self._known: dict[int, tuple[object, Any]] = {}
+        self._known: dict[tuple[int, int], tuple[object, Any]] = {}
 
     def update(self, shape: tuple[int, int], chosen: Sequence[Chosen], device: torch.device) -> bool:
         """Take in what samples chose; return whether any size came."""
@@ -96,14 +97,15 @@ class TokenSizes:
         rows = rows.to(self.log.device)
         return rows.gather(self.log, 1).masked_fill(~rows.real, 0)
 
-    def weighed(self, mask: Any, hidden: Tensor, rows: KeptRows | None) -> Any:
-        """Return the mask of a prompt's layer with the logarithms added to its columns."""
+    def weighed(self, mask: Any, hidden: Tensor, rows: KeptRows | None, keys: int) -> Any:
+        """Return the mask of a prompt's layer, which has `keys` columns, with the logarithms added to them."""
         columns = self.columns(rows)
         if columns is None:
             return mask
         # Layers that share a mask share the answer; the mask is kept, so that no other object can come to have its id.
-        key = id(mask)
-        if key not in self._known or self._known[key][1].shape[2] != hidden.shape[1]:
-            full = open_mask(hidden, hidden.shape[1]) if mask is None else mask
+        key = (id(mask), keys)
+        if key not in self._known:
+            # A static cache has more columns than the prompt has rows.
+            full = F.pad(open_mask(hidden, hidden.shape[1]), (0, keys - hidden.shape[1])) if mask is None else mask
             self._known[key] = (mask, weighed_mask(full, columns, hidden.dtype))
         return self._known[key][1]

@@ -17,6 +17,7 @@ from iwp_transformers.deepstack import DeepFeatures
 from iwp_transformers.grids import regions_of
 from iwp_transformers.layer_inputs import LayerInputs, Sources
 from iwp_transformers.layer_kinds import attending_layers
+from iwp_transformers.masks import check_weighing
 from iwp_transformers.merging import Chosen, TokenSizes, replaced_states
 from iwp_transformers.plan import PruningPlan, Stage
 from iwp_transformers.prompt import Prompt
@@ -144,7 +145,10 @@ class Prefill:
             self._first = self._inputs(index, hidden, present)
         if "attention_mask" in present and self._sizes.log is not None:
             rows = None if self._removed is None else self._removed.rows
-            present = {**present, "attention_mask": self._sizes.weighed(present["attention_mask"], hidden, rows)}
+            keys = hidden.shape[1]
+            keys = keys if self.cache is None else self.cache.get_mask_sizes(keys, index)[0]
+            weighed = self._sizes.weighed(present["attention_mask"], hidden, rows, keys)
+            present = {**present, "attention_mask": weighed}
         return hidden, present
 
     def finish(self, output: ModelOutput) -> ModelOutput:
@@ -230,6 +234,8 @@ class Prefill:
         self.kept.append(kept)
         removal, padded = plan.removal(stage), inputs.hidden.shape[1]
         weighed = self._sizes.update((keep.shape[0], keep.shape[1]), kept, device)
+        if weighed:
+            check_weighing(plan.config._attn_implementation)
         if weighed or tuple(lengths) != before:
             rows = kept_rows(keep, max(lengths))
             arguments = ShortenedArguments(plan.config, self.cache, rows, keep)

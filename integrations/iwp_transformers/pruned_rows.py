@@ -159,6 +159,9 @@ class PrunedRows:
     def _weighed(self, mask: Any, hidden: Tensor, keys: int, seen: int, *, shortened: bool) -> Tensor:
         """Return a mask with the logarithms of the sizes added to its columns, the last `keys` of `seen`."""
         logs: Any = self.log_sizes
+        if mask is None and self.static:
+            msg = "a step on a static cache came without a mask, so that which of its columns are filled is not known"
+            raise RuntimeError(msg)
         if shortened:
             index = self._extended(seen)[0][:, seen - keys :]
         else:

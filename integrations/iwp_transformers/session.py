@@ -14,6 +14,7 @@ from iwp_transformers.attachment import Attachment
 from iwp_transformers.families import family_of
 from iwp_transformers.methods import Method
 from iwp_transformers.methods.iwp import IWP, Query
+from iwp_transformers.masks import check_weighing
 from iwp_transformers.plan import PruningPlan
 from iwp_transformers.prefill import Costs
 from iwp_transformers.pruned_cache import Lease
@@ -170,6 +171,8 @@ def prune_visual_tokens(
     )
     check_layers(plan)
     check_readable(plan)
+    if not getattr(rule, "flash", True):
+        check_weighing(plan.config._attn_implementation)
     return PruningSession(plan, history=history)
 
 

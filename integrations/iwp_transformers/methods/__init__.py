@@ -24,6 +24,8 @@ METHODS: Mapping[str, str] = MappingProxyType({
     "visionzip": "visionzip.VisionZip",
     "vispruner": "vispruner.VisPruner",
     "fastervlm": "fastervlm.FasterVLM",
+    "tome": "tome.ToMe",
+    "pact": "pact.PACT",
     "prumerge": "prumerge.PruMerge",
     "holov": "holov.HoloV",
     "divprune-star": "divprune_star.DivPruneStar",

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from iwp_core.methods import holov
-from iwp_core.methods._checks import check_count
 from iwp_transformers.methods._method import Method, Paper, Reads
 from iwp_transformers.methods._sources import by_source
 from iwp_transformers.view import LayerView
@@ -45,7 +45,8 @@ class HoloV(Method):
         ValueError
             If it is below 1.
         """
-        check_count("patches", self.patches, 1)
+        count = self.patches if isinstance(self.patches, int) and self.patches > 0 else 1
+        holov(torch.ones(count, 1), torch.ones(count), 1, patches=self.patches)
 
     def __call__(self, view: LayerView) -> Tensor:
         """Return the indices to keep, shape (M,), ascending."""

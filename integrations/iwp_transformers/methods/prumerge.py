@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from iwp_core.methods import prumerge
-from iwp_core.methods._checks import check_count
 from iwp_transformers.methods._method import Merged, Method, Paper, Reads
 from iwp_transformers.methods._sources import merged_by_source, unprojected
 from iwp_transformers.view import LayerView
@@ -50,7 +50,8 @@ class PruMerge(Method):
         TypeError, ValueError
             If `neighbours` is no integer >= 0.
         """
-        check_count("neighbours", self.neighbours, 0)
+        token = torch.ones(1, 1)
+        prumerge(token, token, token[0], share=1.0, neighbours=self.neighbours)
 
     def __call__(self, view: LayerView) -> Merged:
         """Return what stays, with its states."""

@@ -1,12 +1,12 @@
 """VisionZip: dominant tokens by attention of the class token, and contextual ones merged from the rest."""
 
 from dataclasses import dataclass
+from numbers import Real
 from typing import ClassVar
 
 from torch import Tensor
 
 from iwp_core.methods import visionzip
-from iwp_core.methods._checks import check_number
 from iwp_transformers.methods._method import Merged, Method, Paper, Reads
 from iwp_transformers.methods._sources import merged_by_source, unprojected
 from iwp_transformers.view import LayerView
@@ -43,10 +43,17 @@ class VisionZip(Method):
 
         Raises
         ------
-        TypeError, ValueError
-            If `contextual` is no number from 0 to 1.
+        TypeError
+            If `contextual` is no number.
+        ValueError
+            If it is not from 0 to 1.
         """
-        check_number("contextual", self.contextual, 0.0, 1.0)
+        if isinstance(self.contextual, bool) or not isinstance(self.contextual, Real):
+            msg = f"`contextual` is {self.contextual!r}, expected a number from 0 to 1"
+            raise TypeError(msg)
+        if not 0 <= self.contextual <= 1:
+            msg = f"`contextual` is {self.contextual!r}, expected from 0 to 1: the share of the kept tokens"
+            raise ValueError(msg)
 
     def __call__(self, view: LayerView) -> Merged:
         """Return what stays, with the states of contextual tokens."""

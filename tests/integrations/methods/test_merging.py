@@ -98,51 +98,56 @@ def test_the_readings_differ() -> None:
 
 @pytest.mark.parametrize("cache", [None, "static"], ids=["dynamic", "static"])
 @pytest.mark.parametrize("padded", [True, False], ids=["padded", "not padded"])
-@pytest.mark.parametrize("layers", [(0,), (2,)], ids=str)
+@pytest.mark.parametrize("layer", [0, 2])
 @pytest.mark.parametrize("family", BOTH)
-def test_decoded_tokens_equal_the_reading(family: str, layers: tuple[int, ...], padded: bool, cache: str | None) -> None:
+def test_decoded_tokens_equal_the_reading(family: str, layer: int, padded: bool, cache: str | None) -> None:
     """Sizes weigh for every token behind the prompt too, and travel with the cache."""
     model: Any = FACTORIES[family]()
     prompts = PAIR if padded else PAIR[:1]
     inputs = make_inputs(model, prompts)
     options = {**OPTIONS, "cache_implementation": cache, "disable_compile": True}
 
-    with prune_visual_tokens(model, budget=0.5, layer=layers, selector=Pairs(True)):
+    with prune_visual_tokens(model, budget=0.5, layer=layer, selector=Pairs(True)):
         generated = model.generate(**inputs, **options)
 
     new = generated.sequences[:, inputs["input_ids"].shape[1] :]
     for sample in range(len(prompts)):
         single = sample_of(inputs, prompts, sample)
-        expected = read_merged(model, single, stages_of(layers, weighed=True), new[sample : sample + 1, :-1])
+        expected = read_merged(model, single, stages_of((layer,), weighed=True), new[sample : sample + 1, :-1])
         assert_close(torch.stack(generated.logits)[:, sample], expected[-new.shape[1] :])
 
 
 @pytest.mark.parametrize("family", BOTH)
-def test_beams_copies_and_no_cache_agree(family: str) -> None:
+def test_beams_and_decoding_without_a_cache_agree(family: str) -> None:
     """Samples are repeated and reordered with their sizes; without a cache the first forward's states are used again."""
     model: Any = FACTORIES[family]()
     inputs = make_inputs(model, PAIR)
+    beams = {"num_beams": 2, "num_return_sequences": 2}
 
     with prune_visual_tokens(model, budget=0.5, layer=1, selector=Pairs(True)) as session:
-        greedy_ids = greedy(model, inputs)
-        uncached = greedy(model, inputs, use_cache=False)
-        beams = greedy(model, inputs, num_beams=2, num_return_sequences=2)
-        beams_uncached = greedy(model, inputs, num_beams=2, num_return_sequences=2, use_cache=False)
-        records = len(session.records)
-        with torch.no_grad():
-            prompt = model(**inputs, use_cache=True)
-            step = greedy_ids[:, inputs["input_ids"].shape[1] :][:, :1]
-            mask = torch.cat((inputs["attention_mask"], torch.ones_like(step)), dim=1)
-            twice = copy.deepcopy(prompt.past_key_values)
-            once = [
-                model(input_ids=step, attention_mask=mask, **{CACHE: cache}).logits
-                for cache in (prompt.past_key_values, twice)
-            ]
+        cached = [greedy(model, inputs, **options) for options in ({}, beams)]
+        uncached = [greedy(model, inputs, use_cache=False, **options) for options in ({}, beams)]
 
-    assert uncached.tolist() == greedy_ids.tolist()
-    assert beams.tolist() == beams_uncached.tolist()
-    assert records == 4
-    torch.testing.assert_close(once[0], once[1])
+    assert [ids.tolist() for ids in cached] == [ids.tolist() for ids in uncached]
+    assert len(session.records) == 4
+
+
+def test_sizes_travel_with_a_copy_of_the_cache() -> None:
+    """A step on the copy gives what the reading gives."""
+    model: Any = llava_onevision()
+    inputs = make_inputs(model, PAIR)
+    step = torch.tensor([[5], [6]])
+    mask = torch.cat((inputs["attention_mask"], torch.ones_like(step)), dim=1)
+
+    with prune_visual_tokens(model, budget=0.5, layer=1, selector=Pairs(True)), torch.no_grad():
+        cache = copy.deepcopy(model(**positioned(model, inputs), use_cache=True).past_key_values)
+        positions = mask.sum(1, keepdim=True) - 1
+        logits = model(input_ids=step, attention_mask=mask, position_ids=positions, **{CACHE: cache}).logits
+
+    for sample in range(len(PAIR)):
+        single = sample_of(inputs, PAIR, sample)
+        expected = read_merged(model, single, stages_of((1,), weighed=True), step[sample : sample + 1])
+        assert_close(logits[sample, -1], expected[-1])
 
 
 def test_the_record_says_which_token_went_where() -> None:
@@ -179,18 +184,28 @@ def test_a_pinned_token_keeps_its_own_state_and_size() -> None:
     assert_close(logits, read_merged(model, inputs, [Stage(1, rest)]))
 
 
-@pytest.mark.parametrize("attention", ["flex_attention", "flash_attention_2"])
-def test_kernels_without_additive_masks_refuse_sizes(attention: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernels_without_additive_masks_refuse_sizes() -> None:
     """Attention would be left unweighed; the message says what to use."""
     model = llava_onevision()
-    monkeypatch.setattr(model.model.language_model.config, "_attn_implementation_internal", attention)
+    model.set_attn_implementation("flex_attention")
 
     with (
         prune_visual_tokens(model, budget=0.5, layer=1, selector=Pairs(True)),
         torch.no_grad(),
-        pytest.raises(NotImplementedError, match=f"not take .*{attention}|{attention}.*additive"),
+        pytest.raises(NotImplementedError, match="by an additive mask, which attention implementation 'flex_attention'"),
     ):
         model(**make_inputs(model, PAIR))
+
+
+@pytest.mark.parametrize("attention", ["flex_attention", "flash_attention_2"])
+@pytest.mark.parametrize("name", ["pact", "tome"])
+def test_a_method_that_weighs_is_refused_at_the_call_under_such_kernels(name: str, attention: str) -> None:
+    """Before anything is attached."""
+    model = llava_onevision()
+    model.model.language_model.config._attn_implementation_internal = attention
+
+    with pytest.raises(NotImplementedError, match=f"by an additive mask, which attention implementation {attention!r}"):
+        prune_visual_tokens(model, budget=0.5, method=name, layer=(0, 2))
 
 
 def test_merging_refuses_to_cut_gradients() -> None:
