@@ -11,7 +11,6 @@ from transformers import Cache
 from transformers.cache_utils import StaticLayer
 
 from iwp_core.budget import check_budget
-from iwp_transformers.attention import is_readable
 from iwp_transformers.hooks import is_pruned
 from iwp_transformers.layer_kinds import RECURRENT, SERVED, WINDOWED
 from iwp_transformers.masks import MASKED
@@ -27,7 +26,6 @@ __all__ = [
     "check_layers",
     "check_length",
     "check_prefill",
-    "check_readable",
     "check_unused",
     "stages_of",
 ]
@@ -136,40 +134,6 @@ def check_layers(plan: "PruningPlan") -> None:
     if plan.family.longest is None and any(_counts_rows(layer) for layer in plan.layers[first:]):
         msg = f"layers from `layer={first}` on place tokens by how many rows their cache holds, which pruning changes"
         raise NotImplementedError(msg)
-
-
-def check_readable(plan: "PruningPlan") -> None:
-    """Raise if a method would not find in the layers that it reads what it reads there.
-
-    Raises
-    ------
-    ValueError
-        If it reads the layer before the first.
-    NotImplementedError
-        If a layer has no queries and keys; the message names the layers that have them.
-    """
-    reads = getattr(plan.selector, "reads", ())
-    before = [part for part in reads if part.endswith("of the layer before")]
-    if before and not plan.stages[0].layer:
-        msg = f"`layer` is 0, but `method` reads the {before[0]}: expected `layer` >= 1"
-        raise ValueError(msg)
-    for stage in plan.stages:
-        read = [stage.layer] * ("queries and keys" in reads)
-        read += [stage.layer - 1] * any(part != "states of the layer before" for part in before)
-        for index in read:
-            _check_readable(plan, index, stage.layer - index)
-
-
-def _check_readable(plan: "PruningPlan", index: int, ahead: int) -> None:
-    """Raise if a layer has no queries and keys; the rule that reads it acts `ahead` layers later."""
-    if is_readable(plan.layers[index]):
-        return
-    others = [str(other + ahead) for other, layer in enumerate(plan.layers) if other and is_readable(layer)]
-    msg = (
-        f"layer {index} is of kind {plan.kinds[index]!r} and has no queries and keys to choose tokens"
-        f" by; use `layer` {', '.join(others) or 'none'}, or a `selector` that needs none"
-    )
-    raise NotImplementedError(msg)
 
 
 def _hidden_from(plan: "PruningPlan", removal: int) -> int:

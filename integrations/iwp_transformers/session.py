@@ -18,8 +18,9 @@ from iwp_transformers.masks import check_weighing
 from iwp_transformers.plan import PruningPlan
 from iwp_transformers.prefill import Costs
 from iwp_transformers.pruned_cache import Lease
+from iwp_transformers.readable import check_readable
 from iwp_transformers.record import PruningRecord
-from iwp_transformers.refusals import check_history, check_layers, check_readable, check_unused, stages_of
+from iwp_transformers.refusals import check_history, check_layers, check_unused, stages_of
 from iwp_transformers.selection import Selector, asked_stages, chosen_rule
 from iwp_transformers.sharding import gather_of_heads
 from iwp_transformers.tower_tokens import read_tower
