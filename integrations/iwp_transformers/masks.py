@@ -204,7 +204,7 @@ def weighed_mask(mask: Any, columns: Tensor, dtype: torch.dtype) -> Tensor:
         If the mask is no such tensor.
     """
     if not isinstance(mask, Tensor) or mask.ndim != SQUARE:
-        msg = f"a layer's mask is a {type(mask).__name__}, expected a tensor (B, heads, Q, K) that sizes can be added to"
+        msg = f"a layer's mask is a {type(mask).__name__}, expected a tensor (B, heads, Q, K) to add sizes to"
         raise RuntimeError(msg)
     lowest = torch.finfo(dtype).min
     columns = columns[..., : mask.shape[-1]].to(mask.device, dtype)

@@ -157,7 +157,13 @@ class PrunedRows:
         return take_columns(mask, index.clamp(min=0), live & (index >= 0))
 
     def _weighed(self, mask: Any, hidden: Tensor, keys: int, seen: int, *, shortened: bool) -> Tensor:
-        """Return a mask with the logarithms of the sizes added to its columns, the last `keys` of `seen`."""
+        """Return a mask with the logarithms of the sizes added to its columns, the last `keys` of `seen`.
+
+        Raises
+        ------
+        RuntimeError
+            If there is no mask, and the cache has columns that are not filled.
+        """
         logs: Any = self.log_sizes
         if mask is None and self.static:
             msg = "a step on a static cache came without a mask, so that which of its columns are filled is not known"

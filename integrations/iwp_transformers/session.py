@@ -12,9 +12,9 @@ from torch import nn
 from iwp_core import PCMMR, Strategy
 from iwp_transformers.attachment import Attachment
 from iwp_transformers.families import family_of
+from iwp_transformers.masks import check_weighing
 from iwp_transformers.methods import Method
 from iwp_transformers.methods.iwp import IWP, Query
-from iwp_transformers.masks import check_weighing
 from iwp_transformers.plan import PruningPlan
 from iwp_transformers.prefill import Costs
 from iwp_transformers.pruned_cache import Lease

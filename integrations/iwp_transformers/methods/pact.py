@@ -57,7 +57,7 @@ class PACT(Method):
             If there are several: the paper has one.
         """
         if not isinstance(layer, int | None) or not isinstance(budget, float | int | None):
-            msg = f"`layer` is {layer!r} and `budget` is {budget!r}, expected one layer and one budget: pact has one stage"
+            msg = f"`layer` is {layer!r} and `budget` is {budget!r}, expected one of each: pact has one stage"
             raise ValueError(msg)
         return super().stages(layer, 1.0 if budget is None else budget, layers)
 
@@ -76,6 +76,4 @@ class PACT(Method):
             share=self.share,
             budget=view.budget,
         )
-        return Merged(
-            indices=merged.kept, states=merged.tokens, sizes=merged.sizes, assignment=merged.assignment
-        )
+        return Merged(indices=merged.kept, states=merged.tokens, sizes=merged.sizes, assignment=merged.assignment)

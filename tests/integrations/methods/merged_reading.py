@@ -15,6 +15,41 @@ MERGING = {"visionzip", "prumerge", "tome", "pact"}
 
 
 @dataclass(frozen=True)
+class Seen:
+    """What enters a layer, of one sample without padding.
+
+    Attributes
+    ----------
+    states : Tensor
+        Shape (R, E), of all rows.
+    visual, sizes : Tensor
+        Shape (R,): which rows are visual tokens, and how many tokens each stands for.
+    """
+
+    layer: Any
+    states: Tensor
+    visual: Tensor
+    sizes: Tensor
+    rotation: tuple[Tensor, Tensor]
+
+    @property
+    def hidden(self) -> Tensor:
+        """States of the visual tokens, (N, E)."""
+        return self.states[self.visual]
+
+    def projected(self, name: str, *, rotated: bool) -> Tensor:
+        """Return queries or keys of all rows, (heads, R, D), by the layer's own norm and weights."""
+        attention = self.layer.self_attn
+        normed = self.layer.input_layernorm(self.states)
+        rows = getattr(attention, f"{name}_proj")(normed).view(len(normed), -1, attention.head_dim).transpose(0, 1)
+        if not rotated:
+            return rows
+        half = rows.shape[-1] // 2
+        cos, sin = self.rotation
+        return rows * cos + torch.cat((-rows[..., half:], rows[..., :half]), -1) * sin
+
+
+@dataclass(frozen=True)
 class Stage:
     """One time that tokens are merged, of one sample without padding.
 
@@ -23,12 +58,12 @@ class Stage:
     layer : int
         Where it happens.
     merge : callable
-        (states that enter the layer, sizes) of the visual tokens that are left, shapes (N, E) and (N,), to the
-        ascending indices that stay, their states, and their sizes or None.
+        What enters the layer to the ascending indices of the visual tokens that stay, their states, and their sizes or
+        None.
     """
 
     layer: int
-    merge: Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor | None]]
+    merge: Callable[[Seen], tuple[Tensor, Tensor, Tensor | None]]
 
 
 def read_merged(model: Any, inputs: dict[str, Any], stages: Sequence[Stage], tokens: Tensor | None = None) -> Tensor:
@@ -38,15 +73,15 @@ def read_merged(model: Any, inputs: dict[str, Any], stages: Sequence[Stage], tok
     eager = copy.deepcopy(model)
     eager.set_attn_implementation("eager")
     hidden, (cos, sin) = _entrance(eager, inputs)
-    config = eager.config
-    visual = torch.isin(inputs["input_ids"][0], torch.tensor([config.image_token_id, getattr(config, "video_token_id", -1)]))
+    placeholders = [eager.config.image_token_id, getattr(eager.config, "video_token_id", -1)]
+    visual = torch.isin(inputs["input_ids"][0], torch.tensor(placeholders))
     sizes = torch.ones(len(visual))
     decoder = eager.model.language_model
     with torch.no_grad():
         for index, layer in enumerate(decoder.layers):
             for stage in (each for each in stages if each.layer == index):
                 places = visual.nonzero().squeeze(1)
-                kept, states, weights = stage.merge(hidden[0, places], sizes[places])
+                kept, states, weights = stage.merge(Seen(layer, hidden[0], visual, sizes, (cos[0], sin[0])))
                 hidden[0, places[kept]] = states
                 if weights is not None:
                     sizes[places[kept]] = weights
