@@ -1,5 +1,6 @@
 """PACT: prune unimportant visual tokens, cluster the others by density, and weigh clusters by their size."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -17,7 +18,8 @@ class PACT(Method):
     """`iwp_core.methods.pact` at the entrance of a decoder layer, with that layer's queries and keys.
 
     A cluster has the mean of its states at the position of its centre, and the logarithm of its size is added to the
-    logits of later attention. The count follows from the cutoff, which a budget raises until at most so many remain.
+    logits of later attention. The count follows from the cutoff, which the budget raises until at most so many remain;
+    1.0 leaves it as it is.
 
     Attributes
     ----------
@@ -49,17 +51,19 @@ class PACT(Method):
         pact(token, token, token[0], cutoff=self.cutoff, share=self.share)
 
     def stages(self, layer: Layers | None, budget: Budget | None, layers: int) -> tuple[Layers, Budget]:
-        """Return the stage; without a budget the cutoff alone decides.
+        """Return the stage.
 
         Raises
         ------
+        TypeError
+            If `budget` is missing.
         ValueError
-            If there are several: the paper has one.
+            If there are several: clusters of clusters are not defined.
         """
-        if not isinstance(layer, int | None) or not isinstance(budget, float | int | None):
+        if isinstance(layer, Sequence) or isinstance(budget, Sequence):
             msg = f"`layer` is {layer!r} and `budget` is {budget!r}, expected one of each: pact has one stage"
             raise ValueError(msg)
-        return super().stages(layer, 1.0 if budget is None else budget, layers)
+        return super().stages(layer, budget, layers)
 
     def __call__(self, view: LayerView) -> Merged:
         """Return the centres, with the states and sizes of their clusters."""
