@@ -26,6 +26,7 @@ from iwp_transformers.record import PruningRecord, StageRecord
 from iwp_transformers.rows import KeptRows, kept_rows, restored_attention
 from iwp_transformers.stopwatch import Stopwatch
 from iwp_transformers.tower_view import TowerReader
+from iwp_transformers.training_compression import training_compression
 from iwp_transformers.versions import cache_in
 
 __all__ = ["Costs", "Kept", "Prefill"]
@@ -192,6 +193,7 @@ class Prefill:
             stages=tuple(self._stages),
             lengths_full=tuple(self._prompt.real.sum(1).tolist()),
             padded_full=full,
+            training_compression=training_compression(self._plan.model_config),
             costs=[self._costs[structure] for structure in self._structures],
             cache_sizes=[] if self.cache is None else cache_sizes(self.cache, full, held),
             watches=tuple(self._watches),

@@ -118,6 +118,11 @@ class Method:
             raise TypeError(msg)
         return self.layer if layer is None else layer, budget
 
+    @classmethod
+    def published_layers(cls) -> str:
+        """Return at which layers it acts by default, in words."""
+        return str(cls.layer)
+
     def __call__(self, view: LayerView) -> object:
         """Return the indices of the candidates to keep, integers of shape (M,) in any order, or `Merged`.
 

@@ -107,6 +107,11 @@ class Staged(Method):
     acts: ClassVar[str] = "at several decoder layers"
     schedule: ClassVar[Schedule]
 
+    @classmethod
+    def published_layers(cls) -> str:
+        """Return at which layers of how many the paper drops."""
+        return f"{', '.join(map(str, cls.schedule.layers))} of {cls.schedule.depth}"
+
     def stages(self, layer: Layers | None, budget: Budget | None, layers: int) -> tuple[Layers, Budget]:
         """Return the stages: those given as tuples, the rest from the schedule of the paper.
 

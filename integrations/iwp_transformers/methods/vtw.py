@@ -17,13 +17,18 @@ PUBLISHED, DEPTH = 15, 32
 class VTW(Method):
     """Withdraw all visual tokens; takes a layer and no budget.
 
-    The layer is by default as deep as the published one; `iwp_transformers.vtw_calibration` finds that of a model.
+    The layer is by default as deep as the published one; `iwp_transformers.vtw_calibration.calibrated_vtw_layer` finds it.
     """
 
     name: ClassVar[str] = "vtw"
     paper: ClassVar[Paper | None] = Paper(title="Visual Tokens Withdrawal", year=2024, arxiv="2405.05803")
     reads: ClassVar[tuple[Reads, ...]] = ("nothing",)
     layer: ClassVar[int] = PUBLISHED
+
+    @classmethod
+    def published_layers(cls) -> str:
+        """Return at which layer of how many the paper withdraws."""
+        return f"{PUBLISHED} of {DEPTH}"
 
     def stages(self, layer: Layers | None, budget: Budget | None, layers: int) -> tuple[Layers, Budget]:
         """Return the one stage.
