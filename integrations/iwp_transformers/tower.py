@@ -10,7 +10,7 @@ import sys
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from types import CodeType
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -165,7 +165,7 @@ class TowerWatch:
         ]
         for number in {self.tower.features, len(self.tower.layers) - 1}:
             layer = self.tower.layers[number]
-            handles.append(Hook(hook(partial(self._enter, number))).before(layer))  # type: ignore[no-untyped-call]  # same
+            handles.append(Hook(hook(self._enter), number).before(layer))  # type: ignore[no-untyped-call]  # same
             if number == self.tower.features:
                 handles.append(Hook(hook(self._leave)).after(layer))  # type: ignore[no-untyped-call]  # same
         return handles
