@@ -13,6 +13,7 @@ from iwp_transformers.geometry import Region
 from iwp_transformers.masks import allowed_rows
 from iwp_transformers.placement import beside_weights
 from iwp_transformers.prompt import Prompt
+from iwp_transformers.tower_view import TowerReader
 
 __all__ = ["LayerInputs", "Sources"]
 
@@ -37,6 +38,8 @@ class LayerInputs:
         Tokens that the cache held before; positions count them.
     gather : callable, optional
         Gathers heads from all ranks, where the model is sharded.
+    log_sizes : torch.Tensor, optional
+        Shape (B, R): logarithm of how many tokens each row stands for, added to the logits of attention.
     """
 
     layer: nn.Module
@@ -46,6 +49,7 @@ class LayerInputs:
     length: int
     before: int
     gather: Callable[[Tensor], Tensor] | None = None
+    log_sizes: Tensor | None = None
 
     @cached_property
     def rotated(self) -> AttentionInputs:
@@ -94,7 +98,8 @@ class LayerInputs:
             self.arguments.get("attention_mask"), self.columns[sample].to(rows.device), rows, sample, own.window
         )
         one = slice(sample, sample + 1)
-        return own.weigh(own.queries[one, :, rows], own.keys[one], own.values[one], allowed)
+        added = None if self.log_sizes is None else self.log_sizes[sample]
+        return own.weigh(own.queries[one, :, rows], own.keys[one], own.values[one], allowed, added)
 
     def _read(self, *, rotated: bool) -> AttentionInputs:
         hidden, arguments = beside_weights(self.layer, self.hidden, self.arguments)
@@ -125,6 +130,10 @@ class Sources:
         Sample to one `Region` for each of its visual tokens, in sequence order.
     norm : torch.nn.Module, optional
         The decoder's last norm.
+    tower : TowerReader, optional
+        What reads the vision tower; None where the rule does not.
+    log_sizes : torch.Tensor, optional
+        Shape (B, T): logarithm of how many tokens each stands for; None as long as all stand for themselves.
     """
 
     here: LayerInputs
@@ -134,3 +143,11 @@ class Sources:
     ids: Tensor
     regions: Callable[[int], Sequence[Region]]
     norm: nn.Module | None
+    tower: TowerReader | None = None
+    log_sizes: Tensor | None = None
+
+    def sizes_of(self, sample: int, positions: Tensor) -> Tensor:
+        """Return how many tokens those at some positions of a sample stand for, shape (n,), float32."""
+        if self.log_sizes is None:
+            return torch.ones(len(positions), device=positions.device)
+        return self.log_sizes[sample, positions.to(self.log_sizes.device)].exp().to(positions.device)

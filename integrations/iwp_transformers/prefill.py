@@ -11,19 +11,22 @@ from transformers import Cache
 from transformers.utils.generic import ModelOutput
 
 from iwp_transformers.arguments import ShortenedArguments
-from iwp_transformers.choosing import kept_rows_of
+from iwp_transformers.choosing import chosen_tokens
 from iwp_transformers.cost import LayerCost, cache_sizes, layer_structure, measured_cost
 from iwp_transformers.deepstack import DeepFeatures
 from iwp_transformers.grids import regions_of
 from iwp_transformers.later_turns import EarlierTokens
 from iwp_transformers.layer_inputs import LayerInputs, Sources
 from iwp_transformers.layer_kinds import attending_layers
+from iwp_transformers.masks import check_weighing
+from iwp_transformers.merging import Chosen, TokenSizes, replaced_states
 from iwp_transformers.plan import PruningPlan, Stage
 from iwp_transformers.prompt import Prompt
 from iwp_transformers.pruned_cache import Lease, mark, shorten_static
 from iwp_transformers.record import PruningRecord, StageRecord
 from iwp_transformers.rows import KeptRows, kept_rows
 from iwp_transformers.stopwatch import Stopwatch
+from iwp_transformers.tower_view import TowerReader
 from iwp_transformers.training_compression import training_compression
 from iwp_transformers.versions import cache_in
 
@@ -31,8 +34,8 @@ __all__ = ["Costs", "Kept", "Prefill"]
 
 # What layers cost, by their structure; measured in a session's first prefill.
 Costs = dict[tuple[Any, ...], LayerCost]
-# For each sample, the rows that were kept.
-Kept = tuple[Tensor, ...]
+# For each sample, what was kept.
+Kept = tuple[Chosen, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +52,8 @@ class Drop:
         Shape (B, T), bool: which tokens are neither padding nor dropped.
     arguments : ShortenedArguments
         Shortens what the layers are called with.
+    log_sizes : torch.Tensor or None
+        Shape (B, T): logarithm of how many tokens each stands for in attention; None if all stand for themselves.
     """
 
     layer: int
@@ -56,6 +61,12 @@ class Drop:
     rows: KeptRows
     visible: Tensor
     arguments: ShortenedArguments
+    log_sizes: Tensor | None
+
+    def told(self, length: int) -> tuple[int, int, KeptRows, Tensor, Tensor | None]:
+        """Return what a cache is told of it, for the first `length` tokens."""
+        log_sizes = None if self.log_sizes is None else self.log_sizes[:, :length]
+        return self.layer, self.removal, self.rows.first(length), self.visible[:, :length], log_sizes
 
 
 class Prefill:
@@ -69,21 +80,23 @@ class Prefill:
         What stands where.
     features : mapping
         What the multimodal model was called with, by name.
-    chosen : sequence of tuple of torch.Tensor
-        Rows kept at each stage, where an earlier forward has chosen them already; empty otherwise.
+    chosen : sequence of tuple of Chosen
+        What was kept at each stage, where an earlier forward has chosen them already; empty otherwise.
     costs : dict
         What is known of the layers' costs; this forward adds to it.
     deep : DeepFeatures, optional
         What the decoder would add between its layers.
     earlier : EarlierTokens
         What the cache holds before the forward.
+    tower : TowerReader, optional
+        What reads the vision tower, where the rule does.
 
     Attributes
     ----------
     cache : transformers.Cache or None
         The cache that the layers are called with.
-    kept : list of tuple of torch.Tensor
-        Rows kept at each stage so far; those of records and views are counted from the beginning of the cache.
+    kept : list of tuple of Chosen
+        What was kept at each stage so far, by rows; records and views count from the beginning of the cache.
     """
 
     def __init__(
@@ -95,8 +108,9 @@ class Prefill:
         costs: Costs,
         deep: DeepFeatures | None,
         earlier: EarlierTokens,
+        tower: TowerReader | None,
     ) -> None:
-        self._plan, self._prompt, self._earlier = plan, prompt, earlier
+        self._plan, self._prompt, self._earlier, self._tower = plan, prompt, earlier, tower
         self._features = {name: value for name, value in features.items() if value is not None}
         self._chosen, self._costs, self._deep = chosen, costs, deep
         self._structures: list[tuple[Any, ...]] = []
@@ -106,6 +120,7 @@ class Prefill:
         self._removed: Drop | None = None
         self._stages: list[StageRecord] = []
         self._watches: list[Stopwatch] = []
+        self._sizes = TokenSizes()
         self.cache: Cache | None = None
         self.kept: list[Kept] = []
 
@@ -131,7 +146,7 @@ class Prefill:
         self._measure(index, hidden, present)
         for stage in self._plan.stages:
             if stage.layer == index:
-                self._drop(stage, self._inputs(index, hidden, present))
+                hidden = self._drop(stage, self._inputs(index, hidden, present))
                 hidden, present = self._changed(index, hidden, arguments)
         upcoming = any(stage.layer == index + 1 for stage in self._plan.stages)
         self._previous = self._inputs(index, hidden, present) if upcoming else None
@@ -139,6 +154,12 @@ class Prefill:
             self._first = None
         elif not index:
             self._first = self._inputs(index, hidden, present)
+        if "attention_mask" in present and self._sizes.log is not None:
+            rows = None if self._removed is None else self._removed.rows
+            keys = hidden.shape[1]
+            keys = keys if self.cache is None else self.cache.get_mask_sizes(keys, index)[0]
+            weighed = self._sizes.weighed(present["attention_mask"], hidden, rows, keys)
+            present = {**present, "attention_mask": weighed}
         return hidden, present
 
     def finish(self, output: ModelOutput) -> ModelOutput:
@@ -165,9 +186,7 @@ class Prefill:
         if self.cache is not None and self._drops:
             kinds, drafts = self._plan.kinds, self._prompt.drafts
             length = self._prompt.real.shape[1] - drafts
-            stages = [
-                (drop.layer, drop.removal, drop.rows.first(length), drop.visible[:, :length]) for drop in self._drops
-            ]
+            stages = [drop.told(length) for drop in self._drops]
             mark(self.cache, stages, lease, kinds, before=self._earlier.count, drafts=drafts)
 
     def record(self) -> PruningRecord:
@@ -180,7 +199,7 @@ class Prefill:
         held = [old + new for old, new in zip(cached, held, strict=True)]
         return PruningRecord(
             visual=tuple(rows + before for rows in self._prompt.visual),
-            stages=tuple(replace(stage, kept=tuple(rows + before for rows in stage.kept)) for stage in self._stages),
+            stages=tuple(stage.behind(before) for stage in self._stages),
             cached_full=before,
             cached=cached,
             lengths_full=tuple(self._prompt.real.sum(1).tolist()),
@@ -218,32 +237,46 @@ class Prefill:
             length=before + full - self._prompt.drafts,
             before=before,
             gather=self._plan.gather,
+            log_sizes=self._sizes.columns(None if self._removed is None else self._removed.rows),
         )
 
-    def _drop(self, stage: Stage, inputs: LayerInputs) -> None:
-        """Choose what stays from a stage on, and prepare its removal."""
+    def _drop(self, stage: Stage, inputs: LayerInputs) -> Tensor:
+        """Choose what stays from a stage on, prepare its removal, and return the layer's inputs with its states."""
         plan, device = self._plan, inputs.hidden.device
         with Stopwatch(device) as watch, torch.no_grad():
             chosen = self._chosen[len(self.kept)] if self._chosen else None
             kept = self._choose(stage, inputs) if chosen is None else chosen
             keep = self._prompt.others.clone()
-            for row, positions in zip(keep, kept, strict=True):
-                row[positions] = True
+            for row, each in zip(keep, kept, strict=True):
+                row[each.rows] = True
             lengths = keep.sum(1).tolist()
         before = self._stages[-1].lengths if self._stages else tuple(self._prompt.real.sum(1).tolist())
         self._watches.append(watch)
         self.kept.append(kept)
         removal, padded = plan.removal(stage), inputs.hidden.shape[1]
-        if tuple(lengths) != before:
+        weighed = self._sizes.update((keep.shape[0], keep.shape[1]), kept, device)
+        if weighed:
+            check_weighing(plan.config._attn_implementation)
+            self._earlier.check_weighing()
+        if weighed or tuple(lengths) != before:
             rows = kept_rows(keep, max(lengths))
             arguments = ShortenedArguments(plan.config, self.cache, rows, keep, self._earlier.columns)
-            self._drops.append(Drop(stage.layer, removal, rows, keep, arguments))
+            self._drops.append(Drop(stage.layer, removal, rows, keep, arguments, self._sizes.log))
             if not self._earlier.count:
                 shorten_static(self.cache, removal, rows.full - max(lengths))
             padded = max(lengths)
         self._stages.append(
-            StageRecord(layer=stage.layer, removal=removal, kept=kept, lengths=tuple(lengths), padded=padded)
+            StageRecord(
+                layer=stage.layer,
+                removal=removal,
+                kept=tuple(each.rows for each in kept),
+                lengths=tuple(lengths),
+                padded=padded,
+                merged_into=tuple(each.merged_into for each in kept),
+            )
         )
+        places = [inputs.rows_of(sample, each.rows + inputs.before) for sample, each in enumerate(kept)]
+        return replaced_states(inputs.hidden, places, kept)
 
     def _choose(self, stage: Stage, inputs: LayerInputs) -> Kept:
         """Return, for each sample, the rows of the visual tokens that stay."""
@@ -256,10 +289,12 @@ class Prefill:
             ids=self._features["input_ids"],
             regions=partial(regions_of, plan, self._features),
             norm=getattr(plan.text, "norm", None),
+            tower=self._tower,
+            log_sizes=self._sizes.log,
         )
-        candidates = self.kept[-1] if self.kept else self._prompt.visual
+        candidates = [each.rows for each in self.kept[-1]] if self.kept else self._prompt.visual
         return tuple(
-            kept_rows_of(plan.selector, sources, sample, rows, stage.budget) for sample, rows in enumerate(candidates)
+            chosen_tokens(plan.selector, sources, sample, rows, stage.budget) for sample, rows in enumerate(candidates)
         )
 
     def _measure(self, index: int, hidden: Tensor, arguments: dict[str, Any]) -> None:

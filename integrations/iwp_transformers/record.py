@@ -1,7 +1,7 @@
 """What one pruned prefill kept, and what that saved."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -126,6 +126,9 @@ class StageRecord:
         For each sample, its tokens without padding that stay.
     padded : int
         Rows computed for each sample.
+    merged_into : tuple of torch.Tensor or None
+        For each sample, int64: for each visual token that was left before, the position of the one that it went into,
+        -1 where it is lost; None where nothing is merged.
     """
 
     layer: int
@@ -133,6 +136,12 @@ class StageRecord:
     kept: tuple[Tensor, ...]
     lengths: tuple[int, ...]
     padded: int
+    merged_into: tuple[Tensor | None, ...] = ()
+
+    def behind(self, count: int) -> "StageRecord":
+        """Return the same with positions behind `count` earlier tokens."""
+        went = tuple(None if each is None else (each + count).where(each >= 0, -1) for each in self.merged_into)
+        return replace(self, kept=tuple(rows + count for rows in self.kept), merged_into=went)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

@@ -12,6 +12,7 @@ from torch import nn
 from iwp_core import PCMMR, Strategy
 from iwp_transformers.attachment import Attachment
 from iwp_transformers.families import family_of
+from iwp_transformers.masks import check_weighing
 from iwp_transformers.methods import Method
 from iwp_transformers.methods.iwp import IWP, Query
 from iwp_transformers.plan import PruningPlan
@@ -22,6 +23,7 @@ from iwp_transformers.record import PruningRecord
 from iwp_transformers.refusals import check_history, check_layers, check_unused, stages_of
 from iwp_transformers.selection import Selector, asked_stages, chosen_rule
 from iwp_transformers.sharding import gather_of_heads
+from iwp_transformers.tower_tokens import read_tower
 from iwp_transformers.versions import warn_if_untested
 from iwp_transformers.wrappers import unwrapped
 
@@ -99,7 +101,8 @@ def prune_visual_tokens(
         options of the paper's rule are given, or the model is being pruned already.
     NotImplementedError
         If a layer from `layer` on is of a kind that is not known to stay exact, `layer` has no queries and keys to
-        read and there is no `selector`, or a model is sharded in parts of a head.
+        read and there is no `selector`, the rule reads a vision tower of which it is not known how, or a model is
+        sharded in parts of a head.
 
     Warns
     -----
@@ -169,9 +172,12 @@ def prune_visual_tokens(
         stages=stages,
         selector=rule,
         gather=gather_of_heads(model, text.config),
+        tower=read_tower(inner) if "vision tower" in getattr(rule, "reads", ()) else None,
     )
     check_layers(plan)
     check_readable(plan)
+    if not getattr(rule, "flash", True):
+        check_weighing(plan.config._attn_implementation)
     return PruningSession(plan, history=history)
 
 

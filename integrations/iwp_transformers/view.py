@@ -10,6 +10,7 @@ from torch import Tensor
 from iwp_transformers.grids import grids_of
 from iwp_transformers.layer_inputs import LayerInputs, Sources
 from iwp_transformers.placement import beside_weights
+from iwp_transformers.tower_view import TowerView
 
 __all__ = ["LayerView", "TokenView"]
 
@@ -154,6 +155,33 @@ class LayerView(_Explained):
     def scaling(self) -> float:
         """What the layer multiplies products of queries and keys with."""
         return self._sources.here.rotated.scaling
+
+    @cached_property
+    def sizes(self) -> Tensor:
+        """How many tokens each candidate stands for since earlier stages, shape (N,), float32; ones before any."""
+        return self._sources.sizes_of(self._sample, self.visual_positions)
+
+    @property
+    def at_entrance(self) -> bool:
+        """Whether the layer is the decoder's first, whose inputs are what the projector returned."""
+        return self._sources.here.layer is self._sources.first.layer
+
+    @cached_property
+    def tower(self) -> TowerView:
+        """What the vision tower computed for the candidates.
+
+        Raises
+        ------
+        ValueError
+            If the rule has not said by an attribute ``reads = ("vision tower",)`` that it reads the tower.
+        """
+        if self._sources.tower is None:
+            msg = (
+                "`view.tower` is read by a rule that has not said so: give it an attribute `reads` with 'vision tower',"
+                " so that the tower is listened to while it runs"
+            )
+            raise ValueError(msg)
+        return TowerView(self._sources.tower, self._sample, self.visual_positions)
 
     @cached_property
     def last(self) -> TokenView:

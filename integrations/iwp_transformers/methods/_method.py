@@ -58,11 +58,14 @@ class Merged:
     sizes : torch.Tensor, optional
         Shape (M,), > 0: how many tokens each stands for. From the layer on, the logarithm of its size is added to every
         attention logit of a query with it; without sizes, attention is left alone.
+    assignment : torch.Tensor, optional
+        Shape (N,), integers: row that each candidate went into, -1 where it is lost; for the record.
     """
 
     indices: Tensor
     states: Tensor
     sizes: Tensor | None = None
+    assignment: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
