@@ -134,7 +134,7 @@ def locate(positions: Array, sought: Array) -> tuple[Array, Array]:
     xp = namespace(positions)
     if positions.shape[0] == 0:
         return xp.zeros_like(sought, dtype=xp.bool), sought
-    slots = xp.clip(xp.searchsorted(positions, sought), max=positions.shape[0] - 1)
+    slots = xp.searchsorted(positions, sought) % positions.shape[0]  # what is past the last one is not the first
     return xp.take(positions, slots) == sought, slots
 
 

@@ -6,7 +6,6 @@ computed once for the first of a set of identical tokens and shared by the other
 """
 
 from functools import reduce
-from itertools import product
 
 from iwp_core._arrays import (
     Array,
@@ -21,11 +20,11 @@ from iwp_core._plugins import overridable
 
 __all__ = ["first_identical", "hash_rows"]
 
-PROBES = 2
-"""Coordinates of each array that the first look reads; tokens that differ there are told apart at once."""
-
 SPARSE = 8
-"""The first hash reads one of so many coordinates; tokens that share it and yet differ get one of all coordinates."""
+"""The first hash reads one of so many coordinates of the first head; that tells nearly all tokens apart.
+
+Tokens that share it and yet differ get a hash of all coordinates.
+"""
 
 ODD = 0x3C6EF373
 """A number without pattern, within 31 bits: multiples of it spread over all bits of an integer."""
@@ -59,10 +58,10 @@ def first_identical(*arrays: Array) -> Array | None:
     xp = namespace(*arrays)
     first = everyone = arange_indices(arrays[0].shape[1], arrays[0])
     left = _alike(arrays, everyone)
-    for stride in (SPARSE, 1):
+    for heads, stride in ((1, SPARSE), (None, 1)):
         if left.shape[0] == 0:
             break
-        hashes = [hash_rows(array[:, :, ::stride], left) for array in arrays]
+        hashes = [hash_rows(array[:heads, :, ::stride], left) for array in arrays]
         hashed = reduce(lambda total, one: total * ODD + one, hashes)
         order = xp.argsort(hashed, stable=True)  # each run of equal hashes starts with its lowest position
         ranked, members = xp.take(hashed, order), xp.take(left, order)
@@ -90,11 +89,9 @@ def _join(first: Array, arrays: tuple[Array, ...], members: Array, differs: Arra
 
 
 def _alike(arrays: tuple[Array, ...], left: Array) -> Array:
-    """Return those of ascending positions whose tokens are not told apart by a few of their coordinates."""
-    for probe, array in product(range(PROBES), arrays):
-        heads, _, width = array.shape
-        column = array[probe % heads, :, (probe * width) // PROBES]
-        fewer = _repeated(column, left)
+    """Return those of ascending positions whose tokens are not told apart by one of their coordinates."""
+    for array in arrays:
+        fewer = _repeated(array[0, :, 0], left)
         if fewer.shape[0] in (0, left.shape[0]):  # no more can be told apart, or not that way
             return fewer
         left = fewer

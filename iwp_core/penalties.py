@@ -22,12 +22,18 @@ TOGETHER = 64
 FIRST, MOST = 32, 256
 """Columns of a large chunk that are compared first, and at most, before tokens whose factor is least are left out."""
 
+ONCE = 4
+"""The first ones instead, after a chunk whose first columns left out everybody: all tokens are nearly the same."""
+
 WORTHWHILE = 0.8
 """Leaving tokens out copies the others, which pays if at most this share of them is left."""
 
 
 class _Comparison(Protocol):
-    """What is asked of a duplication: tokens as rows and as columns, and a block of both."""
+    """What is asked of a duplication: tokens as rows and as columns, and a block (C, R) of both.
+
+    In that order maxima over columns run along the longer axis, which is faster.
+    """
 
     @property
     def identical(self) -> Array | None: ...
@@ -37,7 +43,7 @@ class _Comparison(Protocol):
 
     def columns(self, tokens: Array, /) -> Gathered: ...
 
-    def compare(self, rows: Gathered, columns: Gathered, /) -> Array: ...
+    def compare(self, columns: Gathered, rows: Gathered, /) -> Array: ...
 
 
 class _Asked:
@@ -51,9 +57,9 @@ class _Asked:
     def columns(self, tokens: Array) -> Gathered:
         return Gathered((tokens[None, :],))
 
-    def compare(self, rows: Gathered, columns: Gathered) -> Array:
+    def compare(self, columns: Gathered, rows: Gathered) -> Array:
         block: Array = self.duplication(rows.parts[0][0, :], columns.parts[0][0, :])
-        return block
+        return namespace(block).matrix_transpose(block)
 
 
 @dataclass(frozen=True)
@@ -99,6 +105,7 @@ class Penalties:
         self.least = self.log(self.floor)
         self.blocks: list[_Block] = []
         self.twins = self.comparison.identical
+        self.first = FIRST
 
     @property
     def count(self) -> int:
@@ -139,7 +146,7 @@ class Penalties:
     def among(self, positions: Array) -> "Among":
         """Compare some tokens with each other."""
         held = self.hold(positions)
-        block = self.comparison.compare(held.rows, self.comparison.columns(held.positions))
+        block = self.comparison.compare(self.comparison.columns(held.positions), held.rows)
         return Among(block, held.inverse, self._log_factor)
 
     def log_factors(self, held: "Held", start: int) -> Iterator[tuple[int, Array]]:
@@ -148,32 +155,19 @@ class Penalties:
             if block.stop > start:
                 missed = block.since(start)
                 several = len(missed.ends) > 1
-                logs = self._of_several(held.rows, missed) if several else [self._of_one(held.rows, missed.columns)]
-                for index, one in enumerate(logs, missed.first):
-                    yield index, _spread(one, held.inverse)
-
-    def _of_several(self, rows: Gathered, block: _Block) -> list[Array]:
-        """Return the logs of the factors of small chunks."""
-        xp = namespace(self.floor)
-        parts = []
-        for tile in _tiles(rows, block.columns):
-            shared = self.comparison.compare(rows.cut(tile), block.columns)
-            cuts = zip((0, *block.ends[:-1]), block.ends, strict=True)
-            parts.append(xp.stack([xp.max(shared[:, begin:end], axis=1) for begin, end in cuts]))
-        logs = self._log_factor(parts[0] if len(parts) == 1 else xp.concat(parts, axis=1))
-        return [logs[index, :] for index in range(len(block.ends))]
+                logs = self._of_columns(held.rows, missed.columns, missed.ends) if several else self._of_one(held.rows, missed.columns)
+                for index in range(len(missed.ends)):
+                    yield missed.first + index, _spread(logs[index, :], held.inverse)
 
     def _of_one(self, rows: Gathered, chunk: Gathered) -> Array:
         """Return the logs of the factors of a chunk, leaving out on the way tokens whose factor can fall no further."""
         xp = namespace(self.floor)
-        if chunk.count <= TOGETHER:
-            return self._of_columns(rows, chunk)
         logs: Array | None = None
         open_rows: Array | None = None
-        done, width = 0, FIRST
+        done, width = 0, chunk.count if self.first == FIRST and chunk.count <= TOGETHER else self.first
         while done < chunk.count:
             columns = chunk.cut(slice(done, min(done + width, chunk.count)))
-            latest = self._of_columns(rows, columns)
+            latest = self._of_columns(rows, columns, (columns.count,))[0, :]
             done, width = done + columns.count, MOST
             if logs is None:
                 logs = latest
@@ -183,16 +177,22 @@ class Penalties:
                 latest = xp.minimum(xp.take(logs, open_rows), latest)
                 logs = scatter(logs, open_rows, latest)
             above = xp.nonzero(latest > self.least)[0]
+            if columns.count == done:
+                self.first = FIRST if above.shape[0] > 0 else ONCE
             if above.shape[0] == 0:
                 break
             if above.shape[0] < WORTHWHILE * rows.count:
                 rows, open_rows = rows.take(above), above if open_rows is None else xp.take(open_rows, above)
-        return logs
+        return logs[None, :]
 
-    def _of_columns(self, rows: Gathered, columns: Gathered) -> Array:
-        xp, compare = namespace(self.floor), self.comparison.compare
-        parts = [xp.max(compare(rows.cut(tile), columns), axis=1) for tile in _tiles(rows, columns)]
-        return self._log_factor(joined(parts))
+    def _of_columns(self, rows: Gathered, columns: Gathered, ends: Sequence[int]) -> Array:
+        """Return the logs of the factors of groups of consecutive columns, shape (G, R)."""
+        xp, parts = namespace(self.floor), []
+        for tile in _tiles(rows, columns):
+            shared = self.comparison.compare(columns, rows.cut(tile))
+            cuts = zip((0, *ends[:-1]), ends, strict=True)
+            parts.append(joined([xp.max(shared[begin:end, :], axis=0, keepdims=True) for begin, end in cuts]))
+        return self._log_factor(joined(parts, axis=1))
 
     def _log_factor(self, shared: Array) -> Array:
         """Return the log of max(floor, 1 - penalty * s) for largest duplications s, or for their roots."""
@@ -222,7 +222,7 @@ class Among:
         """Return the log of the factor that those at indices `chosen` put on each of them."""
         columns = chosen if self.inverse is None else namespace(chosen).take(self.inverse, chosen)
         xp = namespace(chosen)
-        return _spread(self.log_factor(xp.max(xp.take(self.block, columns, axis=1), axis=1)), self.inverse)
+        return _spread(self.log_factor(xp.max(xp.take(self.block, columns, axis=0), axis=0)), self.inverse)
 
 
 def _spread(x: Array, inverse: Array | None) -> Array:
