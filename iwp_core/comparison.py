@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from iwp_core._arrays import Array, as_dtype, namespace
+from iwp_core._arrays import Array, as_dtype, namespace, take
 from iwp_core._plugins import overridable
 from iwp_core.identical import first_identical
 from iwp_core.similarity import LOG_2, Cosine, Gaussian, columns_of, factors_of
@@ -34,7 +34,7 @@ class Gathered:
     def take(self, indices: Array) -> "Gathered":
         """Return those at `indices`."""
         xp = namespace(indices)
-        return Gathered(tuple(xp.take(part, indices, axis=1) for part in self.parts))
+        return Gathered(tuple(take(part, indices, axis=1) for part in self.parts))
 
     @staticmethod
     def join(several: Sequence["Gathered"]) -> "Gathered":

@@ -8,10 +8,10 @@ import math
 from collections.abc import Sequence
 from itertools import accumulate
 
-from iwp_core._arrays import Array, arange_indices, locate, namespace, order_descending, scatter
+from iwp_core._arrays import Array, arange_indices, locate, namespace, order_descending, scatter, take
 from iwp_core._plugins import overridable
 from iwp_core.duplication import PairwiseDuplication
-from iwp_core.penalties import WORTHWHILE, Penalties
+from iwp_core.penalties import WORTHWHILE, Held, Penalties
 
 __all__ = ["largest", "progressive_chunked_mmr"]
 
@@ -97,7 +97,7 @@ class _Candidates:
         bound = largest(self.scores, among + 1)[-1]
         in_pool = self.scores > bound
         pool = xp.nonzero(in_pool)[0]
-        scores, chosen = xp.take(self.scores, pool), []
+        scores, chosen = take(self.scores, pool), []
         shared = self.penalties.among(pool) if pool.shape[0] >= sizes[0] else None
         for size in sizes[:count]:
             if shared is None or scores.shape[0] < size:
@@ -110,11 +110,11 @@ class _Candidates:
             chosen.append(best)
             scores = xp.where(is_best, self.nothing, scores + shared.log_factors(best))
         if len(chosen) < len(sizes) and chosen:
-            self.penalties.add([xp.take(pool, best) for best in chosen])
+            self.penalties.add([take(pool, best) for best in chosen])
             self.scores = scatter(self.scores, pool, scores)
             self.applied = self._marked(in_pool & (self.scores > self.nothing), len(chosen))
             self.applied = self._marked(in_pool & (self.scores == self.nothing), self.scores.shape[0])
-        return [xp.take(pool, best) for best in chosen]
+        return [take(pool, best) for best in chosen]
 
     def catch_up(self, size: int) -> Array:
         """Apply missed penalties until the `size` best scores miss none; return the last one of these."""
@@ -122,7 +122,7 @@ class _Candidates:
         some = min(total, size + max(size // 2, PATIENCE))
         bar = self.nothing
         if self.asked > WORTHWHILE * total:  # bounds told little, so they will again
-            self._penalise_everyone()
+            self._penalise(self.applied < latest)
             return largest(self.scores, size)[-1]
         self.asked = 0
         while True:
@@ -140,27 +140,24 @@ class _Candidates:
         """Apply the penalties that the candidates miss where `some`, of shape (N,), is true."""
         xp = self.xp
         rows = xp.nonzero(some)[0]
-        self.asked += rows.shape[0]
-        if rows.shape[0] > WORTHWHILE * self.scores.shape[0]:
-            self._penalise_everyone()
-            return
-        applied = xp.take(self.applied, rows)
+        applied = take(self.applied, rows)
         starts = [int(start) for start in xp.unique_values(applied)]
         for start in starts:
-            group = rows if len(starts) == 1 else xp.take(rows, xp.nonzero(applied == start)[0])
-            scores = xp.take(self.scores, group)
-            for _, logs in self.penalties.log_factors(self.penalties.hold(group), start):
-                scores = scores + logs
-            self.scores = scatter(self.scores, group, scores)
+            group = rows if len(starts) == 1 else take(rows, xp.nonzero(applied == start)[0])
+            if group.shape[0] > WORTHWHILE * self.scores.shape[0]:  # compare all in place, rather than copy most
+                scores = self._lowered(self.scores, self.penalties.everyone, start)
+                self.scores = xp.where(some & (self.applied == start), scores, self.scores)
+            else:
+                scores = self._lowered(take(self.scores, group), self.penalties.hold(group), start)
+                self.scores = scatter(self.scores, group, scores)
         self.applied = self._marked(some, self.penalties.count)
+        self.asked += rows.shape[0]
 
-    def _penalise_everyone(self) -> None:
-        """Apply the penalties that any candidate misses; all are compared in place, where most of them would be copied."""
-        xp = self.xp
-        least = int(xp.min(self.applied))  # of the candidates: chosen tokens have more
-        for chunk, logs in self.penalties.log_factors(self.penalties.hold(self.penalties.positions), least):
-            self.scores = self.scores + xp.where(self.applied <= chunk, logs, xp.zeros_like(logs))
-        self.applied = xp.maximum(self.applied, xp.full_like(self.applied[:1], self.penalties.count))
+    def _lowered(self, scores: Array, held: Held, start: int) -> Array:
+        """Return the scores of the tokens held, with the penalties of the chunks from `start` on."""
+        for logs in self.penalties.log_factors(held, start):
+            scores = scores + logs
+        return scores
 
     def _marked(self, where: Array, chunks: int) -> Array:
         return self.xp.where(where, self.xp.full_like(self.applied[:1], chunks), self.applied)
@@ -178,7 +175,7 @@ class _Candidates:
         if best.shape[0] < size:  # scores that are no numbers, which only data that nobody validated give
             return None
         if best.shape[0] > size:  # of those that tie with the last one the first are taken
-            best = xp.sort(xp.take(best, order_descending(xp.take(self.scores, best))[:size]))
+            best = xp.sort(take(best, order_descending(take(self.scores, best))[:size]))
             is_best, _ = locate(best, arange_indices(self.scores.shape[0], best))
         self.scores = xp.where(is_best, self.nothing, self.scores)
         self.applied = self._marked(is_best, self.scores.shape[0])

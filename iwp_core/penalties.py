@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
 from typing import Protocol
 
-from iwp_core._arrays import Array, arange_indices, joined, namespace, safe_log, scatter, tiles
+from iwp_core._arrays import Array, arange_indices, joined, namespace, safe_log, scatter, take, tiles
 from iwp_core.comparison import Duplication, Gathered
 from iwp_core.duplication import PairwiseDuplication
 
@@ -112,15 +113,11 @@ class Penalties:
         """How many chunks were chosen."""
         return self.blocks[-1].stop if self.blocks else 0
 
-    def columns_from(self, start: int) -> int:
-        """Return how many columns the chunks from `start` on have."""
-        return sum(block.since(start).ends[-1] for block in self.blocks if block.stop > start)
-
     def add(self, chunks: Sequence[Array]) -> None:
         """Take note of chunks that were chosen."""
         xp = namespace(self.positions)
         if self.twins is not None:
-            chunks = [xp.unique_values(xp.take(self.twins, chunk)) for chunk in chunks]
+            chunks = [xp.unique_values(take(self.twins, chunk)) for chunk in chunks]
         step = chunks[0].shape[0] // FIRST
         if len(chunks) == 1 and step > 1:  # the first columns stand for all of the chunk, from best to last
             tokens = xp.concat([chunks[0][start::step] for start in range(step)])
@@ -134,14 +131,17 @@ class Penalties:
         else:
             self.blocks.append(_Block(self.count, columns, ends))
 
+    @cached_property
+    def everyone(self) -> "Held":
+        """All tokens ready to be compared: in place if none is identical to another."""
+        return self.hold(self.positions) if self.twins is not None else Held(self.positions, self.comparison.everyone, None)
+
     def hold(self, positions: Array) -> "Held":
-        """Make tokens ready to be compared; all of them are compared in place, some are copied."""
+        """Make some tokens ready to be compared: copy them."""
         xp, inverse = namespace(positions), None
         if self.twins is not None:
-            positions, inverse = xp.unique_inverse(xp.take(self.twins, positions))
-        everyone = self.comparison.everyone
-        all_of_them = positions.shape[0] == self.positions.shape[0]
-        return Held(positions, everyone if all_of_them else everyone.take(positions), inverse)
+            positions, inverse = xp.unique_inverse(take(self.twins, positions))
+        return Held(positions, self.comparison.everyone.take(positions), inverse)
 
     def among(self, positions: Array) -> "Among":
         """Compare some tokens with each other."""
@@ -149,17 +149,18 @@ class Penalties:
         block = self.comparison.compare(self.comparison.columns(held.positions), held.rows)
         return Among(block, held.inverse, self._log_factor)
 
-    def log_factors(self, held: "Held", start: int) -> Iterator[tuple[int, Array]]:
-        """Yield each chunk from `start` on with the log of the factor on each of the tokens held, shape (R,)."""
+    def log_factors(self, held: "Held", start: int) -> Iterator[Array]:
+        """Yield for each chunk from `start` on the logs of its factors on the tokens held, shape (R,)."""
         for block in self.blocks:
             if block.stop > start:
                 missed = block.since(start)
                 several = len(missed.ends) > 1
-                logs = self._of_columns(held.rows, missed.columns, missed.ends) if several else self._of_one(held.rows, missed.columns)
+                of_chunks = self._of_columns if several else self._of_one
+                logs = of_chunks(held.rows, missed.columns, missed.ends)
                 for index in range(len(missed.ends)):
-                    yield missed.first + index, _spread(logs[index, :], held.inverse)
+                    yield _spread(logs[index, :], held.inverse)
 
-    def _of_one(self, rows: Gathered, chunk: Gathered) -> Array:
+    def _of_one(self, rows: Gathered, chunk: Gathered, _ends: Sequence[int]) -> Array:
         """Return the logs of the factors of a chunk, leaving out on the way tokens whose factor can fall no further."""
         xp = namespace(self.floor)
         logs: Array | None = None
@@ -174,7 +175,7 @@ class Penalties:
             elif open_rows is None:
                 logs = latest = xp.minimum(logs, latest)
             else:
-                latest = xp.minimum(xp.take(logs, open_rows), latest)
+                latest = xp.minimum(take(logs, open_rows), latest)
                 logs = scatter(logs, open_rows, latest)
             above = xp.nonzero(latest > self.least)[0]
             if columns.count == done:
@@ -182,7 +183,7 @@ class Penalties:
             if above.shape[0] == 0:
                 break
             if above.shape[0] < WORTHWHILE * rows.count:
-                rows, open_rows = rows.take(above), above if open_rows is None else xp.take(open_rows, above)
+                rows, open_rows = rows.take(above), above if open_rows is None else take(open_rows, above)
         return logs[None, :]
 
     def _of_columns(self, rows: Gathered, columns: Gathered, ends: Sequence[int]) -> Array:
@@ -220,14 +221,14 @@ class Among:
 
     def log_factors(self, chosen: Array) -> Array:
         """Return the log of the factor that those at indices `chosen` put on each of them."""
-        columns = chosen if self.inverse is None else namespace(chosen).take(self.inverse, chosen)
+        columns = chosen if self.inverse is None else take(self.inverse, chosen)
         xp = namespace(chosen)
-        return _spread(self.log_factor(xp.max(xp.take(self.block, columns, axis=0), axis=0)), self.inverse)
+        return _spread(self.log_factor(xp.max(take(self.block, columns, axis=0), axis=0)), self.inverse)
 
 
 def _spread(x: Array, inverse: Array | None) -> Array:
     """Return one entry a token from one entry a distinct token."""
-    return x if inverse is None else namespace(x).take(x, inverse)
+    return x if inverse is None else take(x, inverse)
 
 
 def _tiles(rows: Gathered, columns: Gathered) -> list[slice]:
