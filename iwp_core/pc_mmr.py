@@ -24,6 +24,9 @@ Products of the few columns of the first chunks are slow.
 CHEAP, FREE = 0.3, 64 * 64
 """Pairs of a pool, at most: a share of those of the plain loop, or so few that they cost less than array operations."""
 
+EASY = 1 << 13
+"""Pairs that are compared at once, even if some are not needed: to find out which would take longer."""
+
 PATIENCE = 96
 """Least number of candidates behind the best ones that catch up with them: the next chunk will ask for them."""
 
@@ -83,7 +86,8 @@ class _Candidates:
         self.scores, self.penalties = scores, penalties
         self.nothing = self.xp.full_like(scores[:1], -math.inf)
         self.applied = self.xp.zeros_like(penalties.positions)  # chunks whose penalty is in each score; chosen: N
-        self.asked = 0  # tokens that caught up for the latest chunk
+        self.futile = False  # whether bounds told so little that the latest chunk asked for most candidates
+        self.least = 0  # chunks whose penalty is in all scores
 
     def lead(self, sizes: Sequence[int]) -> list[Array]:
         """Choose the first chunks among the tokens of largest score, which are all compared with each other at once.
@@ -121,43 +125,49 @@ class _Candidates:
         xp, latest, total = self.xp, self.penalties.count, self.scores.shape[0]
         some = min(total, size + max(size // 2, PATIENCE))
         bar = self.nothing
-        if self.asked > WORTHWHILE * total:  # bounds told little, so they will again
-            self._penalise(self.applied < latest)
+        columns = self.penalties.columns_from(self.least)
+        if self.futile or total * columns <= EASY:
+            if columns > 0:
+                self._penalise(self.applied < latest)
+            self.least = latest
             return largest(self.scores, size)[-1]
-        self.asked = 0
+        asked = 0
         while True:
             ranked = largest(self.scores, some)
             behind = self.applied < latest
             if not xp.any(behind & (self.scores >= ranked[size - 1])):
+                self.futile = asked > WORTHWHILE * total
                 return ranked[size - 1]
             # The `size` best will be no worse than those whose scores are exact, but may be much better.
             bar = xp.maximum(bar, ranked[-1])
-            self._penalise(behind & (self.scores >= bar))
+            asked += self._penalise(behind & (self.scores >= bar))
             bar = largest(xp.where(self.applied == latest, self.scores, self.nothing), size)[-1]
             some = min(total, 2 * some)
 
-    def _penalise(self, some: Array) -> None:
-        """Apply the penalties that the candidates miss where `some`, of shape (N,), is true."""
+    def _penalise(self, some: Array) -> int:
+        """Apply the penalties that the candidates miss where `some`, of shape (N,), is true; return how many they are."""
         xp = self.xp
         rows = xp.nonzero(some)[0]
         applied = take(self.applied, rows)
-        starts = [int(start) for start in xp.unique_values(applied)]
-        for start in starts:
-            group = rows if len(starts) == 1 else take(rows, xp.nonzero(applied == start)[0])
-            if group.shape[0] > WORTHWHILE * self.scores.shape[0]:  # compare all in place, rather than copy most
-                scores = self._lowered(self.scores, self.penalties.everyone, start)
-                self.scores = xp.where(some & (self.applied == start), scores, self.scores)
-            else:
-                scores = self._lowered(take(self.scores, group), self.penalties.hold(group), start)
-                self.scores = scatter(self.scores, group, scores)
+        least = int(xp.min(applied))
+        if rows.shape[0] * self.penalties.columns_from(least) <= EASY:
+            self._lower(some, rows, least)
+        else:
+            for start in [int(start) for start in xp.unique_values(applied)]:
+                self._lower(some & (self.applied == start), take(rows, xp.nonzero(applied == start)[0]), start)
         self.applied = self._marked(some, self.penalties.count)
-        self.asked += rows.shape[0]
+        return int(rows.shape[0])
 
-    def _lowered(self, scores: Array, held: Held, start: int) -> Array:
-        """Return the scores of the tokens held, with the penalties of the chunks from `start` on."""
-        for logs in self.penalties.log_factors(held, start):
-            scores = scores + logs
-        return scores
+    def _lower(self, where: Array, rows: Array, start: int) -> None:
+        """Apply the penalties of the chunks from `start` on that the candidates `rows` miss, which are those `where`."""
+        xp = self.xp
+        in_place = rows.shape[0] > WORTHWHILE * self.scores.shape[0]  # rather than copy most tokens
+        held = self.penalties.everyone if in_place else self.penalties.hold(rows)
+        scores = self.scores if in_place else take(self.scores, rows)
+        applied = self.applied if in_place else take(self.applied, rows)
+        for chunk, logs in enumerate(self.penalties.log_factors(held, start), start):
+            scores = scores + xp.where(applied <= chunk, logs, xp.zeros_like(logs))
+        self.scores = xp.where(where, scores, self.scores) if in_place else scatter(self.scores, rows, scores)
 
     def _marked(self, where: Array, chunks: int) -> Array:
         return self.xp.where(where, self.xp.full_like(self.applied[:1], chunks), self.applied)

@@ -113,6 +113,10 @@ class Penalties:
         """How many chunks were chosen."""
         return self.blocks[-1].stop if self.blocks else 0
 
+    def columns_from(self, start: int) -> int:
+        """Return how many columns the chunks from `start` on have."""
+        return sum(block.ends[-1] - (block.ends[start - block.first - 1] if start > block.first else 0) for block in self.blocks if block.stop > start)
+
     def add(self, chunks: Sequence[Array]) -> None:
         """Take note of chunks that were chosen."""
         xp = namespace(self.positions)
