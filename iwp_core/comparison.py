@@ -27,6 +27,11 @@ class Gathered:
         """How many tokens they are."""
         return int(self.parts[0].shape[1])
 
+    @property
+    def width(self) -> int:
+        """How many numbers a token has in all parts and heads."""
+        return sum(part.shape[0] * part.shape[2] for part in self.parts)
+
     def cut(self, where: slice) -> "Gathered":
         """Return consecutive ones."""
         return Gathered(tuple(part[:, where, ...] for part in self.parts))

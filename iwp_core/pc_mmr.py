@@ -24,8 +24,8 @@ Products of the few columns of the first chunks are slow.
 CHEAP, FREE = 0.3, 64 * 64
 """Pairs of a pool, at most: a share of those of the plain loop, or so few that they cost less than array operations."""
 
-EASY = 1 << 13
-"""Pairs that are compared at once, even if some are not needed: to find out which would take longer."""
+EASY = 1 << 24
+"""Multiplications that are done at once, even if some are not needed: to find out which would take longer."""
 
 PATIENCE = 96
 """Least number of candidates behind the best ones that catch up with them: the next chunk will ask for them."""
@@ -87,7 +87,7 @@ class _Candidates:
         self.nothing = self.xp.full_like(scores[:1], -math.inf)
         self.applied = self.xp.zeros_like(penalties.positions)  # chunks whose penalty is in each score; chosen: N
         self.futile = False  # whether bounds told so little that the latest chunk asked for most candidates
-        self.least = 0  # chunks whose penalty is in all scores
+        self.least, self.even = 0, True  # chunks whose penalty is in all scores; whether no score has more of them
 
     def lead(self, sizes: Sequence[int]) -> list[Array]:
         """Choose the first chunks among the tokens of largest score, which are all compared with each other at once.
@@ -112,25 +112,30 @@ class _Candidates:
             if best.shape[0] > size or not least > bound:
                 break
             chosen.append(best)
+            if len(chosen) == len(sizes):
+                break
             scores = xp.where(is_best, self.nothing, scores + shared.log_factors(best))
         if len(chosen) < len(sizes) and chosen:
             self.penalties.add([take(pool, best) for best in chosen])
             self.scores = scatter(self.scores, pool, scores)
             self.applied = self._marked(in_pool & (self.scores > self.nothing), len(chosen))
             self.applied = self._marked(in_pool & (self.scores == self.nothing), self.scores.shape[0])
+            self.even = False
         return [take(pool, best) for best in chosen]
 
     def catch_up(self, size: int) -> Array:
         """Apply missed penalties until the `size` best scores miss none; return the last one of these."""
         xp, latest, total = self.xp, self.penalties.count, self.scores.shape[0]
-        some = min(total, size + max(size // 2, PATIENCE))
-        bar = self.nothing
-        columns = self.penalties.columns_from(self.least)
-        if self.futile or total * columns <= EASY:
-            if columns > 0:
+        is_easy = self.penalties.cost(total, self.least) <= EASY
+        if is_easy or self.futile:
+            if is_easy:
+                self._penalise_everyone()
+            else:
                 self._penalise(self.applied < latest)
-            self.least = latest
+            self.least, self.even = latest, True
             return largest(self.scores, size)[-1]
+        self.even = False
+        some, bar = min(total, size + max(size // 2, PATIENCE)), self.nothing
         asked = 0
         while True:
             ranked = largest(self.scores, some)
@@ -144,13 +149,24 @@ class _Candidates:
             bar = largest(xp.where(self.applied == latest, self.scores, self.nothing), size)[-1]
             some = min(total, 2 * some)
 
+    def _penalise_everyone(self) -> None:
+        """Apply the penalties that any candidate misses."""
+        xp = self.xp
+        for chunk, logs in enumerate(self.penalties.log_factors(self.penalties.everyone, self.least), self.least):
+            self.scores = self.scores + (
+                logs if self.even else xp.where(self.applied <= chunk, logs, xp.zeros_like(logs))
+            )
+        self.applied = self._marked(self.applied < self.penalties.count, self.penalties.count)
+
     def _penalise(self, some: Array) -> int:
         """Apply the penalties that the candidates miss where `some`, of shape (N,), is true; return how many they are."""
         xp = self.xp
         rows = xp.nonzero(some)[0]
+        if rows.shape[0] == 0:
+            return 0
         applied = take(self.applied, rows)
         least = int(xp.min(applied))
-        if rows.shape[0] * self.penalties.columns_from(least) <= EASY:
+        if self.penalties.cost(rows.shape[0], least) <= EASY:
             self._lower(some, rows, least)
         else:
             for start in [int(start) for start in xp.unique_values(applied)]:

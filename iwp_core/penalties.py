@@ -56,10 +56,10 @@ class _Asked:
         self.everyone = self.columns(positions)
 
     def columns(self, tokens: Array) -> Gathered:
-        return Gathered((tokens[None, :],))
+        return Gathered((tokens[None, :, None],))
 
     def compare(self, columns: Gathered, rows: Gathered) -> Array:
-        block: Array = self.duplication(rows.parts[0][0, :], columns.parts[0][0, :])
+        block: Array = self.duplication(rows.parts[0][0, :, 0], columns.parts[0][0, :, 0])
         return namespace(block).matrix_transpose(block)
 
 
@@ -113,9 +113,10 @@ class Penalties:
         """How many chunks were chosen."""
         return self.blocks[-1].stop if self.blocks else 0
 
-    def columns_from(self, start: int) -> int:
-        """Return how many columns the chunks from `start` on have."""
-        return sum(block.ends[-1] - (block.ends[start - block.first - 1] if start > block.first else 0) for block in self.blocks if block.stop > start)
+    def cost(self, rows: int, start: int) -> int:
+        """Return how many multiplications it takes to compare so many tokens with the chunks from `start` on."""
+        columns = sum(block.since(start).columns.count for block in self.blocks if block.stop > start)
+        return rows * columns * self.comparison.everyone.width
 
     def add(self, chunks: Sequence[Array]) -> None:
         """Take note of chunks that were chosen."""
