@@ -65,8 +65,8 @@ class EarlierTokens:
     @staticmethod
     def _refuse_sizes() -> NoReturn:
         msg = (
-            "images in later turns are not served by methods that weigh merged tokens by their sizes: begin a new cache,"
-            " or use a method that weighs none"
+            "images in later turns are not served by methods that weigh merged tokens by their sizes: begin a new cache"
+            ", or use a method that weighs none"
         )
         raise NotImplementedError(msg)
 

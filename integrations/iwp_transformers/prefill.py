@@ -1,7 +1,7 @@
 """A forward that brings visual tokens: choose, remove, and put the output back at full length."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
