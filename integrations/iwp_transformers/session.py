@@ -11,7 +11,7 @@ from torch import nn
 
 from iwp_core import PCMMR, Strategy
 from iwp_transformers.attachment import Attachment
-from iwp_transformers.families import family_of
+from iwp_transformers.families import family_of, is_inferred, warn_of_inferred
 from iwp_transformers.plan import PruningPlan
 from iwp_transformers.prefill import Costs
 from iwp_transformers.pruned_cache import Lease
@@ -132,6 +132,8 @@ def prune_visual_tokens(
     model = unwrapped(model)
     family = family_of(model)
     inner, text = family.stacks(model)
+    if is_inferred(family):
+        warn_of_inferred(family, text)
     check_unused(text)
     stages = stages_of(layer, budget, text.layers)
     check_history(history)

@@ -12,7 +12,7 @@ from torch import nn
 
 from iwp_transformers.families._family import Family, Medium
 
-__all__ = ["inferred_family"]
+__all__ = ["inferred_family", "warn_of_inferred"]
 
 # Attributes of configurations that hold a placeholder's id, and arguments that bring its features.
 _VISUAL = {
@@ -25,7 +25,7 @@ _CROSSING = {"cross_attention_states", "cross_attention_mask", "encoder_hidden_s
 
 
 def inferred_family(model: nn.Module) -> Family:
-    """Return what can be told of a model; warns once for each class.
+    """Return what can be told of a model.
 
     Parameters
     ----------
@@ -50,10 +50,21 @@ def inferred_family(model: nn.Module) -> Family:
     known = {medium.pixels for medium in media}
     wanted = {argument for _, argument in _VISUAL.values()}
     unplaced = tuple(sorted((wanted & _arguments(Family.inner_of(model))) - known))
-    family = Family(models=(type(model).__name__,), media=media, unplaced=unplaced)
-    found = ", ".join(f"{medium.pixels} at `{medium.token}`" for medium in media)
-    _warn_once(type(model).__name__, found, type(family.stacks(model)[1]).__name__)
-    return family
+    return Family(models=(type(model).__name__,), media=media, unplaced=unplaced)
+
+
+def warn_of_inferred(family: Family, decoder: nn.Module) -> None:
+    """Warn, once for each class, that a family was inferred, and name what was found.
+
+    Parameters
+    ----------
+    family : Family
+        What `inferred_family` returned.
+    decoder : torch.nn.Module
+        The decoder of its model.
+    """
+    found = ", ".join(f"{medium.pixels} at `{medium.token}`" for medium in family.media)
+    _warn_once(family.models[0], found, type(decoder).__name__)
 
 
 def _media(model: nn.Module, kinds: Mapping[str, tuple[tuple[str, ...], str]]) -> tuple[Medium, ...]:
@@ -110,5 +121,5 @@ def _warn_once(kind: str, found: str, decoder: str) -> None:
     warnings.warn(
         f"{kind} is served by what was found in its configuration: {found}, decoded by {decoder}; compare a few"
         " answers with `budget=1.0` before you rely on it",
-        stacklevel=5,
+        stacklevel=4,
     )
