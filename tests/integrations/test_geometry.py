@@ -23,7 +23,9 @@ from transformers import (
     Qwen2VLForConditionalGeneration,
 )
 
-from iwp_transformers.geometry import Region, anyres_regions_next, anyres_regions_onevision, grid_regions
+from iwp_transformers.geometry import anyres_regions_next, anyres_regions_onevision
+from iwp_transformers.grids import grid_regions
+from iwp_transformers.regions import Region
 from tests.integrations.processors import (
     IDS,
     NEWLINE,

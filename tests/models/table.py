@@ -37,8 +37,8 @@ of the largest logit. *Tested*: with the trained miniature that comes with `iwp_
 only. *Layers* are those of the tiny model's four that can prune. *Static cache*: decoding on one is
 exact, refused with a reason, or the class has none. *Paper's rule*: it reads queries, keys and values as the layer's
 attention receives them; without, the class is pruned with a selector of your own. *Pictures*: kept tokens are drawn
-on the picture itself, on the views of it that the model saw (where its processor cut or padded cannot be told from what
-it returned), or not at all.
+on the picture itself, on the square tiles of it that the model saw (since its processor does not say what of the
+picture they show), or not at all.
 
 | model type | class | tested | layers | static cache | paper's rule | pictures |
 |---|---|---|---|---|---|---|

@@ -9,6 +9,8 @@ import torch
 import transformers
 
 from iwp_transformers import inspect_model, prune_visual_tokens
+from iwp_transformers.families._layouts import READERS
+from iwp_transformers.tiles import tile_regions
 from tests.models.batches import make_batch
 from tests.models.checks import BUDGET, LAYER, check_exact, paper_rule, pruning_layers, refusal, scattered, static_cache
 from tests.models.factory import CLASSES, tiny_config, tiny_model
@@ -73,10 +75,17 @@ def _judged(model: Any, model_type: str) -> Verdict:
             layers=pruning_layers(model, model_type),
             static=static_cache(model, model_type),
             rule=paper_rule(model, model_type),
-            pictures="yes" if inspect_model(model).pictures else "no",
+            pictures=pictures_of(model, model_type),
         )
     except Exception as error:
         reason = refusal(error)
         if reason is None:
             return Verdict(outcome=WRONG, reason=str(error) if isinstance(error, AssertionError) else repr(error))
         return Verdict(outcome=REFUSED, reason=reason)
+
+
+def pictures_of(model: Any, model_type: str) -> str:
+    """Return on what kept tokens can be drawn."""
+    if not inspect_model(model).pictures:
+        return "no"
+    return "on tiles" if READERS.get(model_type) is tile_regions else "on the picture"

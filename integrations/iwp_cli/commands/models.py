@@ -56,17 +56,11 @@ def _tell(folder: str, report: ModelReport, *, as_json: bool) -> None:
 
 def _content(report: ModelReport) -> dict[str, Any]:
     removals, refusals = report.removals or {}, report.refusals or {}
-    layers = {
-        **{layer: {"prunes": True, "removal": removal} for layer, removal in removals.items()},
-        **{layer: {"prunes": False, "reason": reason} for layer, reason in refusals.items()},
-    }
+    layers: dict[int, dict[str, Any]] = {layer: {"prunes": False, "reason": told} for layer, told in refusals.items()}
+    for layer, removal in removals.items():
+        layers[layer] = {"prunes": True, "removal": removal, "paper_rule": layer not in report.unreadable}
     told = {name: value for name, value in asdict(report).items() if name not in {"removals", "refusals", "unreadable"}}
-    readable = {layer: layer not in report.unreadable for layer in removals}
-    told["layers"] = [
-        {"layer": layer, **layers[layer], **({"paper_rule": readable[layer]} if layer in readable else {})}
-        for layer in sorted(layers)
-    ]
-    return told
+    return {**told, "layers": [{"layer": layer, **layers[layer]} for layer in sorted(layers)]}
 
 
 def _list(entries: Sequence[ListedModel]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedConfig
 
-from iwp_transformers.geometry import Region
+from iwp_transformers.regions import Region
 
 __all__ = ["Family", "Medium", "RegionReader"]
 

@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from iwp_transformers.families._family import Family, Medium
+from iwp_transformers.families._layouts import region_reader
 
 __all__ = ["inferred_family", "warn_of_inferred"]
 
@@ -35,7 +36,7 @@ def inferred_family(model: nn.Module) -> Family:
     Returns
     -------
     Family
-        Without pictures.
+        With pictures where it is known where the tokens of such models look.
 
     Raises
     ------
@@ -50,7 +51,10 @@ def inferred_family(model: nn.Module) -> Family:
     known = {medium.pixels for medium in media}
     wanted = {argument for _, argument in _VISUAL.values()}
     unplaced = tuple(sorted((wanted & _arguments(Family.inner_of(model))) - known))
-    return Family(models=(type(model).__name__,), media=media, unplaced=unplaced)
+    config: Any = model.config
+    return Family(
+        models=(type(model).__name__,), media=media, unplaced=unplaced, regions=region_reader(config.model_type)
+    )
 
 
 def warn_of_inferred(family: Family, decoder: nn.Module) -> None:

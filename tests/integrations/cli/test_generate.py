@@ -253,7 +253,9 @@ def test_command_refuses_with_one_clear_sentence(
     (tmp_path / "empty").mkdir()
     BertConfig(architectures=["BertModel"]).save_pretrained(tmp_path / "bert")
     places = {"missing": tmp_path / "missing", "text": tmp_path / "notes.png", "picture": picture}
-    VoxtralConfig(audio_token_id=5, architectures=["VoxtralForConditionalGeneration"]).save_pretrained(tmp_path / "audio")
+    VoxtralConfig(audio_token_id=5, architectures=["VoxtralForConditionalGeneration"]).save_pretrained(
+        tmp_path / "audio"
+    )
     places |= {name: tmp_path / name for name in ("bert", "empty", "audio")}
     model = [] if "--model" in arguments else ["--model", weights]
 
