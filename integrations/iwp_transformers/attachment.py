@@ -187,9 +187,9 @@ class Attachment:
             return None
         plan, arguments = self._plan, forward.arguments
         tokens = arguments["input_ids"]
-        ids = plan.family.token_ids(plan.model_config, arguments)
-        visual = torch.isin(tokens, torch.tensor(ids, dtype=tokens.dtype, device=tokens.device))
-        if not bool(visual.any()):
+        placeholders = plan.family.placeholders(plan.model_config, arguments, plan.named)
+        modalities = {name: tokens == token for name, token in placeholders.items()}
+        if not any(bool(where.any()) for where in modalities.values()):
             return None
         check_prefill(plan, kwargs, tokens.shape[1])
         given = arguments.get("attention_mask")
@@ -201,7 +201,7 @@ class Attachment:
         chosen = () if replay is None else replay.kept_for(forward.generation, tokens)
         labels = self._thread.labels
         deep, others = take_away(kwargs, len(plan.layers))
-        forward.prefill = Prefill(plan, prompt_of(visual, real, labels), chosen, self._costs, deep)
+        forward.prefill = Prefill(plan, prompt_of(modalities, real, labels), chosen, self._costs, deep)
         return args, others
 
     def _leave_text(

@@ -1,7 +1,7 @@
 """The forward that sees visual tokens for the first time: choose, remove, and put the output back at full length."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -170,6 +170,7 @@ class Prefill:
             costs=[self._costs[structure] for structure in self._structures],
             cache_sizes=[] if self.cache is None else cache_sizes(self.cache, full, held),
             watches=tuple(self._watches),
+            modalities=self._prompt.positions_by_modality(),
         )
 
     def _changed(self, index: int, hidden: Tensor, arguments: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
@@ -224,8 +225,18 @@ class Prefill:
 
     def _chosen_of(self, sample: int, candidates: Tensor, stage: Stage, inputs: LayerInputs) -> Tensor:
         """Return the positions that one sample keeps of its candidates."""
-        total = len(self._prompt.visual[sample])
-        count = min(tokens_to_keep(stage.budget, total) if total and stage.budget else 0, len(candidates))
+        if not isinstance(stage.budget, Mapping):
+            return self._chosen_from(sample, candidates, len(self._prompt.visual[sample]), stage.budget, inputs)
+        kept = []
+        for name, where in self._prompt.modalities.items():
+            own, budget = candidates[where[sample, candidates]], stage.budget.get(name)
+            total = int(where[sample].sum())
+            kept.append(own if budget is None else self._chosen_from(sample, own, total, budget, inputs))
+        return torch.cat(kept).sort().values
+
+    def _chosen_from(self, sample: int, candidates: Tensor, total: int, budget: float, inputs: LayerInputs) -> Tensor:
+        """Return the positions kept of candidates that share a budget, of which there were `total` at first."""
+        count = min(tokens_to_keep(budget, total) if total and budget else 0, len(candidates))
         pinned = self._prompt.pinned[sample, candidates]
         chosen = self._asked(sample, candidates, count, inputs)
         if bool(torch.isin(candidates[pinned], chosen).all()):

@@ -1,5 +1,6 @@
 """What stands where in the prompts of a batch."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -24,30 +25,43 @@ class Prompt:
     pinned : torch.Tensor
         Shape (B, T), bool: visual tokens whose own row is read, which stay whatever the rule says: one that ends its
         prompt, since the next token is read from it, and one that is followed by a label.
+    modalities : mapping of str to torch.Tensor
+        For each modality, shape (B, T), bool: which visual tokens are its.
     """
 
     visual: tuple[Tensor, ...]
     text: Tensor
     real: Tensor
     pinned: Tensor
+    modalities: Mapping[str, Tensor]
+
+    def positions_by_modality(self) -> dict[str, tuple[Tensor, ...]]:
+        """Return, for each modality and sample, the positions of its tokens."""
+        return {name: _positions(where) for name, where in self.modalities.items()}
 
 
-def prompt_of(visual: Tensor, real: Tensor, labels: Tensor | None) -> Prompt:
+def prompt_of(modalities: Mapping[str, Tensor], real: Tensor, labels: Tensor | None) -> Prompt:
     """Describe the prompts of a batch.
 
     Parameters
     ----------
-    visual : torch.Tensor
-        Shape (B, T), bool: where placeholders of visual tokens stand.
+    modalities : mapping of str to torch.Tensor
+        For each modality, shape (B, T), bool: where placeholders of its tokens stand.
     real : torch.Tensor
         Shape (B, T), bool: which tokens are no padding.
     labels : torch.Tensor, optional
         Shape (B, T): what each token should have been predicted to be; -100 for those that do not count.
     """
-    visual = visual & real
+    modalities = {name: where & real for name, where in modalities.items()}
+    visual = torch.stack(list(modalities.values())).any(0)
     tokens = torch.arange(real.shape[1], device=real.device)
     read = tokens == (tokens * real).amax(1, keepdim=True)
     if labels is not None:
         read[:, :-1] |= labels[:, 1:].to(real.device) != IGNORED
-    positions = tuple(row.nonzero().squeeze(1) for row in visual)
-    return Prompt(visual=positions, text=real & ~visual, real=real, pinned=visual & read)
+    return Prompt(
+        visual=_positions(visual), text=real & ~visual, real=real, pinned=visual & read, modalities=modalities
+    )
+
+
+def _positions(where: Tensor) -> tuple[Tensor, ...]:
+    return tuple(row.nonzero().squeeze(1) for row in where)

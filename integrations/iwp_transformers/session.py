@@ -3,7 +3,7 @@
 import warnings
 import weakref
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -16,9 +16,10 @@ from iwp_transformers.plan import PruningPlan
 from iwp_transformers.prefill import Costs
 from iwp_transformers.pruned_cache import Lease
 from iwp_transformers.record import PruningRecord
-from iwp_transformers.refusals import check_history, check_layers, check_readable, check_unused, stages_of
+from iwp_transformers.refusals import check_history, check_layers, check_readable, check_unused
 from iwp_transformers.selection import ImplicitWeightRule, Query, Selector, check_exclusive
 from iwp_transformers.sharding import gather_of_heads
+from iwp_transformers.stages import check_modalities, stages_of
 from iwp_transformers.versions import warn_if_untested
 from iwp_transformers.wrappers import unwrapped
 
@@ -28,7 +29,7 @@ __all__ = ["PruningSession", "prune_visual_tokens"]
 def prune_visual_tokens(
     model: nn.Module,
     *,
-    budget: float | Sequence[float],
+    budget: float | Sequence[float] | Mapping[str, float],
     layer: int | Sequence[int] = 4,
     strategy: Strategy = PCMMR(),  # noqa: B008 - frozen, so one default instance is safe
     magnitude: str = "dual",
@@ -47,9 +48,11 @@ def prune_visual_tokens(
     model : torch.nn.Module
         A vision-language model of Transformers, with or without its language head; also within `torch.compile`, a
         `PeftModel`, or a data-parallel wrapper of one device.
-    budget : int or float, or a tuple of these
+    budget : int or float, or a tuple of these, or a mapping of str to these
         Visual tokens to keep for each sample: a count >= 1, or a share in (0, 1]. A tuple has one for each of
-        `layer`, each of all the visual tokens that the sample came with, descending; there 0 keeps none.
+        `layer`, each of all the visual tokens that the sample came with, descending; there 0 keeps none. A mapping,
+        such as ``{"image": 0.2, "video": 64}``, has one for each modality, of which it is a count or a share in each
+        sample; the rule chooses among the tokens of one modality at a time, and one that is left out is not pruned.
     layer : int, or a tuple of int, default 4
         First decoder layer, counted from 0, that no longer sees the dropped tokens. Of several, each drops more.
     strategy : Strategy, default PCMMR()
@@ -79,8 +82,8 @@ def prune_visual_tokens(
         If it cannot be told how the model places visual tokens (the message says what is missing), it is wrapped in a
         way that hooks cannot follow, or `budget` or `layer` is no number.
     ValueError
-        If `budget`, `layer`, `query` or `history` is outside what is allowed, options of the paper's rule are given
-        beside `selector`, or the model is being pruned already.
+        If `budget`, `layer`, `query` or `history` is outside what is allowed, `budget` names a modality that the model
+        has not, options of the paper's rule are given beside `selector`, or the model is being pruned already.
     NotImplementedError
         If a layer from `layer` on is of a kind that is not known to stay exact, `layer` has no queries and keys to
         read and there is no `selector`, or a model is sharded in parts of a head.
@@ -136,6 +139,7 @@ def prune_visual_tokens(
         warn_of_inferred(family, text)
     check_unused(text)
     stages = stages_of(layer, budget, text.layers)
+    check_modalities(stages, family)
     check_history(history)
     warn_if_untested()
     plan = PruningPlan(

@@ -83,7 +83,7 @@ def test_features_without_a_placeholder_are_refused_when_they_come() -> None:
 
     assert "pixel_values_videos" in family.bringers
     with pytest.raises(NotImplementedError, match="`pixel_values_videos` came, but the configuration names no"):
-        family.token_ids(model.config, {"pixel_values_videos": torch.zeros(1)})
+        family.placeholders(model.config, {"pixel_values_videos": torch.zeros(1)})
 
 
 @pytest.mark.filterwarnings("ignore")

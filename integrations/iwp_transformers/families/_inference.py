@@ -43,7 +43,7 @@ def inferred_family(model: nn.Module) -> Family:
     TypeError
         If something that is needed cannot be told; the message says what.
     """
-    media = _media(model, _VISUAL) or _media(model, _AUDIBLE)
+    media = _media(model, _VISUAL) + _media(model, _AUDIBLE)
     missing = _missing(model, media)
     if missing:
         msg = f"`model` is a {type(model).__name__}, which cannot be pruned: {missing}"
