@@ -40,7 +40,7 @@ def stages_of(
         else:
             check_budget(budget)
         return (Stage(layer=_checked_layer(layer, layers), budget=budget),)
-    if isinstance(budget, Mapping) or any(isinstance(each, Mapping) for each in budget if not isinstance(budget, str)):
+    if any(isinstance(each, Mapping) for each in (budget, *(budget if isinstance(budget, Sequence) else ()))):
         msg = (
             f"`budget` is {budget!r} and `layer` is {layer!r}: a budget that names modalities is for one layer; of"
             " several, it would not be told what becomes of a modality that one of them leaves out"
