@@ -191,9 +191,9 @@ class Attachment:
             return None
         plan, arguments = self._plan, forward.arguments
         tokens = arguments["input_ids"]
-        ids = plan.family.token_ids(plan.model_config, arguments)
-        visual = torch.isin(tokens, torch.tensor(ids, dtype=tokens.dtype, device=tokens.device))
-        if not bool(visual.any()):
+        placeholders = plan.family.placeholders(plan.model_config, arguments, plan.named)
+        modalities = {name: tokens == token for name, token in placeholders.items()}
+        if not any(bool(where.any()) for where in modalities.values()):
             return None
         check_prefill(plan, kwargs, tokens.shape[1])
         check_step(cache_in(kwargs), tokens.shape[0])
@@ -209,7 +209,7 @@ class Attachment:
         tower = (
             None if self._watch is None else tower_reader(self._watch, plan.model_config, arguments, forward.encoded)
         )
-        prompt = prompt_of(visual, real, self._thread.labels, drafted_tokens(plan.model))
+        prompt = prompt_of(modalities, real, self._thread.labels, drafted_tokens(plan.model))
         forward.prefill = Prefill(plan, prompt, arguments, chosen, self._costs, deep, earlier, tower)
         return args, others
 

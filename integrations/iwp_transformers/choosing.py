@@ -1,6 +1,7 @@
 """Ask a rule what one sample keeps, and hold it to what it may answer."""
 
 import warnings
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -15,7 +16,9 @@ from iwp_transformers.view import LayerView
 __all__ = ["chosen_tokens"]
 
 
-def chosen_tokens(rule: Selector, sources: Sources, sample: int, candidates: Tensor, budget: float) -> Chosen:
+def chosen_tokens(
+    rule: Selector, sources: Sources, sample: int, candidates: Tensor, budget: float | Mapping[str, float]
+) -> Chosen:
     """Return what one sample keeps of its candidates at one stage.
 
     Parameters
@@ -28,16 +31,40 @@ def chosen_tokens(rule: Selector, sources: Sources, sample: int, candidates: Ten
         Row of the batch.
     candidates : torch.Tensor
         Shape (N,), int64, ascending: rows, in the forward, of the visual tokens that are left.
-    budget : int or float
-        Of all the visual tokens that the sample came with; 0 for none.
+    budget : int or float, or a mapping of str to these
+        Of all the visual tokens that the sample came with; 0 for none. A mapping has it for each modality.
 
     Returns
     -------
     Chosen
         A token whose own row is read is always among them.
+
+    Raises
+    ------
+    NotImplementedError
+        If a method that merges is to share out a budget by modality.
     """
+    if not isinstance(budget, Mapping):
+        return _chosen_from(rule, sources, sample, candidates, len(sources.prompt.visual[sample]), budget)
+    rows = []
+    for name, where in sources.prompt.modalities.items():
+        own, share = candidates[where[sample, candidates]], budget.get(name)
+        if share is None:
+            rows.append(own)
+            continue
+        chosen = _chosen_from(rule, sources, sample, own, int(where[sample].sum()), share)
+        if chosen.states is not None:
+            msg = "a budget that names modalities is for methods that drop tokens, not for one that merges them"
+            raise NotImplementedError(msg)
+        rows.append(chosen.rows)
+    return Chosen(torch.cat(rows).sort().values)
+
+
+def _chosen_from(
+    rule: Selector, sources: Sources, sample: int, candidates: Tensor, total: int, budget: float
+) -> Chosen:
+    """Return what is kept of candidates that share a budget, of which there were `total` at first."""
     prompt = sources.prompt
-    total = len(prompt.visual[sample])
     count = min(tokens_to_keep(budget, total) if total and budget else 0, len(candidates))
     pinned = prompt.pinned[sample, candidates]
     chosen = _asked(rule, sources, sample, candidates, count)

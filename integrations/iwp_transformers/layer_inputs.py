@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from iwp_transformers.attention import AttentionInputs, attention_inputs
-from iwp_transformers.geometry import Region
 from iwp_transformers.masks import allowed_rows
 from iwp_transformers.placement import beside_weights
 from iwp_transformers.prompt import Prompt
+from iwp_transformers.regions import Region
 from iwp_transformers.tower_view import TowerReader
 
 __all__ = ["LayerInputs", "Sources"]

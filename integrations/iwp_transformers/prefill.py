@@ -14,7 +14,6 @@ from iwp_transformers.arguments import ShortenedArguments
 from iwp_transformers.choosing import chosen_tokens
 from iwp_transformers.cost import LayerCost, cache_sizes, layer_structure, measured_cost
 from iwp_transformers.deepstack import DeepFeatures
-from iwp_transformers.grids import regions_of
 from iwp_transformers.later_turns import EarlierTokens
 from iwp_transformers.layer_inputs import LayerInputs, Sources
 from iwp_transformers.layer_kinds import attending_layers
@@ -26,6 +25,7 @@ from iwp_transformers.pruned_cache import Lease, mark, shorten_static
 from iwp_transformers.record import PruningRecord, StageRecord
 from iwp_transformers.rows import KeptRows, kept_rows
 from iwp_transformers.stopwatch import Stopwatch
+from iwp_transformers.token_grids import regions_of
 from iwp_transformers.tower_view import TowerReader
 from iwp_transformers.training_compression import training_compression
 from iwp_transformers.versions import cache_in
@@ -208,6 +208,9 @@ class Prefill:
             costs=[self._costs[structure] for structure in self._structures],
             cache_sizes=[] if self.cache is None else cache_sizes(self.cache, before + full, held),
             watches=tuple(self._watches),
+            modalities={
+                name: tuple(rows + before for rows in each) for name, each in self._prompt.rows_by_modality().items()
+            },
         )
 
     def _changed(self, index: int, hidden: Tensor, arguments: Mapping[str, Any]) -> tuple[Tensor, dict[str, Any]]:

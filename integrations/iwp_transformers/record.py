@@ -1,6 +1,6 @@
 """What one pruned prefill kept, and what that saved."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -163,6 +163,8 @@ class PruningRecord:
         Tokens of earlier turns: how many the cache had seen before the prefill, 0 for a new one.
     training_compression : float or None
         Patches that the model was trained to see as one visual token, where its configuration tells.
+    modalities : mapping of str to tuple of torch.Tensor
+        For each modality, such as "image", and each sample: which of `visual` are its.
     """
 
     visual: tuple[Tensor, ...]
@@ -175,6 +177,7 @@ class PruningRecord:
     costs: Sequence[LayerCost | None] = field(repr=False)
     cache_sizes: Sequence[tuple[int | None, int | None]] = field(repr=False)
     watches: tuple[Stopwatch, ...] = field(repr=False)
+    modalities: Mapping[str, tuple[Tensor, ...]] = field(default_factory=dict)
 
     @property
     def layer(self) -> int:
@@ -205,6 +208,14 @@ class PruningRecord:
     def kept_indices(self) -> tuple[Tensor, ...]:
         """For each sample, which of its own visual tokens stay: int64, ascending, whatever shared the batch."""
         return tuple(torch.searchsorted(visual, kept) for kept, visual in zip(self.kept, self.visual, strict=True))
+
+    @property
+    def kept_by_modality(self) -> dict[str, tuple[Tensor, ...]]:
+        """For each modality and sample, which of `kept` are its."""
+        return {
+            name: tuple(kept[torch.isin(kept, own)] for kept, own in zip(self.kept, where, strict=True))
+            for name, where in self.modalities.items()
+        }
 
     def __repr__(self) -> str:
         """Return layers and counts in one line."""

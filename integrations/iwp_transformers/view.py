@@ -7,9 +7,9 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
-from iwp_transformers.grids import grids_of
 from iwp_transformers.layer_inputs import LayerInputs, Sources
 from iwp_transformers.placement import beside_weights
+from iwp_transformers.token_grids import grids_of
 from iwp_transformers.tower_view import TowerView
 
 __all__ = ["LayerView", "TokenView"]

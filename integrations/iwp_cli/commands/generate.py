@@ -1,5 +1,6 @@
 """`iwp generate`: answer a question about pictures while dropping most of their tokens."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
@@ -18,7 +19,7 @@ from iwp_cli.images import read_image
 from iwp_cli.loading import check_model, load_model, load_processor
 from iwp_cli.outputs import check_writable, drawing, write_figure
 from iwp_cli.prompt import Media, encode
-from iwp_cli.refusal import Refusal, quoted
+from iwp_cli.refusal import Refusal, quoted, warn
 from iwp_cli.requirements import first_line
 from iwp_cli.timing import timed_answer
 from iwp_cli.videos import read_video
@@ -131,7 +132,12 @@ def _answering() -> Iterator[None]:
 
 def _session(network: Any, *, budget: float, layer: int, strategy: Strategy) -> PruningSession:
     try:
-        return prune_visual_tokens(network, budget=budget, layer=layer, strategy=strategy)
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always", UserWarning)
+            session = prune_visual_tokens(network, budget=budget, layer=layer, strategy=strategy)
+        for warning in told:
+            warn("generate", str(warning.message))
+        return session
     except ValueError as error:
         msg = f"--layer: {error}"
         raise Refusal(msg) from error
