@@ -183,7 +183,8 @@ class Prefill:
 
     def mark_cache(self, lease: Lease) -> None:
         """Write on the cache what later steps need to know."""
-        if self.cache is not None and self._drops:
+        # Checkpointed layers leave the cache as it was.
+        if self.cache is not None and self._drops and int(self.cache.get_seq_length()) > self._earlier.count:
             kinds, drafts = self._plan.kinds, self._prompt.drafts
             length = self._prompt.real.shape[1] - drafts
             stages = [drop.told(length) for drop in self._drops]
@@ -303,8 +304,7 @@ class Prefill:
     def _measure(self, index: int, hidden: Tensor, arguments: dict[str, Any]) -> None:
         """Learn what a layer costs, unless one of its structure is known."""
         layer = self._plan.layers[index]
-        structure = layer_structure(layer)
-        self._structures.append(structure)
+        self._structures.append(structure := layer_structure(layer))
         if structure not in self._costs:
             self._costs[structure] = measured_cost(self._plan.config, index, layer, hidden, arguments)
 

@@ -10,6 +10,7 @@ from transformers import Cache
 from transformers.cache_utils import StaticLayer
 
 from iwp_transformers.callers import is_chunk
+from iwp_transformers.checkpointing import check_checkpointing
 from iwp_transformers.hooks import is_pruned
 from iwp_transformers.layer_kinds import RECURRENT, SERVED, WINDOWED
 from iwp_transformers.masks import MASKED
@@ -138,8 +139,8 @@ def check_prefill(plan: "PruningPlan", arguments: Mapping[str, Any], length: int
     Raises
     ------
     NotImplementedError
-        If the prompt comes in chunks, the cache holds a recurrence, sequences are packed, gradient checkpointing is on,
-        or windows would be counted in rows.
+        If the prompt comes in chunks, the cache holds a recurrence, sequences are packed, layers are
+        checkpointed in a way that is not known, or windows would be counted in rows.
     """
     cache = cache_in(arguments)
     _check_windows(plan, cache)
@@ -162,12 +163,7 @@ def check_prefill(plan: "PruningPlan", arguments: Mapping[str, Any], length: int
     if arguments.get("cu_seq_lens_q") is not None or _packed(arguments):
         msg = "several sequences are packed into one row: pruning chooses for each row; use one sequence a row"
         raise NotImplementedError(msg)
-    if any(layer.training and getattr(layer, "gradient_checkpointing", False) for layer in plan.layers):
-        msg = (
-            "gradient checkpointing runs a layer again without its neighbours, so it would not see which tokens were"
-            " removed; switch it off while the session is open"
-        )
-        raise NotImplementedError(msg)
+    check_checkpointing(plan.text, plan.layers, cache)
 
 
 def _check_windows(plan: "PruningPlan", cache: Cache | None) -> None:

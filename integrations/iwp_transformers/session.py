@@ -134,8 +134,9 @@ def prune_visual_tokens(
     Drafts of assisted decoding are no part of a question.
 
     A forward raises NotImplementedError where it could not be exact: a prefill in chunks, a crop that reaches into the
-    newest turn with images, a cache whose session is closed, `inputs_embeds` without `input_ids`, packed sequences,
-    gradient checkpointing; images in a later turn where layers from `layer` on carry a recurrence.
+    newest turn with images, a cache whose session is closed, `inputs_embeds` without `input_ids`, packed sequences;
+    images in a later turn where layers from `layer` on carry a recurrence; gradient checkpointing of layers that are
+    not Transformers' own.
 
     What was compiled before a session begins is compiled again within it.
 

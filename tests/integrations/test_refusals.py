@@ -79,24 +79,6 @@ def test_something_that_is_no_strategy_is_a_type_error(model: nn.Module) -> None
         prune_visual_tokens(model, budget=0.5, layer=1, strategy="pc-mmr")  # type: ignore[arg-type]  # the point
 
 
-@pytest.mark.parametrize("short", [8, -3], ids=["within the image", "behind it"])
-@pytest.mark.parametrize("cache", ["dynamic", "static"])
-@pytest.mark.parametrize("family", FACTORIES)
-def test_chunked_prefill_is_refused(family: str, cache: str, short: int) -> None:
-    """Also where the first chunk holds all visual tokens and only some of the question is missing."""
-    if transformers.__version__.startswith("5.17"):
-        pytest.skip("Transformers 5.17 loses the images of a prefill in chunks before the model sees them")
-    model = FACTORIES[family]()
-    inputs = make_inputs(model, [PROMPTS[1]])
-    size = short if short > 0 else inputs["input_ids"].shape[1] + short
-
-    with (
-        prune_visual_tokens(model, budget=0.3, layer=1),
-        pytest.raises(NotImplementedError, match="in chunks"),
-    ):
-        model.generate(**inputs, max_new_tokens=2, prefill_chunk_size=size, cache_implementation=cache)
-
-
 def test_embeddings_without_ids_are_refused(model: nn.Module) -> None:
     """Nobody can tell which embeddings are visual."""
     embeddings = torch.ones(1, 4, 32)
@@ -120,20 +102,6 @@ def test_packed_sequences_are_refused(model: nn.Module) -> None:
             model(**inputs, position_ids=positions, use_cache=False)
         with pytest.raises(NotImplementedError, match="packed"):
             model(**inputs, cu_seq_lens_q=torch.tensor([0, half]))
-
-
-def test_gradient_checkpointing_is_refused(model: nn.Module) -> None:
-    """Layers that run twice would lose their neighbours."""
-    inputs = make_inputs(model, [PROMPTS[1]])
-    model.train()
-    for layer in model.model.language_model.layers:
-        layer.gradient_checkpointing = True
-
-    with (
-        prune_visual_tokens(model, budget=0.3, layer=1),
-        pytest.raises(NotImplementedError, match="gradient checkpointing runs a layer again"),
-    ):
-        model(**inputs, use_cache=False)
 
 
 @pytest.mark.parametrize("kind", ["dynamic", "static"])
