@@ -146,7 +146,7 @@ class Staged(Method):
         if not isinstance(layer, Sequence) or not layer:
             layer = self.schedule.scaled_layers(layers, None if isinstance(layer, Sequence) else whole_layer(layer))
         if isinstance(budget, Mapping):
-            msg = f"`budget` is {dict(budget)!r}, which names modalities, and {self.name} has several stages: give a number"
+            msg = f"`budget` is {dict(budget)!r}, which names modalities: {self.name} has several stages, give a number"
             raise ValueError(msg)
         if not isinstance(budget, Sequence):
             budget = self.schedule.scaled_budgets(layer, budget, layers)
