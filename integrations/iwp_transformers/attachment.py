@@ -25,6 +25,8 @@ from iwp_transformers.prompt import prompt_of
 from iwp_transformers.pruned_cache import Lease, pruned_layer
 from iwp_transformers.refusals import check_ids, check_length, check_prefill
 from iwp_transformers.replay import Replay
+from iwp_transformers.tower import TowerWatch
+from iwp_transformers.tower_view import tower_reader
 from iwp_transformers.versions import cache_in, miss_mask
 
 if TYPE_CHECKING:
@@ -66,6 +68,7 @@ class Attachment:
         self._layer_names = [list(inspect.signature(type(layer).forward).parameters)[1:] for layer in plan.layers]
         self._bringers, self._kinds = plan.family.bringers, plan.kinds
         self._thread = ThreadState()
+        self._watch = None if plan.tower is None else TowerWatch(plan.tower, plan.family.media, self._thread)
         self._changed = threading.Condition()
         self._running = 0
         # Read by every step, also by compiled ones: whether any thread is in the middle of a prefill.
@@ -86,7 +89,7 @@ class Attachment:
             handles += [Hook(self._see_labels).before(plan.model), Hook(self._forget_labels).after(plan.model)]
         for index, layer in enumerate(plan.layers):
             handles.append(Hook(self._enter_layer, index).before(layer))
-        return handles
+        return handles if self._watch is None else handles + self._watch.attach()
 
     def detach(self) -> None:
         """Take every hook off the model, once the prefills of other threads are done; harmless when repeated."""
@@ -190,9 +193,9 @@ class Attachment:
             return None
         plan, arguments = self._plan, forward.arguments
         tokens = arguments["input_ids"]
-        ids = plan.family.token_ids(plan.model_config, arguments)
-        visual = torch.isin(tokens, torch.tensor(ids, dtype=tokens.dtype, device=tokens.device))
-        if not bool(visual.any()):
+        placeholders = plan.family.placeholders(plan.model_config, arguments, plan.named)
+        modalities = {name: tokens == token for name, token in placeholders.items()}
+        if not any(bool(where.any()) for where in modalities.values()):
             return None
         check_prefill(plan, kwargs, tokens.shape[1])
         shorten_outside(plan.layers, self._enter_checkpoint)
@@ -206,8 +209,11 @@ class Attachment:
         replay = self._thread.replay if forward.generation is not None else None
         chosen = () if replay is None else replay.kept_for(forward.generation, tokens)
         deep, others = take_away(kwargs, len(plan.layers))
-        prompt = prompt_of(visual, real, self._thread.labels, drafted_tokens(plan.model))
-        forward.prefill = Prefill(plan, prompt, chosen, self._costs, deep, earlier)
+        tower = (
+            None if self._watch is None else tower_reader(self._watch, plan.model_config, arguments, forward.encoded)
+        )
+        prompt = prompt_of(modalities, real, self._thread.labels, drafted_tokens(plan.model))
+        forward.prefill = Prefill(plan, prompt, arguments, chosen, self._costs, deep, earlier, tower)
         return args, others
 
     def _leave_text(

@@ -3,11 +3,12 @@
 import inspect
 import sys
 from types import FrameType
+from typing import Any
 
 from torch import nn
 from transformers import GenerationConfig, GenerationMixin
 
-__all__ = ["drafted_tokens", "is_chunk", "running_generation"]
+__all__ = ["drafted_tokens", "generation_inputs", "is_chunk", "running_generation"]
 
 _GENERATE, _ASSISTED, _PREFILL = (
     inspect.unwrap(getattr(GenerationMixin, name)).__code__ for name in ("generate", "_assisted_decoding", "_prefill")
@@ -31,11 +32,26 @@ def running_generation(model: nn.Module) -> GenerationConfig | None:
     transformers.GenerationConfig or None
         None where the model was called by anybody else, within a `generate` or not.
     """
-    frame = _calling_loop(model)
-    while frame is not None and frame.f_code is not _GENERATE:
-        frame = frame.f_back
+    frame = _frame_of_generate(model)
     config = None if frame is None else frame.f_locals.get("generation_config")
     return config if isinstance(config, GenerationConfig) else None
+
+
+def generation_inputs(model: nn.Module) -> dict[str, Any]:
+    """Return what the `generate` that is calling a model was given, by name; nothing where nobody generates.
+
+    Features are encoded before the prefill, which then lacks what the processor said of the pictures.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The model with its head.
+    """
+    frame = _frame_of_generate(model)
+    if frame is None:
+        return {}
+    given = {"input_ids": frame.f_locals.get("inputs"), **frame.f_locals.get("kwargs", {})}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def drafted_tokens(model: nn.Module) -> int:
@@ -79,6 +95,13 @@ def is_chunk(model: nn.Module) -> bool:
     while frame is not None and not (frame.f_code is _PREFILL and frame.f_locals.get("self") is model):
         frame = frame.f_back
     return frame is not None and len(frame.f_locals.get("input_chunks", ())) > 1
+
+
+def _frame_of_generate(model: nn.Module) -> FrameType | None:
+    frame = _calling_loop(model)
+    while frame is not None and frame.f_code is not _GENERATE:
+        frame = frame.f_back
+    return frame
 
 
 def _calling_loop(model: nn.Module) -> FrameType | None:

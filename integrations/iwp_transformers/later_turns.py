@@ -1,7 +1,7 @@
 """Visual tokens on a cache that holds tokens already: what its layers hold, and how new columns stand behind that."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -31,6 +31,11 @@ class EarlierTokens:
     ----------
     count : int
         Tokens that the cache has seen, S, padding and dropped ones counted.
+
+    Raises
+    ------
+    NotImplementedError
+        If merged tokens of the cache are weighed by their sizes.
     """
 
     def __init__(self, cache: Cache | None, length: int) -> None:
@@ -40,8 +45,30 @@ class EarlierTokens:
         self._maps: dict[int, PrunedRows] = {}
         for index in range(len(cache.layers) if cache is not None and self.count else 0):
             part = pruned_layer(cache, index)
-            if part is not None and part.rows is not None and part.shortened:
-                self._maps[index] = part.rows
+            if part is not None and part.rows is not None:
+                if part.rows.log_sizes is not None:
+                    self._refuse_sizes()
+                if part.shortened:
+                    self._maps[index] = part.rows
+
+    def check_weighing(self) -> None:
+        """Raise if there are earlier tokens: a method that weighs tokens is not served behind them.
+
+        Raises
+        ------
+        NotImplementedError
+            If the cache holds tokens.
+        """
+        if self.count:
+            self._refuse_sizes()
+
+    @staticmethod
+    def _refuse_sizes() -> NoReturn:
+        msg = (
+            "images in later turns are not served by methods that weigh merged tokens by their sizes: begin a new cache"
+            ", or use a method that weighs none"
+        )
+        raise NotImplementedError(msg)
 
     def masked(
         self,

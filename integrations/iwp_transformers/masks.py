@@ -14,10 +14,23 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
 from iwp_transformers.rows import KeptRows
 
-__all__ = ["MASKED", "hide_columns", "real_tokens", "take_columns", "take_rows_and_columns"]
+__all__ = [
+    "MASKED",
+    "WEIGHING",
+    "allowed_rows",
+    "check_weighing",
+    "hide_columns",
+    "open_mask",
+    "real_tokens",
+    "take_columns",
+    "take_rows_and_columns",
+    "weighed_mask",
+]
 
 # Attention implementations that look at nothing but the mask; others unpad, and know windows by their own arguments.
 MASKED = ("eager", "sdpa", "flex_attention")
+# Those whose mask may be added to logits.
+WEIGHING = ("eager", "sdpa")
 # Dimensions of a mask that tells padding alone, and of one that tells what each query may attend to.
 PADDING, SQUARE = 2, 4
 
@@ -151,6 +164,102 @@ def hide_columns(mask: Any, visible: Tensor, before: int = 0) -> Any:
     if mask.ndim == PADDING:
         return mask * visible[:, : mask.shape[1]]
     return _forbid(mask, ~visible[:, None, None, :])
+
+
+def check_weighing(implementation: str | None) -> None:
+    """Raise unless masks of an attention implementation are added to its logits.
+
+    Raises
+    ------
+    NotImplementedError
+        If they are not: attention would be left unweighed.
+    """
+    if implementation not in WEIGHING:
+        msg = (
+            "tokens that stand for several weigh in attention by an additive mask, which attention implementation"
+            f" {implementation!r} does not take; use `attn_implementation` {' or '.join(map(repr, WEIGHING))}"
+        )
+        raise NotImplementedError(msg)
+
+
+def open_mask(hidden: Tensor, keys: int) -> Tensor:
+    """Return the causal mask of the newest rows on `keys` columns, none of which is hidden, (1, 1, Q, keys), bool."""
+    queries = hidden.shape[1]
+    square = torch.ones(queries, keys, dtype=torch.bool, device=hidden.device)
+    return square.tril(keys - queries)[None, None]
+
+
+def weighed_mask(mask: Any, columns: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return an additive mask that also weighs its columns.
+
+    Parameters
+    ----------
+    mask : torch.Tensor
+        Shape (B, heads, Q, K): True, or an additive float, for what may be attended to.
+    columns : torch.Tensor
+        Shape (B, C): added to every logit of a column; those from C on stay as they are.
+    dtype : torch.dtype
+        Of queries and keys.
+
+    Returns
+    -------
+    torch.Tensor
+        Shape (B, heads, Q, K).
+
+    Raises
+    ------
+    RuntimeError
+        If the mask is no such tensor.
+    """
+    if not isinstance(mask, Tensor) or mask.ndim != SQUARE:
+        msg = f"a layer's mask is a {type(mask).__name__}, expected a tensor (B, heads, Q, K) to add sizes to"
+        raise RuntimeError(msg)
+    lowest = torch.finfo(dtype).min
+    columns = columns[..., : mask.shape[-1]].to(mask.device, dtype)
+    columns = F.pad(columns, (0, mask.shape[-1] - columns.shape[-1]))[:, None, None]
+    if mask.dtype == torch.bool:
+        return columns.where(mask, lowest)
+    return (mask + columns).clamp(min=lowest).to(dtype)
+
+
+def allowed_rows(mask: Any, columns: Tensor, rows: Tensor, sample: int, window: int | None) -> Tensor:
+    """Return what some queries of a sample may attend to.
+
+    Parameters
+    ----------
+    mask : torch.Tensor, BlockMask or None
+        The layer's own mask of a prompt; None where all that came before may be seen.
+    columns : torch.Tensor
+        Shape (R,), int64: position of each row of the layer in the input sequence, -1 for filling.
+    rows : torch.Tensor
+        Shape (n,), int64: the queries' rows.
+    sample : int
+        Row of the batch.
+    window : int, optional
+        Rows that a kernel without a square mask lets a query look back, itself included.
+
+    Returns
+    -------
+    torch.Tensor
+        Shape (1, heads, n, R), bool; heads may be 1.
+    """
+    everything = torch.arange(len(columns), device=columns.device)
+    if isinstance(mask, BlockMask):
+        queries, keys = torch.meshgrid(rows, everything, indexing="ij")
+        at = torch.full_like(queries, sample)
+        return mask.mask_mod(at, torch.zeros_like(at), queries, keys)[None, None]
+    if isinstance(mask, Tensor) and mask.ndim == SQUARE:
+        own = mask[sample if len(mask) > 1 else 0].to(columns.device)
+        return _allowed(own[:, rows, : len(columns)])[None]
+    back = rows[:, None] - everything
+    allowed = (back >= 0) & (columns >= 0)
+    if mask is not None:
+        allowed = allowed & _padding(mask, sample, len(columns)).to(columns.device)
+    return (allowed if window is None else allowed & (back < window))[None, None]
+
+
+def _padding(mask: Tensor, sample: int, length: int) -> Tensor:
+    return mask[sample if len(mask) > 1 else 0, -length:].bool()
 
 
 def _taken_blocks(mask: BlockMask, rows: KeptRows, keys: int, before: int) -> BlockMask:

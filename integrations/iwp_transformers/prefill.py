@@ -1,8 +1,8 @@
 """A forward that brings visual tokens: choose, remove, and put the output back at full length."""
 
-import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,28 +10,32 @@ from torch import Tensor
 from transformers import Cache
 from transformers.utils.generic import ModelOutput
 
-from iwp_core.budget import tokens_to_keep
 from iwp_transformers.arguments import ShortenedArguments
+from iwp_transformers.choosing import chosen_tokens
 from iwp_transformers.cost import LayerCost, cache_sizes, layer_structure, measured_cost
 from iwp_transformers.deepstack import DeepFeatures
 from iwp_transformers.later_turns import EarlierTokens
+from iwp_transformers.layer_inputs import LayerInputs, Sources
 from iwp_transformers.layer_kinds import attending_layers
+from iwp_transformers.masks import check_weighing
+from iwp_transformers.merging import Chosen, TokenSizes, replaced_states
 from iwp_transformers.plan import PruningPlan, Stage
 from iwp_transformers.prompt import Prompt
 from iwp_transformers.pruned_cache import Lease, mark, shorten_static
 from iwp_transformers.record import PruningRecord, StageRecord
 from iwp_transformers.rows import KeptRows, kept_rows
-from iwp_transformers.selection import ImplicitWeightRule, checked_indices
 from iwp_transformers.stopwatch import Stopwatch
+from iwp_transformers.token_grids import regions_of
+from iwp_transformers.tower_view import TowerReader
+from iwp_transformers.training_compression import training_compression
 from iwp_transformers.versions import cache_in
-from iwp_transformers.view import LayerInputs, LayerView
 
 __all__ = ["Costs", "Kept", "Prefill"]
 
 # What layers cost, by their structure; measured in a session's first prefill.
 Costs = dict[tuple[Any, ...], LayerCost]
-# For each sample, the rows that were kept.
-Kept = tuple[Tensor, ...]
+# For each sample, what was kept.
+Kept = tuple[Chosen, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +52,8 @@ class Drop:
         Shape (B, T), bool: which tokens are neither padding nor dropped.
     arguments : ShortenedArguments
         Shortens what the layers are called with.
+    log_sizes : torch.Tensor or None
+        Shape (B, T): logarithm of how many tokens each stands for in attention; None if all stand for themselves.
     """
 
     layer: int
@@ -55,6 +61,12 @@ class Drop:
     rows: KeptRows
     visible: Tensor
     arguments: ShortenedArguments
+    log_sizes: Tensor | None
+
+    def told(self, length: int) -> tuple[int, int, KeptRows, Tensor, Tensor | None]:
+        """Return what a cache is told of it, for the first `length` tokens."""
+        log_sizes = None if self.log_sizes is None else self.log_sizes[:, :length]
+        return self.layer, self.removal, self.rows.first(length), self.visible[:, :length], log_sizes
 
 
 class Prefill:
@@ -66,40 +78,49 @@ class Prefill:
         What to do.
     prompt : Prompt
         What stands where.
-    chosen : sequence of tuple of torch.Tensor
-        Rows kept at each stage, where an earlier forward has chosen them already; empty otherwise.
+    features : mapping
+        What the multimodal model was called with, by name.
+    chosen : sequence of tuple of Chosen
+        What was kept at each stage, where an earlier forward has chosen them already; empty otherwise.
     costs : dict
         What is known of the layers' costs; this forward adds to it.
     deep : DeepFeatures, optional
         What the decoder would add between its layers.
     earlier : EarlierTokens
         What the cache holds before the forward.
+    tower : TowerReader, optional
+        What reads the vision tower, where the rule does.
 
     Attributes
     ----------
     cache : transformers.Cache or None
         The cache that the layers are called with.
-    kept : list of tuple of torch.Tensor
-        Rows kept at each stage so far; those of records and views are counted from the beginning of the cache.
+    kept : list of tuple of Chosen
+        What was kept at each stage so far, by rows; records and views count from the beginning of the cache.
     """
 
     def __init__(
         self,
         plan: PruningPlan,
         prompt: Prompt,
+        features: Mapping[str, Any],
         chosen: Sequence[Kept],
         costs: Costs,
         deep: DeepFeatures | None,
         earlier: EarlierTokens,
+        tower: TowerReader | None,
     ) -> None:
-        self._plan, self._prompt, self._chosen, self._costs, self._deep = plan, prompt, chosen, costs, deep
-        self._earlier = earlier
+        self._plan, self._prompt, self._earlier, self._tower = plan, prompt, earlier, tower
+        self._features = {name: value for name, value in features.items() if value is not None}
+        self._chosen, self._costs, self._deep = chosen, costs, deep
         self._structures: list[tuple[Any, ...]] = []
+        self._first: LayerInputs | None = None
         self._previous: LayerInputs | None = None
         self._drops: list[Drop] = []
         self._removed: Drop | None = None
         self._stages: list[StageRecord] = []
         self._watches: list[Stopwatch] = []
+        self._sizes = TokenSizes()
         self.cache: Cache | None = None
         self.kept: list[Kept] = []
 
@@ -125,10 +146,20 @@ class Prefill:
         self._measure(index, hidden, present)
         for stage in self._plan.stages:
             if stage.layer == index:
-                self._drop(stage, self._inputs(index, hidden, present))
+                hidden = self._drop(stage, self._inputs(index, hidden, present))
                 hidden, present = self._changed(index, hidden, arguments)
         upcoming = any(stage.layer == index + 1 for stage in self._plan.stages)
         self._previous = self._inputs(index, hidden, present) if upcoming else None
+        if len(self.kept) == len(self._plan.stages):
+            self._first = None
+        elif not index:
+            self._first = self._inputs(index, hidden, present)
+        if "attention_mask" in present and self._sizes.log is not None:
+            rows = None if self._removed is None else self._removed.rows
+            keys = hidden.shape[1]
+            keys = keys if self.cache is None else self.cache.get_mask_sizes(keys, index)[0]
+            weighed = self._sizes.weighed(present["attention_mask"], hidden, rows, keys)
+            present = {**present, "attention_mask": weighed}
         return hidden, present
 
     def finish(self, output: ModelOutput) -> ModelOutput:
@@ -156,9 +187,7 @@ class Prefill:
         if self.cache is not None and self._drops and int(self.cache.get_seq_length()) > self._earlier.count:
             kinds, drafts = self._plan.kinds, self._prompt.drafts
             length = self._prompt.real.shape[1] - drafts
-            stages = [
-                (drop.layer, drop.removal, drop.rows.first(length), drop.visible[:, :length]) for drop in self._drops
-            ]
+            stages = [drop.told(length) for drop in self._drops]
             mark(self.cache, stages, lease, kinds, before=self._earlier.count, drafts=drafts)
 
     def record(self) -> PruningRecord:
@@ -171,14 +200,18 @@ class Prefill:
         held = [old + new for old, new in zip(cached, held, strict=True)]
         return PruningRecord(
             visual=tuple(rows + before for rows in self._prompt.visual),
-            stages=tuple(replace(stage, kept=tuple(rows + before for rows in stage.kept)) for stage in self._stages),
+            stages=tuple(stage.behind(before) for stage in self._stages),
             cached_full=before,
             cached=cached,
             lengths_full=tuple(self._prompt.real.sum(1).tolist()),
             padded_full=full,
+            training_compression=training_compression(self._plan.model_config),
             costs=[self._costs[structure] for structure in self._structures],
             cache_sizes=[] if self.cache is None else cache_sizes(self.cache, before + full, held),
             watches=tuple(self._watches),
+            modalities={
+                name: tuple(rows + before for rows in each) for name, each in self._prompt.rows_by_modality().items()
+            },
         )
 
     def _changed(self, index: int, hidden: Tensor, arguments: Mapping[str, Any]) -> tuple[Tensor, dict[str, Any]]:
@@ -208,73 +241,65 @@ class Prefill:
             length=before + full - self._prompt.drafts,
             before=before,
             gather=self._plan.gather,
+            log_sizes=self._sizes.columns(None if self._removed is None else self._removed.rows),
         )
 
-    def _drop(self, stage: Stage, inputs: LayerInputs) -> None:
-        """Choose what stays from a stage on, and prepare its removal."""
+    def _drop(self, stage: Stage, inputs: LayerInputs) -> Tensor:
+        """Choose what stays from a stage on, prepare its removal, and return the layer's inputs with its states."""
         plan, device = self._plan, inputs.hidden.device
         with Stopwatch(device) as watch, torch.no_grad():
             chosen = self._chosen[len(self.kept)] if self._chosen else None
             kept = self._choose(stage, inputs) if chosen is None else chosen
             keep = self._prompt.others.clone()
-            for row, positions in zip(keep, kept, strict=True):
-                row[positions] = True
+            for row, each in zip(keep, kept, strict=True):
+                row[each.rows] = True
             lengths = keep.sum(1).tolist()
         before = self._stages[-1].lengths if self._stages else tuple(self._prompt.real.sum(1).tolist())
         self._watches.append(watch)
         self.kept.append(kept)
         removal, padded = plan.removal(stage), inputs.hidden.shape[1]
-        if tuple(lengths) != before:
+        weighed = self._sizes.update((keep.shape[0], keep.shape[1]), kept, device)
+        if weighed:
+            check_weighing(plan.config._attn_implementation)
+            self._earlier.check_weighing()
+        if weighed or tuple(lengths) != before:
             rows = kept_rows(keep, max(lengths))
             arguments = ShortenedArguments(plan.config, self.cache, rows, keep, self._earlier.columns)
-            self._drops.append(Drop(stage.layer, removal, rows, keep, arguments))
+            self._drops.append(Drop(stage.layer, removal, rows, keep, arguments, self._sizes.log))
             if not self._earlier.count:
                 shorten_static(self.cache, removal, rows.full - max(lengths))
             padded = max(lengths)
         self._stages.append(
-            StageRecord(layer=stage.layer, removal=removal, kept=kept, lengths=tuple(lengths), padded=padded)
+            StageRecord(
+                layer=stage.layer,
+                removal=removal,
+                kept=tuple(each.rows for each in kept),
+                lengths=tuple(lengths),
+                padded=padded,
+                merged_into=tuple(each.merged_into for each in kept),
+            )
         )
+        places = [inputs.rows_of(sample, each.rows + inputs.before) for sample, each in enumerate(kept)]
+        return replaced_states(inputs.hidden, places, kept)
 
     def _choose(self, stage: Stage, inputs: LayerInputs) -> Kept:
         """Return, for each sample, the rows of the visual tokens that stay."""
-        candidates = self.kept[-1] if self.kept else self._prompt.visual
-        return tuple(self._chosen_of(sample, positions, stage, inputs) for sample, positions in enumerate(candidates))
-
-    def _chosen_of(self, sample: int, candidates: Tensor, stage: Stage, inputs: LayerInputs) -> Tensor:
-        """Return the rows that one sample keeps of its candidates."""
-        total = len(self._prompt.visual[sample])
-        count = min(tokens_to_keep(stage.budget, total) if total and stage.budget else 0, len(candidates))
-        pinned = self._prompt.pinned[sample, candidates]
-        chosen = self._asked(sample, candidates, count, inputs)
-        if bool(torch.isin(candidates[pinned], chosen).all()):
-            return chosen
-        # A token whose row is read was dropped: it stays, and the rule shares the rest of the budget out.
-        count = max(count - int(pinned.sum()), 0)
-        return torch.cat((candidates[pinned], self._asked(sample, candidates[~pinned], count, inputs))).sort().values
-
-    def _asked(self, sample: int, candidates: Tensor, count: int, inputs: LayerInputs) -> Tensor:
-        """Return the rows of `count` candidates, chosen by the rule."""
-        by_default = isinstance(self._plan.selector, ImplicitWeightRule)
-        if not count or (by_default and count == len(candidates)):
-            return candidates[:count]
-        device = inputs.hidden.device
-        text = self._prompt.text[sample].nonzero().squeeze(1)
-        visual, text = (rows.to(device) + self._earlier.count for rows in (candidates, text))
-        view = LayerView(visual, text, count, inputs, self._previous, sample)
-        return candidates[self._indices(view).to(candidates.device)]
-
-    def _indices(self, view: LayerView) -> Tensor:
-        selector = self._plan.selector
-        if isinstance(selector, ImplicitWeightRule):
-            return selector(view)
-        indices = checked_indices(selector(view), view)
-        if len(indices) != view.budget and not getattr(selector, "own_count", False):
-            warnings.warn(
-                f"`selector` returned {len(indices)} indices for a budget of {view.budget}; all of them are kept."
-                " A rule that chooses its own count says so by an attribute `own_count = True`",
-                stacklevel=2,
-            )
-        return indices
+        plan = self._plan
+        sources = Sources(
+            here=inputs,
+            before=self._previous,
+            first=self._first or inputs,
+            prompt=self._prompt,
+            ids=self._features["input_ids"],
+            regions=partial(regions_of, plan, self._features),
+            norm=getattr(plan.text, "norm", None),
+            tower=self._tower,
+            log_sizes=self._sizes.log,
+        )
+        candidates = [each.rows for each in self.kept[-1]] if self.kept else self._prompt.visual
+        return tuple(
+            chosen_tokens(plan.selector, sources, sample, rows, stage.budget) for sample, rows in enumerate(candidates)
+        )
 
     def _measure(self, index: int, hidden: Tensor, arguments: dict[str, Any]) -> None:
         """Learn what a layer costs, unless one of its structure is known."""

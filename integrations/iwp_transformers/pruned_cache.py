@@ -186,7 +186,7 @@ def shorten_static(cache: Cache | None, first: int, removed: int) -> None:
 
 def mark(
     cache: Cache,
-    stages: Sequence[tuple[int, int, KeptRows, Tensor]],
+    stages: Sequence[tuple[int, int, KeptRows, Tensor, Tensor | None]],
     lease: Lease,
     kinds: Sequence[str],
     *,
@@ -201,7 +201,8 @@ def mark(
         The cache, which holds the prompt, and what stood before and behind it.
     stages : sequence of tuple
         For each time that tokens were dropped, ascending: the layer from which they are hidden, the layer from which
-        they are removed, the rows that stay, and which tokens are visible, shape (B, T).
+        they are removed, the rows that stay, which tokens are visible, shape (B, T), and the logarithm of how many
+        tokens each stands for in attention, of the same shape, None if all stand for themselves.
     lease : Lease
         Whether the session is open.
     kinds : sequence of str
@@ -219,13 +220,13 @@ def mark(
             layers[index] = _as_pruned(part)
             layers[index].__dict__.update(told, lease=lease, base=int(part.get_seq_length()) - drafts)
     for number, concerned in _alike(layers, [stage[0] for stage in stages], kinds).items():
-        _, removed_from, rows, visible = stages[number[0]]
+        _, removed_from, rows, visible, log_sizes = stages[number[0]]
         shorter = [index for index in concerned if index >= removed_from or layers[index].shortened]
         # The first of a kind holds all tokens; another kind may hold fewer.
         last = layers[(shorter or concerned)[0]]
         first = layers[kinds.index(kinds[(shorter or concerned)[0]])]
         capacity = (first.max_cache_len, last.max_cache_len) if isinstance(last, StaticLayer) else None
-        known = PrunedRows(*_behind(layers[concerned[0]].rows, before, rows, visible), capacity)
+        known = PrunedRows(*_behind(layers[concerned[0]].rows, before, rows, visible), capacity, log_sizes)
         for index in concerned:
             layers[index].__dict__.update(
                 rows=known,

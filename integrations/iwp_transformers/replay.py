@@ -25,21 +25,21 @@ class Replay:
         Tokens of the prompt, padding counted.
     samples : int
         Samples of the batch.
-    kept : sequence of tuple of torch.Tensor
-        For each stage and sample, the positions that were kept.
+    kept : sequence of tuple
+        For each stage and sample, what was kept.
     """
 
     generation: "ref[GenerationConfig]"
     length: int
     samples: int
-    kept: Sequence[tuple[Tensor, ...]]
+    kept: Sequence[tuple[Any, ...]]
 
     @classmethod
     def of(cls, generation: GenerationConfig, tokens: Tensor, kept: Sequence[tuple[Any, ...]]) -> "Replay":
         """Remember what was kept of a prompt, `tokens` of shape (B, T)."""
         return cls(ref(generation), tokens.shape[1], tokens.shape[0], kept)
 
-    def kept_for(self, generation: GenerationConfig, tokens: Tensor) -> Sequence[tuple[Tensor, ...]]:
+    def kept_for(self, generation: GenerationConfig, tokens: Tensor) -> Sequence[tuple[Any, ...]]:
         """Return what was kept if `tokens` continue the prompt of the same call; nothing otherwise."""
         same = self.generation() is generation and tokens.shape[0] == self.samples and tokens.shape[1] > self.length
         return self.kept if same else ()
