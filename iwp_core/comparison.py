@@ -38,7 +38,6 @@ class Gathered:
 
     def take(self, indices: Array) -> "Gathered":
         """Return those at `indices`."""
-        xp = namespace(indices)
         return Gathered(tuple(take(part, indices, axis=1) for part in self.parts))
 
     @staticmethod

@@ -11,7 +11,7 @@ from itertools import accumulate
 from iwp_core._arrays import Array, arange_indices, locate, namespace, order_descending, scatter, take
 from iwp_core._plugins import overridable
 from iwp_core.duplication import PairwiseDuplication
-from iwp_core.penalties import WORTHWHILE, Held, Penalties
+from iwp_core.penalties import WORTHWHILE, Penalties
 
 __all__ = ["largest", "progressive_chunked_mmr"]
 
@@ -159,7 +159,7 @@ class _Candidates:
         self.applied = self._marked(self.applied < self.penalties.count, self.penalties.count)
 
     def _penalise(self, some: Array) -> int:
-        """Apply the penalties that the candidates miss where `some`, of shape (N,), is true; return how many they are."""
+        """Apply the penalties that candidates miss where `some`, of shape (N,), is true; return how many they are."""
         xp = self.xp
         rows = xp.nonzero(some)[0]
         if rows.shape[0] == 0:
@@ -175,7 +175,7 @@ class _Candidates:
         return int(rows.shape[0])
 
     def _lower(self, where: Array, rows: Array, start: int) -> None:
-        """Apply the penalties of the chunks from `start` on that the candidates `rows` miss, which are those `where`."""
+        """Apply the penalties of the chunks from `start` on that the candidates `rows`, those `where`, miss."""
         xp = self.xp
         in_place = rows.shape[0] > WORTHWHILE * self.scores.shape[0]  # rather than copy most tokens
         held = self.penalties.everyone if in_place else self.penalties.hold(rows)

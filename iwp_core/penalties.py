@@ -139,7 +139,11 @@ class Penalties:
     @cached_property
     def everyone(self) -> "Held":
         """All tokens ready to be compared: in place if none is identical to another."""
-        return self.hold(self.positions) if self.twins is not None else Held(self.positions, self.comparison.everyone, None)
+        return (
+            self.hold(self.positions)
+            if self.twins is not None
+            else Held(self.positions, self.comparison.everyone, None)
+        )
 
     def hold(self, positions: Array) -> "Held":
         """Make some tokens ready to be compared: copy them."""
