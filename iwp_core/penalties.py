@@ -26,6 +26,9 @@ FIRST, MOST = 32, 256
 ONCE = 4
 """The first ones instead, after a chunk whose first columns left out everybody: all tokens are nearly the same."""
 
+WIDE = 1024
+"""Multiplications that a pair is taken to cost where nobody says: 4 heads of 128, keys and values."""
+
 WORTHWHILE = 0.8
 """Leaving tokens out copies the others, which pays if at most this share of them is left."""
 
@@ -42,6 +45,9 @@ class _Comparison(Protocol):
     @property
     def everyone(self) -> Gathered: ...
 
+    @property
+    def width(self) -> int: ...
+
     def columns(self, tokens: Array, /) -> Gathered: ...
 
     def compare(self, columns: Gathered, rows: Gathered, /) -> Array: ...
@@ -54,12 +60,13 @@ class _Asked:
         self.duplication = duplication
         self.identical: Array | None = getattr(duplication, "identical", None)
         self.everyone = self.columns(positions)
+        self.width = WIDE
 
     def columns(self, tokens: Array) -> Gathered:
-        return Gathered((tokens[None, :, None],))
+        return Gathered((tokens[None, :],))
 
     def compare(self, columns: Gathered, rows: Gathered) -> Array:
-        block: Array = self.duplication(rows.parts[0][0, :, 0], columns.parts[0][0, :, 0])
+        block: Array = self.duplication(rows.parts[0][0, :], columns.parts[0][0, :])
         return namespace(block).matrix_transpose(block)
 
 
@@ -116,7 +123,7 @@ class Penalties:
     def cost(self, rows: int, start: int) -> int:
         """Return how many multiplications it takes to compare so many tokens with the chunks from `start` on."""
         columns = sum(block.since(start).columns.count for block in self.blocks if block.stop > start)
-        return rows * columns * self.comparison.everyone.width
+        return rows * columns * self.comparison.width
 
     def add(self, chunks: Sequence[Array]) -> None:
         """Take note of chunks that were chosen."""
