@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import accumulate
 from typing import Protocol
 
@@ -143,14 +142,10 @@ class Penalties:
         else:
             self.blocks.append(_Block(self.count, columns, ends))
 
-    @cached_property
+    @property
     def everyone(self) -> "Held":
-        """All tokens ready to be compared: in place if none is identical to another."""
-        return (
-            self.hold(self.positions)
-            if self.twins is not None
-            else Held(self.positions, self.comparison.everyone, None)
-        )
+        """All tokens ready to be compared, in place."""
+        return Held(self.positions, self.comparison.everyone, self.twins)
 
     def hold(self, positions: Array) -> "Held":
         """Make some tokens ready to be compared: copy them."""
@@ -179,7 +174,7 @@ class Penalties:
     def _of_one(self, rows: Gathered, chunk: Gathered, _ends: Sequence[int]) -> Array:
         """Return the logs of the factors of a chunk, leaving out on the way tokens whose factor can fall no further."""
         xp = namespace(self.floor)
-        logs: Array | None = None
+        logs: Array = None
         open_rows: Array | None = None
         done, width = 0, chunk.count if self.first == FIRST and chunk.count <= TOGETHER else self.first
         while done < chunk.count:
@@ -220,7 +215,7 @@ class Penalties:
 
 @dataclass(frozen=True)
 class Held:
-    """Tokens ready to be compared: of identical ones only the first, and where each token finds its row."""
+    """Tokens ready to be compared, and where each finds its row: identical ones in the row of the first of them."""
 
     positions: Array
     rows: Gathered
