@@ -11,7 +11,7 @@ from itertools import accumulate
 from iwp_core._arrays import Array, arange_indices, locate, namespace, order_descending, scatter, take, tiles
 from iwp_core._plugins import overridable
 from iwp_core.duplication import PairwiseDuplication
-from iwp_core.penalties import WORTHWHILE, Penalties
+from iwp_core.penalties import WORTHWHILE, Held, Penalties
 
 __all__ = ["largest", "progressive_chunked_mmr"]
 
