@@ -43,7 +43,7 @@ def test_a_page_says_what_the_registry_says(name: str) -> None:
     assert re.findall(r"^\*\*(\w+)\.\*\*", text, flags=re.MULTILINE) == PARTS
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [*CASES, "README"])
 def test_the_example_of_a_page_runs(model: nn.Module, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     """On a miniature, with a report at its end."""
     (code,) = re.findall(r"```python\n(.*?)```", (PAGES / f"{name}.md").read_text(), flags=re.DOTALL)
