@@ -51,7 +51,9 @@ class AttentionInputs:
     window: int | None
     _eager: Callable[..., Any]
 
-    def weigh(self, queries: Tensor, keys: Tensor, values: Tensor, allowed: Tensor) -> Tensor:
+    def weigh(
+        self, queries: Tensor, keys: Tensor, values: Tensor, allowed: Tensor, added: Tensor | None = None
+    ) -> Tensor:
         """Return the soft-max weights that the family's eager function computes for one sample.
 
         Whatever it does to logits, as capping them or adding sinks, is done here too.
@@ -62,6 +64,8 @@ class AttentionInputs:
             Shapes (1, Hq, n, D), (1, H, R, D) and (1, H, R, Dv).
         allowed : torch.Tensor
             Shape (1, heads or 1, n, R), bool.
+        added : torch.Tensor, optional
+            Shape (R,): added to every logit of a key.
 
         Returns
         -------
@@ -69,7 +73,8 @@ class AttentionInputs:
             Shape (Hq, n, R).
         """
         lowest = torch.finfo(queries.dtype).min
-        mask = torch.zeros(allowed.shape, dtype=queries.dtype, device=queries.device).masked_fill(~allowed, lowest)
+        mask = torch.zeros(allowed.shape, dtype=queries.dtype, device=queries.device)
+        mask = (mask if added is None else mask + added.to(mask)).masked_fill(~allowed, lowest)
         with torch.no_grad():
             _, weights = self._eager(queries, keys, values, mask)
         own: Tensor = weights[0]

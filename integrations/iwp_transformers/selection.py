@@ -28,11 +28,14 @@ class Choice:
         Shape (M, E): their new states; None where they keep their own.
     sizes : torch.Tensor, optional
         Shape (M,): how many tokens each stands for in later attention; None where attention is left alone.
+    assignment : torch.Tensor, optional
+        Shape (N,), int64: which of `indices` each candidate went into, -1 where it is lost.
     """
 
     indices: Tensor
     states: Tensor | None = None
     sizes: Tensor | None = None
+    assignment: Tensor | None = None
 
 
 def chosen_rule(method: str | Method | None, selector: Selector | None, options: Mapping[str, Any]) -> Selector:
@@ -95,15 +98,36 @@ def checked_choice(answer: object, view: LayerView) -> Choice:
 
     Raises
     ------
-    NotImplementedError
-        If it merges.
-    TypeError, ValueError
+    TypeError
         As `checked_indices`.
+    ValueError
+        As `checked_indices`; also if states, sizes or assignment do not fit the indices, or a size is not above 0.
     """
-    if isinstance(answer, Merged):
-        msg = "`method` gives the tokens that it keeps new states, which is not served yet"
-        raise NotImplementedError(msg)
-    return Choice(indices=checked_indices(answer, view))
+    if not isinstance(answer, Merged):
+        return Choice(indices=checked_indices(answer, view))
+    indices = checked_indices(answer.indices, view)
+    kept, width = len(indices), view.visual.hidden.shape[1]
+    wanted = {"states": (kept, width), "sizes": (kept,), "assignment": (len(view.visual_positions),)}
+    for name, shape in wanted.items():
+        part = getattr(answer, name)
+        if part is not None and tuple(part.shape) != shape:
+            msg = f"`{name}` of the merged tokens has shape {tuple(part.shape)}, expected {shape}: {kept} tokens stay"
+            raise ValueError(msg)
+    if answer.sizes is not None and not bool((answer.sizes > 0).all()):
+        msg = f"`sizes` of the merged tokens go down to {float(answer.sizes.min())}, expected all above 0"
+        raise ValueError(msg)
+    if answer.assignment is not None and not bool(((answer.assignment >= -1) & (answer.assignment < kept)).all()):
+        msg = f"`assignment` of the merged tokens leaves the range of the {kept} rows, -1 for what is lost"
+        raise ValueError(msg)
+    # The answer may come in any order.
+    order = torch.as_tensor(answer.indices, device=indices.device).argsort()
+    rank = torch.cat((order.argsort(), order.new_full((1,), -1)))
+    return Choice(
+        indices=indices,
+        states=answer.states[order.to(answer.states.device)],
+        sizes=None if answer.sizes is None else answer.sizes[order.to(answer.sizes.device)],
+        assignment=None if answer.assignment is None else rank[answer.assignment.to(rank.device).long()],
+    )
 
 
 def checked_indices(indices: object, view: LayerView) -> Tensor:

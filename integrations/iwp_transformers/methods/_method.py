@@ -1,6 +1,6 @@
 """What a method is: when it acts, what it reads, and how it chooses among the visual tokens of one sample."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -10,7 +10,7 @@ from iwp_transformers.view import LayerView
 
 __all__ = ["Budget", "Layers", "Merged", "Method", "Paper", "Reads"]
 
-Budget = float | Sequence[float]
+Budget = float | Sequence[float] | Mapping[str, float]
 Layers = int | Sequence[int]
 
 Reads = Literal[
@@ -58,11 +58,14 @@ class Merged:
     sizes : torch.Tensor, optional
         Shape (M,), > 0: how many tokens each stands for. From the layer on, the logarithm of its size is added to every
         attention logit of a query with it; without sizes, attention is left alone.
+    assignment : torch.Tensor, optional
+        Shape (N,), integers: row that each candidate went into, -1 where it is lost; for the record.
     """
 
     indices: Tensor
     states: Tensor
     sizes: Tensor | None = None
+    assignment: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

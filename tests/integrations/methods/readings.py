@@ -18,6 +18,7 @@ CASES: dict[str, Case] = {
     **dict.fromkeys(("iwp", "random", "uniform", "pooling", "fastv", "fastv-reverse", "fastv-window"), SINGLE),
     **dict.fromkeys(("fastv-visual", "fastv-balanced", "dart"), SINGLE),
     **dict.fromkeys(("divprune", "divprune-star", "trimtokenator"), AT_ENTRANCE),
+    **dict.fromkeys(("fastervlm", "scope", "vispruner", "holov", "cdpruner"), AT_ENTRANCE),
     **dict.fromkeys(("sparsevlm", "pyramiddrop", "mustdrop"), STAGED),
     "v2drop": {"layer": (1, 2, 3), "budget": (0.5, 0.25, 0)},
     "vtw": {"layer": 2},
