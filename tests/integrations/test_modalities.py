@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
+import PIL.Image
 import pytest
 import torch
 from torch import Tensor
 
 from iwp_core.budget import tokens_to_keep
-from iwp_transformers import LayerView, family_of, prune_visual_tokens
+from iwp_transformers import LayerView, family_of, kept_tokens_figure, prune_visual_tokens
 from tests.integrations.oracle import assert_close, dropped_tokens, text_rows, true_generation, true_logits
 from tests.integrations.prompts import logits_of
 from tests.integrations.test_audio import AUDIO, FEATURES, MEL, qwen2_audio, voxtral
@@ -189,6 +190,8 @@ def test_audio_beside_an_image_is_pruned_where_it_is_named_only(budget: Any) -> 
         expected = total - tokens_to_keep(asked[modality], total) if modality in asked else 0
         assert counts[modality] == expected
     assert_close(decoded, true_steps(omni, batch, 1, dropped, 3))
+    figure = kept_tokens_figure(record, batch, PIL.Image.new("RGB", (8, 8)), model=omni)
+    assert f"{16 - counts['image']} of 16 " in figure.axes[0].get_title()
 
 
 @pytest.mark.filterwarnings("ignore")
