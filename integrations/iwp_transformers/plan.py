@@ -11,6 +11,7 @@ from transformers import PreTrainedConfig
 from iwp_transformers.families import Family
 from iwp_transformers.layer_kinds import kind_of, removal_layer
 from iwp_transformers.selection import Selector
+from iwp_transformers.tower import VisionTower
 
 __all__ = ["PruningPlan", "Stage"]
 
@@ -49,6 +50,8 @@ class PruningPlan:
         The rule that chooses.
     gather : callable, optional
         Gathers heads from all ranks, where the model is sharded.
+    tower : VisionTower, optional
+        The vision tower, where the rule reads it.
     """
 
     family: Family
@@ -59,6 +62,7 @@ class PruningPlan:
     stages: tuple[Stage, ...]
     selector: Selector
     gather: Callable[[Tensor], Tensor] | None
+    tower: VisionTower | None = None
 
     @cached_property
     def config(self) -> PreTrainedConfig:

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from transformers import Cache
 from transformers.cache_utils import StaticLayer
 
-from iwp_transformers.attention import is_readable
+from iwp_transformers.callers import is_chunk
+from iwp_transformers.checkpointing import check_checkpointing
 from iwp_transformers.hooks import is_pruned
 from iwp_transformers.layer_kinds import RECURRENT, SERVED, WINDOWED
 from iwp_transformers.masks import MASKED
@@ -24,7 +25,6 @@ __all__ = [
     "check_layers",
     "check_length",
     "check_prefill",
-    "check_readable",
     "check_unused",
 ]
 
@@ -76,25 +76,6 @@ def check_layers(plan: "PruningPlan") -> None:
         raise NotImplementedError(msg)
     if plan.family.longest is None and any(_counts_rows(layer) for layer in plan.layers[first:]):
         msg = f"layers from `layer={first}` on place tokens by how many rows their cache holds, which pruning changes"
-        raise NotImplementedError(msg)
-
-
-def check_readable(plan: "PruningPlan") -> None:
-    """Raise if the paper's rule would find no queries and keys in a layer that prunes.
-
-    Raises
-    ------
-    NotImplementedError
-        If there are none; the message names the layers that have them.
-    """
-    for stage in plan.stages:
-        if is_readable(plan.layers[stage.layer]):
-            continue
-        others = [str(index) for index, layer in enumerate(plan.layers) if index and is_readable(layer)]
-        msg = (
-            f"layer {stage.layer} is of kind {plan.kinds[stage.layer]!r} and has no queries and keys to choose tokens"
-            f" by; use `layer` {', '.join(others) or 'none'}, or a `selector` that needs none"
-        )
         raise NotImplementedError(msg)
 
 
@@ -158,34 +139,31 @@ def check_prefill(plan: "PruningPlan", arguments: Mapping[str, Any], length: int
     Raises
     ------
     NotImplementedError
-        If the cache holds tokens already, the prompt comes in chunks, sequences are packed, gradient checkpointing is
-        on, or windows would be counted in rows.
+        If the prompt comes in chunks, the cache holds a recurrence, sequences are packed, layers are
+        checkpointed in a way that is not known, or windows would be counted in rows.
     """
     cache = cache_in(arguments)
     _check_windows(plan, cache)
-    check_length(plan, length)
     seen = 0 if cache is None else int(cache.get_seq_length())
-    if seen:
+    check_length(plan, seen + length)
+    if seen and set(plan.kinds[plan.stages[0].layer :]) & set(RECURRENT):
         msg = (
-            f"visual tokens arrive on a cache that holds {seen} tokens already (a later image, or a prefill in"
-            " chunks): the tokens to keep are chosen once, from the whole prompt; give it in one forward"
+            f"visual tokens arrive on a cache that holds {seen} tokens already, and layers from"
+            f" {plan.stages[0].layer} on carry a recurrence: rows that only fill up a batch would enter it; give the"
+            " images in one forward"
         )
         raise NotImplementedError(msg)
-    if _cut(arguments.get("position_ids")):
+    if is_chunk(plan.model) or _cut(arguments.get("position_ids")):
         msg = (
-            "`position_ids` are the beginning of longer ones, as in a prefill in chunks: the text that the tokens are"
-            " chosen by would be incomplete; set `prefill_chunk_size=None`, or pass contiguous positions"
+            "the prompt comes in chunks (by `prefill_chunk_size`, or with `position_ids` that are the beginning of"
+            " longer ones): the text that the tokens are chosen by would be incomplete; set `prefill_chunk_size=None`,"
+            " or pass contiguous positions"
         )
         raise NotImplementedError(msg)
     if arguments.get("cu_seq_lens_q") is not None or _packed(arguments):
         msg = "several sequences are packed into one row: pruning chooses for each row; use one sequence a row"
         raise NotImplementedError(msg)
-    if any(layer.training and getattr(layer, "gradient_checkpointing", False) for layer in plan.layers):
-        msg = (
-            "gradient checkpointing runs a layer again without its neighbours, so it would not see which tokens were"
-            " removed; switch it off while the session is open"
-        )
-        raise NotImplementedError(msg)
+    check_checkpointing(plan.text, plan.layers, cache)
 
 
 def _check_windows(plan: "PruningPlan", cache: Cache | None) -> None:
