@@ -22,6 +22,7 @@ __all__ = [
     "check_query_given",
     "information_magnitude",
     "log_magnitude",
+    "log_outputs",
     "log_sample_magnitude",
 ]
 
@@ -118,15 +119,12 @@ def log_sample_magnitude(
     sample: Sample, *, metric: str, kernel: str, heads: str | float, shared: Duplication | None = None
 ) -> Array:
     """Return the `log_magnitude` of a sample, its T queries averaged, or each of them as one more head of its group."""
-    queries, context = sample.queries, sample.context
-    if queries is not None:
-        xp = namespace(queries)
+    queries, context = sample.queries, None
+    if queries is not None and heads not in AVERAGING:
+        queries, context = _single_queries(sample)
+    elif queries is not None:
         queries = as_dtype(queries, accumulation_dtype(queries))
-        if heads not in AVERAGING:
-            queries = xp.reshape(queries, (-1, queries.shape[-1]))
-            context = None if context is None else xp.reshape(as_dtype(context, queries.dtype), (-1,))
-        else:
-            queries = queries[:, 0, :] if queries.shape[-2] == 1 else xp.mean(queries, axis=-2)
+        queries = queries[:, 0, :] if queries.shape[-2] == 1 else namespace(queries).mean(queries, axis=-2)
     pooling = "softmax_mean" if heads == "softmax_mean_per_query" else heads
     return log_magnitude(
         sample.magnitude_keys,
@@ -187,8 +185,7 @@ def log_magnitude(
             scores = scores - log_total(scores)
         elif heads != "mean" and block is not None:
             logits = scores if metric == "kernel" else tokens.log_scores(block, metric="kernel", kernel=kernel)
-            total = log_total(logits)
-            scores = scores - (total if outside is None else xp.logaddexp(total, outside[:, None]))
+            scores = scores - _log_seen(logits, outside)
         latest = pooled(scores, heads)
         pool = latest if pool is None else pooled(xp.concat([pool, latest], axis=0), heads)
     scores = pool[0, :]
@@ -196,6 +193,32 @@ def log_magnitude(
     if twins is not None:
         scores = xp.take(scores, twins)
     return log_min_max(scores)
+
+
+def log_outputs(sample: Sample) -> Iterator[Array]:
+    """Yield, block by block of single queries, the log of what a `Tolerance` says that each token can move: (R, N)."""
+    xp, values = namespace(sample.keys), log_norm(sample.values)
+    reach = xp.logaddexp(values, xp.max(values, axis=-1, keepdims=True))
+    queries, context = _single_queries(sample)
+    tokens = _Tokens(sample.magnitude_keys, sample.values, ())
+    for block, outside in _blocks(queries, context, sample.magnitude_keys, "kernel"):
+        logits = tokens.log_scores(block, metric="kernel", kernel="exponential")
+        weights = xp.reshape(logits - _log_seen(logits, outside), (reach.shape[0], -1, reach.shape[1]))
+        yield xp.reshape(weights + reach[:, None, :], logits.shape)
+
+
+def _single_queries(sample: Sample) -> tuple[Array, Array | None]:
+    """Return each of the T queries as one more head of its group, and its context."""
+    xp, context = namespace(sample.queries), sample.context
+    queries = as_dtype(sample.queries, accumulation_dtype(sample.queries))
+    context = None if context is None else xp.reshape(as_dtype(context, queries.dtype), (-1,))
+    return xp.reshape(queries, (-1, queries.shape[-1])), context
+
+
+def _log_seen(logits: Array, outside: Array | None) -> Array:
+    """Return the log-sum-exp of all that each query sees, shape (Hq, 1): candidates, and what is outside of them."""
+    total = log_total(logits)
+    return total if outside is None else namespace(logits).logaddexp(total, outside[:, None])
 
 
 def _blocks(

@@ -1,24 +1,29 @@
 """`select_tokens`: check, score, choose."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
 from iwp_core._arrays import Array, arange_indices, as_dtype, is_array, namespace
 from iwp_core._plugins import backend_context
 from iwp_core._validate import KERNELS, check_flag, check_heads, check_name
-from iwp_core.budget import check_budget, tokens_to_keep
+from iwp_core.budget import Tolerance, check_budget, tokens_to_keep
 from iwp_core.comparison import Duplication
 from iwp_core.duplication import SIMILARITIES, check_hidden_given
 from iwp_core.magnitude import MAGNITUDES, check_query_given, log_sample_magnitude
 from iwp_core.pooling import check_pooling
 from iwp_core.samples import Sample, check_tokens
-from iwp_core.strategies import PCMMR, Strategy
+from iwp_core.strategies import PCMMR, OrderedStrategy, Strategy
+from iwp_core.tolerance import check_tolerance, first_within, log_deletion_errors, log_output_errors
 
-__all__ = ["select_tokens"]
+__all__ = ["Rule", "order_tokens", "select_tokens"]
 
 
 def select_tokens(
     keys: Array,
     values: Array,
     queries: Array | None,
-    budget: float,
+    budget: float | Tolerance,
     *,
     magnitude_keys: Array | None = None,
     strategy: Strategy = PCMMR(),  # noqa: B008 - frozen, so one default instance is safe
@@ -43,9 +48,10 @@ def select_tokens(
     queries : array, shape (..., Hq, D) or (..., Hq, T, D), or None
         One aggregated query a head, or T queries that are averaged (but see `heads`); Hq is a multiple of H. (D,) or
         (T, D) for keys (N, D). None is allowed where `magnitude` reads no query.
-    budget : int or float
+    budget : int, float or Tolerance
         Tokens to keep: an int >= 1 is a count (above N: all), a float in (0, 1] a share,
-        max(1, floor(budget * N + 0.5)). With `mask`, N counts a sample's real tokens.
+        max(1, floor(budget * N + 0.5)). With `mask`, N counts a sample's real tokens. A `Tolerance` keeps as few tokens
+        as an error allows, of each sample its own number.
     magnitude_keys : array, shape of `keys`, optional
         Keys without rotary embedding, read for magnitude. Default: `keys`.
     strategy : Strategy, default PCMMR()
@@ -71,8 +77,9 @@ def select_tokens(
     mask : array of bool, shape (..., N), optional
         True for real tokens. The others are never kept and count for nothing; what stands in their places is not read.
     context : array, shape (..., Hq, T), optional
-        For `heads` "max" or p: the log-sum-exp of each query's scaled logits (q.k / sqrt(D)) over all that it sees
-        outside of the candidates, such as text and attention sinks; -inf for nothing, which is the default.
+        For `heads` "max" or p, or a `Tolerance` of outputs: the log-sum-exp of each query's scaled logits
+        (q.k / sqrt(D)) over all that it sees outside of the candidates, such as text and attention sinks; -inf for
+        nothing, which is the default.
     validate : bool, default True
         False skips the checks that read data (finiteness, the answer of a strategy of your own), for hot paths.
 
@@ -80,8 +87,8 @@ def select_tokens(
     -------
     array of int64, shape (..., M)
         Positions kept, ascending and distinct, in the library and on the device of `keys`. (JAX without 64-bit
-        support returns its int32.) Where `mask` lets samples keep different numbers of tokens, M is the largest, and
-        shorter rows are filled at the end with -1: ``(indices >= 0).sum(-1)`` counts.
+        support returns its int32.) Where samples keep different numbers of tokens, M is the largest, and shorter rows
+        are filled at the end with -1: ``(indices >= 0).sum(-1)`` counts.
 
     Raises
     ------
@@ -91,7 +98,8 @@ def select_tokens(
         `strategy` has no `select`.
     ValueError
         If shapes do not fit, there are no tokens, data is not finite, a name is unknown, `budget` or `heads` is outside
-        its range, a row of `mask` has no real token, or `heads` does not go with `queries` or `context`.
+        its range, a row of `mask` has no real token, `heads` does not go with `queries` or `context`, or a `Tolerance`
+        of outputs with `kernel`.
 
     Notes
     -----
@@ -114,33 +122,99 @@ def select_tokens(
     >>> select_tokens(keys, values, np.asarray([1.0, 0.5]), 3, strategy=PCMMR(chunk=1))
     array([0, 2, 3])
     """
-    check_budget(budget)
-    check_name("magnitude", magnitude, MAGNITUDES)
-    check_name("similarity", similarity, SIMILARITIES)
-    check_name("kernel", kernel, KERNELS)
-    check_heads(heads)
+    within = isinstance(budget, Tolerance)
+    if isinstance(budget, Tolerance):
+        check_tolerance(budget, queries, kernel)
+    else:
+        check_budget(budget)
+    _check_rule(strategy, magnitude, similarity, kernel, heads, nested=within)
     check_flag("validate", validate)
-    if not isinstance(strategy, Strategy) or isinstance(strategy, type):
-        msg = f"`strategy` is {strategy!r}, expected an object with `select`, such as PCMMR(), MMR() or TopK()"
-        raise TypeError(msg)
     check_query_given(queries, magnitude)
     check_hidden_given(hidden, similarity)
     samples = check_tokens(
         keys, values, queries, magnitude_keys=magnitude_keys, hidden=hidden, context=context, mask=mask, finite=validate
     )
-    if tokens_to_keep(budget, samples.count) < samples.count:  # else no query is read
-        check_pooling(keys, queries, context, metric=magnitude, heads=heads)
-
-    def choose(sample: Sample) -> Array:
-        count = tokens_to_keep(budget, sample.count)
-        if count == sample.count:
-            return arange_indices(count, keys)
-        duplication = Duplication(sample.keys, sample.values, sample.hidden, metric=similarity, kernel=kernel)
-        log_scores = log_sample_magnitude(sample, metric=magnitude, kernel=kernel, heads=heads, shared=duplication)
-        return _ascending(strategy.select(log_scores, duplication, count), log_scores, count, check=validate)
-
+    bounded = isinstance(budget, Tolerance) and budget.bound == "output"
+    if isinstance(budget, Tolerance) or tokens_to_keep(budget, samples.count) < samples.count:  # else no query is read
+        check_pooling(keys, queries, context, metric=magnitude, heads=heads, bounded=bounded)
+    rule = Rule(strategy=strategy, magnitude=magnitude, similarity=similarity, kernel=kernel, heads=heads)
     with backend_context(keys):
-        return samples.join_ragged([_original(choose(sample), sample) for sample in samples])
+        return samples.join_ragged([
+            _original(_chosen(sample, budget, rule, check=validate), sample) for sample in samples
+        ])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """What a choice goes by; the attributes are the arguments of `select_tokens`."""
+
+    strategy: Strategy
+    magnitude: str
+    similarity: str
+    kernel: str
+    heads: str | float
+
+    def measured(self, sample: Sample) -> tuple[Array, Duplication]:
+        """Return what a strategy is asked with: log magnitude, and pairwise duplication."""
+        duplication = Duplication(sample.keys, sample.values, sample.hidden, metric=self.similarity, kernel=self.kernel)
+        log_scores = log_sample_magnitude(
+            sample, metric=self.magnitude, kernel=self.kernel, heads=self.heads, shared=duplication
+        )
+        return log_scores, duplication
+
+
+def order_tokens(sample: Sample, rule: Rule, *, check: bool = True) -> Callable[[int], Array]:
+    """Return what gives the first so many tokens in the order of their choice; the rule's strategy has an `order`."""
+    log_scores, duplication = rule.measured(sample)
+
+    def first(count: int) -> Array:
+        chosen = rule.strategy.order(log_scores, duplication, count)  # type: ignore[attr-defined]  # was checked
+        _ascending(chosen, log_scores, count, check=check)
+        return as_dtype(chosen, arange_indices(0, log_scores).dtype)
+
+    return first
+
+
+def _chosen(sample: Sample, budget: float | Tolerance, rule: Rule, *, check: bool) -> Array:
+    """Return the ascending positions that a sample keeps."""
+    xp = namespace(sample.keys)
+    if isinstance(budget, Tolerance):
+        log_errors = partial(log_output_errors, sample)
+        if budget.bound == "deletion":
+            log_errors = partial(log_deletion_errors, sample, kernel=rule.kernel)
+        return xp.sort(first_within(budget, order_tokens(sample, rule, check=check), log_errors, sample.count))
+    count = tokens_to_keep(budget, sample.count)
+    if count == sample.count:
+        return arange_indices(count, sample.keys)
+    log_scores, duplication = rule.measured(sample)
+    return _ascending(rule.strategy.select(log_scores, duplication, count), log_scores, count, check=check)
+
+
+def _check_rule(
+    strategy: Strategy, magnitude: str, similarity: str, kernel: str, heads: str | float, *, nested: bool
+) -> None:
+    """Check what a choice goes by.
+
+    Raises
+    ------
+    TypeError
+        If `strategy` has no `select`, or (where choices have to be `nested`) no `order`.
+    ValueError
+        If a name is unknown.
+    """
+    check_name("magnitude", magnitude, MAGNITUDES)
+    check_name("similarity", similarity, SIMILARITIES)
+    check_name("kernel", kernel, KERNELS)
+    check_heads(heads)
+    if not isinstance(strategy, Strategy) or isinstance(strategy, type):
+        msg = f"`strategy` is {strategy!r}, expected an object with `select`, such as PCMMR(), MMR() or TopK()"
+        raise TypeError(msg)
+    if nested and not isinstance(strategy, OrderedStrategy):
+        msg = (
+            f"`strategy` is {strategy!r}, expected an object with `order`, such as PCMMR(), MMR() or TopK():"
+            " a Tolerance keeps the first tokens of an order"
+        )
+        raise TypeError(msg)
 
 
 def _original(kept: Array, sample: Sample) -> Array:
