@@ -17,6 +17,7 @@ duplication_block           head mean of the squared similarity of gathered toke
 scatter                     a vector with new values at ascending positions
 largest                     the largest entries of a vector, descending
 progressive_chunked_mmr     all of PC-MMR; any order within a chunk
+select_batch                all of `select_tokens` behind its checks, for a batch
 =========================== ====================================================================================
 
 Coarse kernels (`log_magnitude`, `progressive_chunked_mmr`) are for devices where each operation is a launch; the others
@@ -40,6 +41,8 @@ from iwp_core.identical import hash_rows
 from iwp_core.magnitude import log_magnitude
 from iwp_core.norms import log_norm
 from iwp_core.pc_mmr import largest, progressive_chunked_mmr
+from iwp_core.samples import Samples
+from iwp_core.select import Rule, select_batch
 from iwp_core.similarity import Cosine, Gaussian, gaussian_rows
 
 __all__ = [
@@ -47,6 +50,8 @@ __all__ = [
     "Cosine",
     "Duplication",
     "Gaussian",
+    "Rule",
+    "Samples",
     "accumulation_dtype",
     "all_finite",
     "duplication_block",
@@ -57,6 +62,7 @@ __all__ = [
     "log_norm",
     "progressive_chunked_mmr",
     "scatter",
+    "select_batch",
 ]
 
 FUNCTIONS: Mapping[str, Callable[..., Any]] = MappingProxyType({
@@ -71,6 +77,7 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = MappingProxyType({
         scatter,
         largest,
         progressive_chunked_mmr,
+        select_batch,
     )
 })
 """The reference functions, by the names under which a backend lists its kernels."""

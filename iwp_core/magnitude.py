@@ -19,11 +19,14 @@ from iwp_core.similarity import Cosine, Gaussian
 
 __all__ = [
     "MAGNITUDES",
+    "TokenScores",
     "check_query_given",
     "information_magnitude",
     "log_magnitude",
-    "log_outputs",
     "log_sample_magnitude",
+    "log_seen",
+    "query_blocks",
+    "single_queries",
 ]
 
 BLOCK = 1 << 22
@@ -116,17 +119,27 @@ def check_query_given(queries: Array | None, metric: str) -> None:
 
 
 def log_sample_magnitude(
-    sample: Sample, *, metric: str, kernel: str, heads: str | float, shared: Duplication | None = None
+    sample: Sample,
+    *,
+    metric: str,
+    kernel: str,
+    heads: str | float,
+    shared: Duplication | None = None,
+    scaled: bool = True,
 ) -> Array:
-    """Return the `log_magnitude` of a sample, its T queries averaged, or each of them as one more head of its group."""
+    """Return the `log_magnitude` of a sample, its T queries averaged, or each of them as one more head of its group.
+
+    Without `scaled`, up to a factor that all tokens share, but not between 0 and 1, so that several can be pooled.
+    """
     queries, context = sample.queries, None
     if queries is not None and heads not in AVERAGING:
-        queries, context = _single_queries(sample)
+        queries, context = single_queries(sample)
     elif queries is not None:
         queries = as_dtype(queries, accumulation_dtype(queries))
         queries = queries[:, 0, :] if queries.shape[-2] == 1 else namespace(queries).mean(queries, axis=-2)
     pooling = "softmax_mean" if heads == "softmax_mean_per_query" else heads
-    return log_magnitude(
+    scores = log_magnitude if scaled else _log_scores
+    return scores(
         sample.magnitude_keys,
         sample.values,
         queries,
@@ -176,38 +189,42 @@ def log_magnitude(
     -----
     Identical tokens get identical numbers. Memory O(N), and no more than `BLOCK` scores at a time.
     """
+    scores = _log_scores(
+        keys, values, queries, metric=metric, kernel=kernel, heads=heads, context=context, shared=shared
+    )
+    return log_min_max(scores)
+
+
+def _log_scores(
+    keys: Array,
+    values: Array,
+    queries: Array | None,
+    *,
+    metric: str,
+    kernel: str,
+    heads: str | float,
+    context: Array | None,
+    shared: Duplication | None,
+) -> Array:
+    """Return `log_magnitude` before it is scaled."""
     xp = namespace(keys)
-    tokens = _Tokens(keys, values, () if shared is None else shared.factors)
+    tokens = TokenScores(keys, values, () if shared is None else shared.factors)
     pool: Array = None
-    for block, outside in _blocks(queries, context, keys, metric):
+    for block, outside in query_blocks(queries, context, keys, metric):
         scores = tokens.log_scores(block, metric=metric, kernel=kernel)
         if heads == "softmax_mean":
             scores = scores - log_total(scores)
         elif heads != "mean" and block is not None:
             logits = scores if metric == "kernel" else tokens.log_scores(block, metric="kernel", kernel=kernel)
-            scores = scores - _log_seen(logits, outside)
+            scores = scores - log_seen(logits, outside)
         latest = pooled(scores, heads)
         pool = latest if pool is None else pooled(xp.concat([pool, latest], axis=0), heads)
     scores = pool[0, :]
     twins = _identical(_read(keys, values, metric), shared)
-    if twins is not None:
-        scores = xp.take(scores, twins)
-    return log_min_max(scores)
+    return scores if twins is None else xp.take(scores, twins)
 
 
-def log_outputs(sample: Sample) -> Iterator[Array]:
-    """Yield, block by block of single queries, the log of what a `Tolerance` says that each token can move: (R, N)."""
-    xp, values = namespace(sample.keys), log_norm(sample.values)
-    reach = xp.logaddexp(values, xp.max(values, axis=-1, keepdims=True))
-    queries, context = _single_queries(sample)
-    tokens = _Tokens(sample.magnitude_keys, sample.values, ())
-    for block, outside in _blocks(queries, context, sample.magnitude_keys, "kernel"):
-        logits = tokens.log_scores(block, metric="kernel", kernel="exponential")
-        weights = xp.reshape(logits - _log_seen(logits, outside), (reach.shape[0], -1, reach.shape[1]))
-        yield xp.reshape(weights + reach[:, None, :], logits.shape)
-
-
-def _single_queries(sample: Sample) -> tuple[Array, Array | None]:
+def single_queries(sample: Sample) -> tuple[Array, Array | None]:
     """Return each of the T queries as one more head of its group, and its context."""
     xp, context = namespace(sample.queries), sample.context
     queries = as_dtype(sample.queries, accumulation_dtype(sample.queries))
@@ -215,13 +232,13 @@ def _single_queries(sample: Sample) -> tuple[Array, Array | None]:
     return xp.reshape(queries, (-1, queries.shape[-1])), context
 
 
-def _log_seen(logits: Array, outside: Array | None) -> Array:
+def log_seen(logits: Array, outside: Array | None) -> Array:
     """Return the log-sum-exp of all that each query sees, shape (Hq, 1): candidates, and what is outside of them."""
     total = log_total(logits)
     return total if outside is None else namespace(logits).logaddexp(total, outside[:, None])
 
 
-def _blocks(
+def query_blocks(
     queries: Array | None, context: Array | None, keys: Array, metric: str
 ) -> Iterator[tuple[Array | None, Array | None]]:
     """Cut queries (Hq, D) into blocks that hold as many of every key/value head, in the order of heads."""
@@ -255,7 +272,7 @@ def _identical(arrays: tuple[Array, ...], shared: Duplication | None) -> Array |
     return first_identical(*arrays)
 
 
-class _Tokens:
+class TokenScores:
     """Keys and values to score, with the factors of a duplication that may be of the same arrays."""
 
     def __init__(self, keys: Array, values: Array, factors: tuple[Cosine | Gaussian, ...]) -> None:

@@ -1,22 +1,22 @@
 """`select_tokens`: check, score, choose."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from iwp_core._arrays import Array, arange_indices, as_dtype, is_array, namespace
-from iwp_core._plugins import backend_context
+from iwp_core._plugins import backend_context, is_traced, overridable
 from iwp_core._validate import KERNELS, check_flag, check_heads, check_name
 from iwp_core.budget import Tolerance, check_budget, tokens_to_keep
 from iwp_core.comparison import Duplication
 from iwp_core.duplication import SIMILARITIES, check_hidden_given
 from iwp_core.magnitude import MAGNITUDES, check_query_given, log_sample_magnitude
-from iwp_core.pooling import check_pooling
-from iwp_core.samples import Sample, check_tokens
+from iwp_core.pooling import check_pooling, log_min_max, pooled
+from iwp_core.samples import Sample, Samples, check_tokens
 from iwp_core.strategies import PCMMR, OrderedStrategy, Strategy
 from iwp_core.tolerance import check_tolerance, first_within, log_deletion_errors, log_output_errors
 
-__all__ = ["Rule", "order_tokens", "select_tokens"]
+__all__ = ["Rule", "chosen_tokens", "select_batch", "select_tokens"]
 
 
 def select_tokens(
@@ -81,7 +81,8 @@ def select_tokens(
         (q.k / sqrt(D)) over all that it sees outside of the candidates, such as text and attention sinks; -inf for
         nothing, which is the default.
     validate : bool, default True
-        False skips the checks that read data (finiteness, the answer of a strategy of your own), for hot paths.
+        False skips the checks that read data (finiteness, the answer of a strategy of your own), for hot paths, and
+        where a program is traced (`jax.jit`, `jax.vmap` and their kin), which a backend may serve.
 
     Returns
     -------
@@ -99,7 +100,9 @@ def select_tokens(
     ValueError
         If shapes do not fit, there are no tokens, data is not finite, a name is unknown, `budget` or `heads` is outside
         its range, a row of `mask` has no real token, `heads` does not go with `queries` or `context`, or a `Tolerance`
-        of outputs with `kernel`.
+        of outputs with `kernel`; if `validate` is True while a program is traced.
+    NotImplementedError
+        While a program is traced: for a `Tolerance`, a share with a `mask`, or a strategy of your own.
 
     Notes
     -----
@@ -122,6 +125,10 @@ def select_tokens(
     >>> select_tokens(keys, values, np.asarray([1.0, 0.5]), 3, strategy=PCMMR(chunk=1))
     array([0, 2, 3])
     """
+    given = (keys, values, queries, magnitude_keys, hidden, context, mask)
+    traced = any(array is not None and is_traced(array) for array in given)
+    if traced:
+        _check_traced(budget, mask, validate=validate)
     within = isinstance(budget, Tolerance)
     if isinstance(budget, Tolerance):
         check_tolerance(budget, queries, kernel)
@@ -132,16 +139,22 @@ def select_tokens(
     check_query_given(queries, magnitude)
     check_hidden_given(hidden, similarity)
     samples = check_tokens(
-        keys, values, queries, magnitude_keys=magnitude_keys, hidden=hidden, context=context, mask=mask, finite=validate
+        keys,
+        values,
+        queries,
+        magnitude_keys=magnitude_keys,
+        hidden=hidden,
+        context=context,
+        mask=mask,
+        finite=validate,
+        known=not traced,
     )
     bounded = isinstance(budget, Tolerance) and budget.bound == "output"
     if isinstance(budget, Tolerance) or tokens_to_keep(budget, samples.count) < samples.count:  # else no query is read
         check_pooling(keys, queries, context, metric=magnitude, heads=heads, bounded=bounded)
     rule = Rule(strategy=strategy, magnitude=magnitude, similarity=similarity, kernel=kernel, heads=heads)
     with backend_context(keys):
-        return samples.join_ragged([
-            _original(_chosen(sample, budget, rule, check=validate), sample) for sample in samples
-        ])
+        return select_batch(samples.keys, samples, budget, rule, check=validate)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,40 +167,78 @@ class Rule:
     kernel: str
     heads: str | float
 
-    def measured(self, sample: Sample) -> tuple[Array, Duplication]:
-        """Return what a strategy is asked with: log magnitude, and pairwise duplication."""
+    def measured(self, sample: Sample, beside: Sequence[Array] = ()) -> tuple[Array, Duplication]:
+        """Return what a strategy is asked with: log magnitude, pooled with what stands `beside`, and duplication."""
         duplication = Duplication(sample.keys, sample.values, sample.hidden, metric=self.similarity, kernel=self.kernel)
-        log_scores = log_sample_magnitude(
-            sample, metric=self.magnitude, kernel=self.kernel, heads=self.heads, shared=duplication
-        )
-        return log_scores, duplication
+        if not beside:
+            return self.log_scores(sample, shared=duplication, scaled=True), duplication
+        xp = namespace(beside[0])
+        return log_min_max(pooled(xp.stack(list(beside)), self.heads)[0, :]), duplication
+
+    def log_scores(self, sample: Sample, *, shared: Duplication | None = None, scaled: bool = False) -> Array:
+        """Return the log magnitude of a sample, `scaled` to [0, 1] or up to a factor, as several can be pooled."""
+        options = {"metric": self.magnitude, "kernel": self.kernel, "heads": self.heads}
+        return log_sample_magnitude(sample, **options, shared=shared, scaled=scaled)
 
 
-def order_tokens(sample: Sample, rule: Rule, *, check: bool = True) -> Callable[[int], Array]:
-    """Return what gives the first so many tokens in the order of their choice; the rule's strategy has an `order`."""
-    log_scores, duplication = rule.measured(sample)
+@overridable
+def select_batch(keys: Array, samples: Samples, budget: float | Tolerance, rule: Rule, *, check: bool) -> Array:  # noqa: ARG001 - finds the backend
+    """Return what `select_tokens` returns, for checked arrays.
+
+    Parameters
+    ----------
+    keys : array, shape (B, H, N, D)
+        Those of `samples`.
+    samples : Samples
+    budget : int, float or Tolerance
+    rule : Rule
+    check : bool
+        Whether the answer of a strategy is checked.
+    """
+    return samples.join_ragged([
+        _original(chosen_tokens(sample, budget, rule, check=check), sample) for sample in samples
+    ])
+
+
+def chosen_tokens(
+    sample: Sample,
+    budget: float | Tolerance,
+    rule: Rule,
+    *,
+    check: bool,
+    scores: Sequence[Array] = (),
+    bounded: Sample | None = None,
+) -> Array:
+    """Return the ascending positions that a sample keeps.
+
+    Parameters
+    ----------
+    sample : Sample
+    budget : int, float or Tolerance
+    rule : Rule
+    check : bool
+        Whether the answer of a strategy is checked.
+    scores : sequence of array (N,), optional
+        Of `Rule.log_scores`: pooled, they are the magnitude in place of the sample's own.
+    bounded : Sample, optional
+        The same tokens with the queries and keys that a `Tolerance` reads. Default: `sample`.
+    """
+    count = 0 if isinstance(budget, Tolerance) else tokens_to_keep(budget, sample.count)
+    if count == sample.count:
+        return arange_indices(count, sample.keys)
+    log_scores, duplication = rule.measured(sample, scores)
+    if not isinstance(budget, Tolerance):
+        return _ascending(rule.strategy.select(log_scores, duplication, count), log_scores, count, check=check)
 
     def first(count: int) -> Array:
         chosen = rule.strategy.order(log_scores, duplication, count)  # type: ignore[attr-defined]  # was checked
         _ascending(chosen, log_scores, count, check=check)
         return as_dtype(chosen, arange_indices(0, log_scores).dtype)
 
-    return first
-
-
-def _chosen(sample: Sample, budget: float | Tolerance, rule: Rule, *, check: bool) -> Array:
-    """Return the ascending positions that a sample keeps."""
-    xp = namespace(sample.keys)
-    if isinstance(budget, Tolerance):
-        log_errors = partial(log_output_errors, sample)
-        if budget.bound == "deletion":
-            log_errors = partial(log_deletion_errors, sample, kernel=rule.kernel)
-        return xp.sort(first_within(budget, order_tokens(sample, rule, check=check), log_errors, sample.count))
-    count = tokens_to_keep(budget, sample.count)
-    if count == sample.count:
-        return arange_indices(count, sample.keys)
-    log_scores, duplication = rule.measured(sample)
-    return _ascending(rule.strategy.select(log_scores, duplication, count), log_scores, count, check=check)
+    log_errors = partial(log_output_errors, bounded or sample)
+    if budget.bound == "deletion":
+        log_errors = partial(log_deletion_errors, sample, kernel=rule.kernel)
+    return namespace(log_scores).sort(first_within(budget, first, log_errors, sample.count))
 
 
 def _check_rule(
@@ -215,6 +266,25 @@ def _check_rule(
             " a Tolerance keeps the first tokens of an order"
         )
         raise TypeError(msg)
+
+
+def _check_traced(budget: object, mask: Array | None, *, validate: object) -> None:
+    """Check that nothing about an answer's shape depends on numbers that are not known while a program is traced.
+
+    Raises
+    ------
+    NotImplementedError
+        If the budget would have to be counted.
+    ValueError
+        If data is to be checked.
+    """
+    if isinstance(budget, Tolerance) or (mask is not None and isinstance(budget, float)):
+        what = f"`budget` is {budget!r}" + ("" if isinstance(budget, Tolerance) else " with a `mask`")
+        msg = f"{what}, expected a count: while a program is traced, numbers cannot say how many tokens are kept"
+        raise NotImplementedError(msg)
+    if validate is True:
+        msg = "`validate` is True, expected False: while a program is traced, no number can be looked at"
+        raise ValueError(msg)
 
 
 def _original(kept: Array, sample: Sample) -> Array:

@@ -1,12 +1,12 @@
 """How many tokens a `Tolerance` keeps: the error of dropping all but the first M of an order, for every M at once."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from iwp_core._arrays import Array, arange_indices, as_dtype, locate, namespace, safe_log, tiles
 from iwp_core.budget import Tolerance
 from iwp_core.comparison import Duplication
-from iwp_core.magnitude import log_outputs
+from iwp_core.magnitude import TokenScores, log_seen, query_blocks, single_queries
 from iwp_core.norms import log_feature_norm, log_norm
 from iwp_core.samples import Sample
 
@@ -83,7 +83,7 @@ def log_output_errors(sample: Sample, order: Array) -> Array:
     """
     xp = namespace(order)
     worst: Array = None
-    for block in log_outputs(sample):
+    for block in _log_outputs(sample):
         moved = xp.take(block, order, axis=-1)
         top = xp.max(moved, axis=-1, keepdims=True)
         top = xp.where(top > -xp.inf, top, xp.zeros_like(top))
@@ -118,6 +118,18 @@ def log_deletion_errors(sample: Sample, order: Array, kernel: str) -> Array:
         parts.append(xp.sum(own * behind, axis=-1))
     squares = xp.clip(_sums_from(xp.concat(parts, axis=-1)), min=0.0)
     return xp.max(0.5 * _after_each(safe_log(squares)), axis=0)
+
+
+def _log_outputs(sample: Sample) -> Iterator[Array]:
+    """Yield, block by block of single queries, the log of how far each token can move their outputs, shape (R, N)."""
+    xp, values = namespace(sample.keys), log_norm(sample.values)
+    reach = xp.logaddexp(values, xp.max(values, axis=-1, keepdims=True))
+    queries, context = single_queries(sample)
+    tokens = TokenScores(sample.magnitude_keys, sample.values, ())
+    for block, outside in query_blocks(queries, context, sample.magnitude_keys, "kernel"):
+        logits = tokens.log_scores(block, metric="kernel", kernel="exponential")
+        weights = xp.reshape(logits - log_seen(logits, outside), (reach.shape[0], -1, reach.shape[1]))
+        yield xp.reshape(weights + reach[:, None, :], logits.shape)
 
 
 def _sums_from(x: Array) -> Array:
