@@ -177,8 +177,9 @@ class Rule:
 
     def log_scores(self, sample: Sample, *, shared: Duplication | None = None, scaled: bool = False) -> Array:
         """Return the log magnitude of a sample, `scaled` to [0, 1] or up to a factor, as several can be pooled."""
-        options = {"metric": self.magnitude, "kernel": self.kernel, "heads": self.heads}
-        return log_sample_magnitude(sample, **options, shared=shared, scaled=scaled)
+        return log_sample_magnitude(
+            sample, metric=self.magnitude, kernel=self.kernel, heads=self.heads, shared=shared, scaled=scaled
+        )
 
 
 @overridable

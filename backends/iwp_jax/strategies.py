@@ -54,6 +54,7 @@ def _by_chunks(strategy: PCMMR, tokens: Tokens, sizes: Array) -> Array:
 
     scores = tokens.log_magnitude
     scores = strategy.temper * scores if strategy.temper > 0 else jnp.zeros_like(scores)
+    taken: Array
     _, taken = lax.fori_loop(0, sizes.shape[0], take, (scores, jnp.zeros(scores.shape, dtype=bool)))
     return taken
 
@@ -72,5 +73,6 @@ def _one_by_one(strategy: MMR, tokens: Tokens, count: Array) -> Array:
         return latest, shared, taken | (everyone == latest)
 
     state = first, jnp.zeros_like(relevance), everyone == first
+    taken: Array
     _, _, taken = lax.fori_loop(1, count, take, state)
     return taken

@@ -100,7 +100,7 @@ class Tokens:
     @cached_property
     def _factors(self) -> tuple[tuple[Array, ...], ...]:
         """Rows (H, N, D) of each factor, and for a Gaussian what is added to their product, (H, N)."""
-        parts = []
+        parts: list[tuple[Array, ...]] = []
         for factor in self._kinds:
             rows = factor.tokens.astype(self._dtype)
             if isinstance(factor, Gaussian):

@@ -8,6 +8,7 @@ from typing import cast
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
+from iwp_core import Tolerance
 from iwp_transformers.families import Family
 from iwp_transformers.layer_kinds import kind_of, removal_layer
 from iwp_transformers.selection import Selector
@@ -23,12 +24,12 @@ class Stage:
     ----------
     layer : int
         First layer that no longer sees the dropped tokens.
-    budget : int or float
-        Visual tokens that stay, of all that a sample had: a count, or a share.
+    budget : int, float or Tolerance
+        Visual tokens that stay, of all that a sample had: a count, a share, or as few as an error allows.
     """
 
     layer: int
-    budget: float
+    budget: float | Tolerance
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -49,6 +50,8 @@ class PruningPlan:
         The rule that chooses.
     gather : callable, optional
         Gathers heads from all ranks, where the model is sharded.
+    speakers : tuple of int
+        Layers that have a say, ascending; empty where it is only the one that prunes.
     """
 
     family: Family
@@ -59,6 +62,7 @@ class PruningPlan:
     stages: tuple[Stage, ...]
     selector: Selector
     gather: Callable[[Tensor], Tensor] | None
+    speakers: tuple[int, ...] = ()
 
     @cached_property
     def config(self) -> PreTrainedConfig:

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import Cache
 from transformers.utils.generic import ModelOutput
 
-from iwp_core.budget import tokens_to_keep
+from iwp_core.budget import Tolerance, tokens_to_keep
 from iwp_transformers.arguments import ShortenedArguments
 from iwp_transformers.cost import LayerCost, cache_sizes, layer_structure, measured_cost
 from iwp_transformers.deepstack import DeepFeatures
@@ -21,6 +21,7 @@ from iwp_transformers.pruned_cache import Lease, mark, shorten_static
 from iwp_transformers.record import PruningRecord, StageRecord
 from iwp_transformers.rows import KeptRows, kept_rows, restored_attention
 from iwp_transformers.selection import ImplicitWeightRule, checked_indices
+from iwp_transformers.speakers import Said
 from iwp_transformers.stopwatch import Stopwatch
 from iwp_transformers.versions import cache_in
 from iwp_transformers.view import LayerInputs, LayerView
@@ -95,6 +96,7 @@ class Prefill:
         self._removed: Drop | None = None
         self._stages: list[StageRecord] = []
         self._watches: list[Stopwatch] = []
+        self._said = Said(plan, prompt)
         self.cache: Cache | None = None
         self.kept: list[Kept] = []
 
@@ -117,6 +119,8 @@ class Prefill:
             hidden = self._deep.added(index, hidden, None if self._removed is None else self._removed.rows)
         hidden, present = self._changed(index, hidden, arguments)
         self._measure(index, hidden, present)
+        if index in self._plan.speakers and not self._chosen:
+            self._watches.append(self._said.listen(self._inputs(index, hidden, present)))
         for stage in self._plan.stages:
             if stage.layer == index:
                 self._drop(stage, self._inputs(index, hidden, present))
@@ -224,24 +228,29 @@ class Prefill:
 
     def _chosen_of(self, sample: int, candidates: Tensor, stage: Stage, inputs: LayerInputs) -> Tensor:
         """Return the positions that one sample keeps of its candidates."""
-        total = len(self._prompt.visual[sample])
-        count = min(tokens_to_keep(stage.budget, total) if total and stage.budget else 0, len(candidates))
+        budget, total = stage.budget, len(self._prompt.visual[sample])
+        if not isinstance(budget, Tolerance):
+            budget = min(tokens_to_keep(budget, total) if total and budget else 0, len(candidates))
         pinned = self._prompt.pinned[sample, candidates]
-        chosen = self._asked(sample, candidates, count, inputs)
+        chosen = self._asked(sample, candidates, budget, inputs)
         if bool(torch.isin(candidates[pinned], chosen).all()):
             return chosen
         # A token whose row is read was dropped: it stays, and the rule shares the rest of the budget out.
-        count = max(count - int(pinned.sum()), 0)
-        return torch.cat((candidates[pinned], self._asked(sample, candidates[~pinned], count, inputs))).sort().values
+        rest = budget if isinstance(budget, Tolerance) else max(budget - int(pinned.sum()), 0)
+        others = self._asked(sample, candidates[~pinned], rest, inputs, candidates[pinned])
+        return torch.cat((candidates[pinned], others)).sort().values
 
-    def _asked(self, sample: int, candidates: Tensor, count: int, inputs: LayerInputs) -> Tensor:
-        """Return the positions of `count` candidates, chosen by the rule."""
+    def _asked(
+        self, sample: int, candidates: Tensor, budget: int | Tolerance, inputs: LayerInputs, *beside: Tensor
+    ) -> Tensor:
+        """Return the positions of candidates that the rule chooses; visual tokens `beside` them stay."""
         by_default = isinstance(self._plan.selector, ImplicitWeightRule)
-        if not count or (by_default and count == len(candidates)):
-            return candidates[:count]
+        if not budget or not len(candidates) or (by_default and budget == len(candidates)):
+            return candidates[: 0 if isinstance(budget, Tolerance) else budget]
         device = inputs.hidden.device
         text = self._prompt.text[sample].nonzero().squeeze(1)
-        view = LayerView(candidates.to(device), text.to(device), count, inputs, self._previous, sample)
+        outside, said = torch.cat((text, *beside)).to(device), self._said.of(sample, candidates)
+        view = LayerView(candidates.to(device), text.to(device), budget, inputs, self._previous, sample, outside, said)
         return candidates[self._indices(view).to(candidates.device)]
 
     def _indices(self, view: LayerView) -> Tensor:

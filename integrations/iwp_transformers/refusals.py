@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import Cache
 from transformers.cache_utils import StaticLayer
 
-from iwp_core.budget import check_budget
+from iwp_core.budget import Tolerance, check_budget
 from iwp_transformers.attention import is_readable
 from iwp_transformers.hooks import is_pruned
 from iwp_transformers.layer_kinds import RECURRENT, SERVED, WINDOWED
@@ -37,7 +37,7 @@ TEXT_AND_MULTIMODAL = 4
 
 
 def stages_of(
-    layer: int | Sequence[int], budget: float | Sequence[float], layers: Sequence[nn.Module]
+    layer: int | Sequence[int], budget: float | Tolerance | Sequence[float], layers: Sequence[nn.Module]
 ) -> tuple[Stage, ...]:
     """Return where how many tokens are kept.
 
@@ -56,7 +56,8 @@ def stages_of(
         If they do not belong together, do not ascend and descend, or are outside what is allowed.
     """
     if not isinstance(layer, Sequence) and not isinstance(budget, Sequence):
-        check_budget(budget)
+        if not isinstance(budget, Tolerance):
+            check_budget(budget)
         return (Stage(layer=_checked_layer(layer, layers), budget=budget),)
     if isinstance(budget, str):
         check_budget(budget)

@@ -7,7 +7,12 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from iwp_core import PCMMR, Strategy, select_tokens
+from iwp_core import PCMMR, Strategy, Tolerance, select_tokens
+from iwp_core._plugins import backend_context
+from iwp_core.pooling import QUERY_MAGNITUDES
+from iwp_core.samples import check_tokens
+from iwp_core.select import Rule, chosen_tokens
+from iwp_transformers.bounds import bounded_sample
 from iwp_transformers.view import LayerView, TokenView
 
 __all__ = ["ImplicitWeightRule", "Query", "Selector", "check_exclusive", "checked_indices"]
@@ -48,27 +53,46 @@ class ImplicitWeightRule:
 
     def __call__(self, view: LayerView) -> Tensor:
         """Return the indices to keep, shape (M,), ascending."""
-        visual = view.visual
-        asked = self._asked(view)
-        keys = visual.rotated_keys if self.rope_in_duplication else visual.keys
-        own_keys = visual.rotated_keys if self.rope_in_magnitude else visual.keys
-        queries = asked.rotated_queries if self.rope_in_magnitude else asked.queries
-        # The kernel of the paper divides by the root of the width; a layer that scales otherwise is met half-way.
-        scale = (view.scaling * keys.shape[-1] ** 0.5) ** 0.5
-        if abs(scale - 1) > torch.finfo(torch.float32).eps:
-            keys, own_keys, queries = (part.float() * scale for part in (keys, own_keys, queries))
-        kept: Tensor = select_tokens(
-            keys,
-            visual.values.to(keys.dtype),
-            queries,
-            view.budget,
-            magnitude_keys=own_keys,
-            hidden=visual.hidden if self.similarity == "hidden" else None,
-            # The shapes are the model's own; a look at the numbers would wait for the device.
-            validate=False,
-            **self._metrics(),
-        )
+        tokens = self._tokens(view)
+        by_outputs = isinstance(view.budget, Tolerance) and view.budget.bound == "output"
+        if view.said or by_outputs:
+            (sample,) = check_tokens(**tokens, finite=False)
+            bounded = bounded_sample(view) if by_outputs else None
+            with backend_context(sample.keys):
+                chosen: Tensor = chosen_tokens(
+                    sample, view.budget, self._rule, check=False, scores=view.said, bounded=bounded
+                )
+            return chosen
+        # The shapes are the model's own; a look at the numbers would wait for the device.
+        kept: Tensor = select_tokens(**tokens, budget=view.budget, validate=False, **self._metrics())
         return kept
+
+    def scores(self, view: LayerView) -> Tensor:
+        """Return what the layer says of each candidate, shape (N,), so that several layers can be pooled."""
+        (sample,) = check_tokens(**self._tokens(view), finite=False)
+        with backend_context(sample.keys):
+            scores: Tensor = self._rule.log_scores(sample)
+        return scores
+
+    def _tokens(self, view: LayerView) -> dict[str, Any]:
+        """Return the arrays of `select_tokens`."""
+        visual, asked, rotated = view.visual, self._asked(view), self.rope_in_magnitude
+        # The kernel of the paper divides by the root of the width; a layer that scales otherwise is met half-way.
+        keys = view.scaled(visual.rotated_keys if self.rope_in_duplication else visual.keys)
+        shares = self.magnitude in QUERY_MAGNITUDES and (self.heads == "max" or not isinstance(self.heads, str))
+        return {
+            "keys": keys,
+            "values": visual.values.to(keys.dtype),
+            "queries": view.scaled(asked.rotated_queries if rotated else asked.queries),
+            "magnitude_keys": view.scaled(visual.rotated_keys if rotated else visual.keys),
+            "hidden": visual.hidden if self.similarity == "hidden" else None,
+            # A query's share is of all that it sees, text and attention sinks included.
+            "context": view.log_outside(asked.positions, rotated=rotated) if shares else None,
+        }
+
+    @property
+    def _rule(self) -> Rule:
+        return Rule(kernel="exponential", **self._metrics())
 
     def _metrics(self) -> dict[str, Any]:
         names = ("strategy", "magnitude", "similarity", "heads")
@@ -82,13 +106,15 @@ class ImplicitWeightRule:
         return view.question
 
 
-def check_exclusive(rule: ImplicitWeightRule) -> None:
+def check_exclusive(rule: ImplicitWeightRule, layers: object) -> None:
     """Raise if options of the paper's rule were given beside another rule.
 
     Parameters
     ----------
     rule : ImplicitWeightRule
         The rule that those options describe.
+    layers : object
+        Which layers have a say; None by default.
 
     Raises
     ------
@@ -96,6 +122,7 @@ def check_exclusive(rule: ImplicitWeightRule) -> None:
         If any of them is not its default.
     """
     given = [each.name for each in fields(rule) if getattr(rule, each.name) != getattr(ImplicitWeightRule(), each.name)]
+    given += [] if layers is None else ["layers"]
     if given:
         names = ", ".join(f"`{name}`" for name in given)
         msg = f"{names} and `selector` are given: a selector replaces the paper's rule with its options; drop one"

@@ -9,8 +9,9 @@ from typing import Self
 
 from torch import nn
 
-from iwp_core import PCMMR, Strategy
+from iwp_core import PCMMR, Strategy, Tolerance
 from iwp_transformers.attachment import Attachment
+from iwp_transformers.bounds import check_tolerance
 from iwp_transformers.families import family_of
 from iwp_transformers.plan import PruningPlan
 from iwp_transformers.prefill import Costs
@@ -19,6 +20,7 @@ from iwp_transformers.record import PruningRecord
 from iwp_transformers.refusals import check_history, check_layers, check_readable, check_unused, stages_of
 from iwp_transformers.selection import ImplicitWeightRule, Query, Selector, check_exclusive
 from iwp_transformers.sharding import gather_of_heads
+from iwp_transformers.speakers import check_speakers, speakers_of
 from iwp_transformers.versions import warn_if_untested
 from iwp_transformers.wrappers import unwrapped
 
@@ -28,8 +30,9 @@ __all__ = ["PruningSession", "prune_visual_tokens"]
 def prune_visual_tokens(
     model: nn.Module,
     *,
-    budget: float | Sequence[float],
+    budget: float | Tolerance | Sequence[float],
     layer: int | Sequence[int] = 4,
+    layers: int | Sequence[int] | None = None,
     strategy: Strategy = PCMMR(),  # noqa: B008 - frozen, so one default instance is safe
     magnitude: str = "dual",
     similarity: str = "dual",
@@ -47,18 +50,24 @@ def prune_visual_tokens(
     model : torch.nn.Module
         A vision-language model of Transformers, with or without its language head; also within `torch.compile`, a
         `PeftModel`, or a data-parallel wrapper of one device.
-    budget : int or float, or a tuple of these
-        Visual tokens to keep for each sample: a count >= 1, or a share in (0, 1]. A tuple has one for each of
-        `layer`, each of all the visual tokens that the sample came with, descending; there 0 keeps none.
+    budget : int, float or iwp_core.Tolerance, or a tuple of numbers
+        Visual tokens to keep for each sample: a count >= 1, a share in (0, 1], or as few as keep an error of the
+        layer's attention within a `Tolerance`. A tuple has one for each of `layer`, each of all the visual tokens that
+        the sample came with, descending; there 0 keeps none.
     layer : int, or a tuple of int, default 4
         First decoder layer, counted from 0, that no longer sees the dropped tokens. Of several, each drops more.
+    layers : int or sequence of int, optional
+        Layers that have a say in how much a token carries: so many up to `layer`, or these, none behind it. Each is
+        read with its own queries, keys and values; all their heads are pooled as `heads` says. Duplication is that of
+        `layer`. Default: `layer` alone.
     strategy : Strategy, default PCMMR()
         How magnitude and duplication are weighed.
     magnitude, similarity, heads : str
         Options of `iwp_core.select_tokens`.
     query : {"text", "image", "last_text"}
         Whose queries weigh the tokens: those of the text after the first visual token, of the visual tokens, or of
-        the last text token. Their mean counts, unless `heads` lets each of them score.
+        the last text token. Their mean counts, unless `heads` lets each of them score; for "max" and a number, by its
+        share among all that it sees.
     rope_in_magnitude, rope_in_duplication : bool
         Whether queries and keys carry their rotary embedding in magnitude, and keys in duplication.
     selector : callable, optional
@@ -79,11 +88,12 @@ def prune_visual_tokens(
         If it cannot be told how the model places visual tokens (the message says what is missing), it is wrapped in a
         way that hooks cannot follow, or `budget` or `layer` is no number.
     ValueError
-        If `budget`, `layer`, `query` or `history` is outside what is allowed, options of the paper's rule are given
-        beside `selector`, or the model is being pruned already.
+        If `budget`, `layer`, `layers`, `query` or `history` is outside what is allowed, options of the paper's rule or
+        a `Tolerance` are given beside `selector`, or the model is being pruned already.
     NotImplementedError
-        If a layer from `layer` on is of a kind that is not known to stay exact, `layer` has no queries and keys to
-        read and there is no `selector`, or a model is sharded in parts of a head.
+        If a layer from `layer` on is of a kind that is not known to stay exact, a layer that has a say has no queries
+        and keys, a `Tolerance` bounds outputs of an attention that it does not know, or a model is sharded in parts of
+        a head.
 
     Warns
     -----
@@ -98,6 +108,9 @@ def prune_visual_tokens(
     `hidden_states` behind `layer`, and in `attentions`. The first layer of each kind (all tokens, sliding, chunked)
     hides the dropped tokens instead of removing them, since Transformers counts tokens by its cache. A visual token
     whose own row is read, because it ends its prompt or a label follows it, is always among those that are kept.
+
+    A `Tolerance` of outputs bounds those of all tokens behind the last candidate at `layer`, as the attention computes
+    them; of the last candidate itself where none follow. Tokens that stay in any case are no candidates.
 
     Windows and chunks count original positions. In a recurrent or convolving layer from `layer` on, a dropped token
     never enters the recurrence or the convolution.
@@ -128,7 +141,7 @@ def prune_visual_tokens(
         rope_in_duplication=rope_in_duplication,
     )
     if selector is not None:
-        check_exclusive(rule)
+        check_exclusive(rule, layers)
     model = unwrapped(model)
     family = family_of(model)
     inner, text = family.stacks(model)
@@ -145,8 +158,11 @@ def prune_visual_tokens(
         stages=stages,
         selector=rule if selector is None else selector,
         gather=gather_of_heads(model, text.config),
+        speakers=speakers_of(layers, layer),
     )
     check_layers(plan)
+    check_tolerance(plan, rule, chosen_by_rule=selector is None)
+    check_speakers(plan)
     if selector is None:
         check_readable(plan)
     return PruningSession(plan, history=history)

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
+from iwp_core import Tolerance
 from iwp_transformers.attention import AttentionInputs, attention_inputs
 from iwp_transformers.placement import beside_weights
 
@@ -168,17 +169,21 @@ class LayerView(_Explained):
     question : TokenView
         Text after the first visual token; all text where none follows; the candidates where there is no text.
     budget : int
-        Number of candidates to keep, from 1 to N.
+        Number of candidates to keep, from 1 to N. (The paper's rule is also told a `Tolerance`.)
     scaling : float
         What the layer multiplies products of queries and keys with.
     """
 
     visual_positions: Tensor
     text_positions: Tensor
-    budget: int
+    budget: int | Tolerance
     _inputs: LayerInputs
     _previous: LayerInputs | None
     _sample: int
+    # All that is neither a candidate, nor padding, nor dropped; text, where nothing else is said.
+    _outside: Tensor | None = None
+    # What layers have said of the candidates, where several have a say.
+    _said: tuple[Tensor, ...] = ()
 
     def __repr__(self) -> str:
         """Return how many tokens there are and how many are to be kept."""
@@ -207,9 +212,57 @@ class LayerView(_Explained):
         """What the layer multiplies products of queries and keys with."""
         return self._inputs.rotated.scaling
 
+    @property
+    def said(self) -> tuple[Tensor, ...]:
+        """What layers have said of the candidates, shape (N,) for each; empty where only this one has a say."""
+        return self._said
+
+    @property
+    def outside(self) -> Tensor:
+        """Positions of all tokens that are seen and no candidates, shape (n,)."""
+        return self.text_positions if self._outside is None else self._outside
+
     def at(self, positions: Tensor) -> TokenView:
         """Return the tokens at some positions of the input sequence, shape (n,), ascending."""
         return TokenView(positions, self._inputs, self._sample)
+
+    def scaled(self, part: Tensor) -> Tensor:
+        """Return queries or keys so that products over the root of the width are the layer's own logits."""
+        scale = (self.scaling * part.shape[-1] ** 0.5) ** 0.5
+        return part if abs(scale - 1) <= torch.finfo(torch.float32).eps else part.float() * scale
+
+    def log_outside(self, positions: Tensor, *, rotated: bool) -> Tensor:
+        """Return the log-sum-exp of logits over what queries see outside of the candidates.
+
+        Parameters
+        ----------
+        positions : torch.Tensor
+            Shape (n,), ascending: of the queries.
+        rotated : bool
+            With rotary embedding, or without.
+
+        Returns
+        -------
+        torch.Tensor
+            Shape (Hq, n); -inf where a query sees nothing else.
+        """
+        others = self.outside.sort().values
+        asked, seen = self.at(positions), self.at(others)
+        queries, keys = (asked.rotated_queries, seen.rotated_keys) if rotated else (asked.queries, seen.keys)
+        wide = torch.float64 if queries.dtype == torch.float64 else torch.float32
+        keys = keys.to(wide).repeat_interleave(queries.shape[0] // keys.shape[0], dim=0)
+        logits = queries.to(wide) @ keys.transpose(1, 2) * self.scaling
+        allowed = self._allowed(positions, others).to(logits.device)
+        return logits.masked_fill(~allowed, -torch.inf).logsumexp(-1)
+
+    def _allowed(self, positions: Tensor, others: Tensor) -> Tensor:
+        """Return whether tokens may look at others, by the layer's mask, or by their order where it has none."""
+        mask = self._inputs.arguments.get("attention_mask")
+        if not isinstance(mask, Tensor) or mask.ndim != 4:  # noqa: PLR2004 - samples, heads, rows, columns
+            return others <= positions[:, None]
+        rows, columns = (self._inputs.rows_of(self._sample, part).to(mask.device) for part in (positions, others))
+        own = mask[min(self._sample, mask.shape[0] - 1), 0, rows][:, columns]
+        return own if own.dtype == torch.bool else own > torch.finfo(own.dtype).min / 2
 
     def last_attention(self) -> Tensor:
         """Return how the previous layer's last token attends, averaged over heads; only this row is computed.
