@@ -36,13 +36,14 @@ from typing import Any
 
 from iwp_core._arrays import accumulation_dtype, scatter
 from iwp_core._validate import all_finite
+from iwp_core.choice import Rule
 from iwp_core.comparison import Duplication, duplication_block
 from iwp_core.identical import hash_rows
 from iwp_core.magnitude import log_magnitude
 from iwp_core.norms import log_norm
 from iwp_core.pc_mmr import largest, progressive_chunked_mmr
 from iwp_core.samples import Samples
-from iwp_core.select import Rule, select_batch
+from iwp_core.select import select_batch
 from iwp_core.similarity import Cosine, Gaussian, gaussian_rows
 
 __all__ = [

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator
 from iwp_core._arrays import Array, arange_indices, as_dtype, locate, namespace, safe_log, tiles
 from iwp_core.budget import Tolerance
 from iwp_core.comparison import Duplication
-from iwp_core.magnitude import TokenScores, log_seen, query_blocks, single_queries
+from iwp_core.magnitude import log_seen, query_blocks, single_queries
 from iwp_core.norms import log_feature_norm, log_norm
 from iwp_core.samples import Sample
+from iwp_core.token_scores import TokenScores
 
 __all__ = ["check_tolerance", "first_within", "log_deletion_errors", "log_output_errors"]
 

@@ -10,8 +10,8 @@ from jax import Array
 
 from iwp_core import MMR, PCMMR, Tolerance, TopK
 from iwp_core.budget import tokens_to_keep
+from iwp_core.choice import Rule
 from iwp_core.samples import Samples
-from iwp_core.select import Rule
 from iwp_core.select import select_batch as reference_select_batch
 from iwp_jax.host import arrays_of, is_traced, lies_on_host, on_host
 from iwp_jax.strategies import chosen

@@ -7,8 +7,8 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array, lax
 
+from iwp_core.choice import Rule
 from iwp_core.pooling import AVERAGING
-from iwp_core.select import Rule
 from iwp_core.similarity import Gaussian, factors_of
 from iwp_jax.identical import first_identical
 from iwp_jax.magnitude import log_magnitude

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from iwp_core import PCMMR, Strategy, Tolerance, select_tokens
 from iwp_core._plugins import backend_context
+from iwp_core.choice import Rule, chosen_tokens
 from iwp_core.pooling import QUERY_MAGNITUDES
 from iwp_core.samples import check_tokens
-from iwp_core.select import Rule, chosen_tokens
 from iwp_transformers.bounds import bounded_sample
 from iwp_transformers.view import LayerView, TokenView
 
