@@ -12,7 +12,7 @@ from iwp_core.samples import Sample, Samples, check_tokens
 from iwp_core.strategies import PCMMR, OrderedStrategy, Strategy
 from iwp_core.tolerance import check_tolerance
 
-__all__ = ["select_batch", "select_tokens"]
+__all__ = ["check_traced", "select_batch", "select_tokens"]
 
 
 def select_tokens(
@@ -124,7 +124,7 @@ def select_tokens(
     given = (keys, values, queries, magnitude_keys, hidden, context, mask)
     traced = any(array is not None and is_traced(array) for array in given)
     if traced:
-        _check_traced(budget, mask, validate=validate)
+        check_traced(budget, mask, validate=validate)
     within = isinstance(budget, Tolerance)
     if isinstance(budget, Tolerance):
         check_tolerance(budget, queries, kernel)
@@ -199,7 +199,7 @@ def _check_rule(
         raise TypeError(msg)
 
 
-def _check_traced(budget: object, mask: Array | None, *, validate: object) -> None:
+def check_traced(budget: object, mask: Array | None, *, validate: object) -> None:
     """Check that nothing about an answer's shape depends on numbers that are not known while a program is traced.
 
     Raises
