@@ -4,7 +4,6 @@ import inspect
 import threading
 import weakref
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar, cast
 
 import torch
@@ -83,7 +82,7 @@ class Attachment:
         if plan.model is not plan.inner:
             handles += [Hook(self._see_labels).before(plan.model), Hook(self._forget_labels).after(plan.model)]
         for index, layer in enumerate(plan.layers):
-            handles.append(Hook(partial(self._enter_layer, index)).before(layer))
+            handles.append(Hook(self._enter_layer, index).before(layer))
         return handles
 
     def detach(self) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import Cache, PreTrainedConfig
 from transformers.utils.generic import ModelOutput
 
-from iwp_transformers.layer_kinds import ATTENDING, attending_layers
+from iwp_transformers.layer_kinds import attending_layers
 from iwp_transformers.pruned_cache import PrunedLayer, pruned_layer
 from iwp_transformers.pruned_rows import PrunedRows
 from iwp_transformers.rows import restored_attention
@@ -70,13 +70,15 @@ def step_mask(
     part: Any = cache.layers[index]
     rows: PrunedRows = part.rows
     if part.fresh:
-        rows.forget_mask()
-    keys = part.get_mask_sizes(hidden.shape[1])[0]
-    build = partial(_built, config, cache, index, hidden)
-    seen = keys if rows.static else part.get_seq_length() + hidden.shape[1]
-    short = rows.step_mask(mask, keys, build, kind=kinds[index], seen=seen, shortened=part.shortened)
-    if not any(kind in ATTENDING for kind in kinds[index + 1 :]):
-        rows.forget_mask()
+        rows.forget_masks()
+    if not rows.has_mask(mask, kinds[index]):
+        keys = part.get_mask_sizes(hidden.shape[1])[0]
+        build = partial(_built, config, cache, index, hidden)
+        seen = keys if rows.static else part.get_seq_length() + hidden.shape[1]
+        rows.make_mask(mask, keys, build, kind=kinds[index], seen=seen, shortened=part.shortened)
+    short = rows.mask_of(kinds[index])
+    if part.closing:
+        rows.forget_masks()
     return short
 
 

@@ -20,14 +20,16 @@ class Hook:
     ----------
     run : callable
         What the hook does.
+    *leading : object
+        Given to `run` before what a hook is called with.
     """
 
-    def __init__(self, run: Callable[..., Any]) -> None:
-        self._run = run
+    def __init__(self, run: Callable[..., Any], *leading: Any) -> None:
+        self._run, self._leading = run, leading
 
     def __call__(self, *args: Any) -> Any:
         """Do it."""
-        return self._run(*args)
+        return self._run(*self._leading, *args)
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, str]]:
         """Copy and pickle as a function of the standard library that takes anything and returns None."""

@@ -58,6 +58,8 @@ class PrunedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # in Trans
         Rows that the layer held after the prompt, which cannot be cropped.
     fresh : bool
         Whether the mask of a step is made anew at this layer, and not shared with the layer before.
+    closing : bool
+        Whether no later layer shares the masks of a step.
     owner : bool
         Whether the layer takes `rows` along when samples are reordered: one map serves many layers.
     """
@@ -68,6 +70,7 @@ class PrunedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # in Trans
     shortened: bool
     base: int
     fresh: bool
+    closing: bool
     owner: bool
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
@@ -196,7 +199,7 @@ def mark(cache: Cache, stages: Sequence[tuple[int, int, KeptRows, Tensor]], leas
         What each layer lets a token see; those that do not attend have nothing to be told.
     """
     layers: list[Any] = cache.layers
-    unknown = {"rows": None, "shortened": False, "fresh": False, "owner": False}
+    unknown = {"rows": None, "shortened": False, "fresh": False, "closing": False, "owner": False}
     for index, part in enumerate(layers):
         if isinstance(part, CacheLayerMixin):
             layers[index] = _as_pruned(part)
@@ -218,6 +221,7 @@ def mark(cache: Cache, stages: Sequence[tuple[int, int, KeptRows, Tensor]], leas
                 rows=known,
                 shortened=index >= removed_from,
                 fresh=index in (concerned[0], *shorter[:1]),
+                closing=index == concerned[-1],
                 owner=index == concerned[0],
             )
 

@@ -61,10 +61,19 @@ class PrunedRows:
         """Follow samples that are repeated, selected or put in another order."""
         self.index, self.live, self.visible = change(self.index), change(self.live), change(self.visible)
 
-    def step_mask(
+    def has_mask(self, mask: object, kind: str) -> bool:
+        """Tell whether an earlier layer of this step and of a kind was given the same mask."""
+        last = self._last.get(kind)
+        return last is not None and last[0] is mask
+
+    def mask_of(self, kind: str) -> object:
+        """Return what layers of a kind get in this step for their mask."""
+        return self._last[kind][1]
+
+    def make_mask(
         self, mask: object, keys: int, build: Callable[[Tensor], object], *, kind: str, seen: int, shortened: bool
-    ) -> object:
-        """Return what a layer of a step gets for its mask; layers that share a mask share the answer.
+    ) -> None:
+        """Make what a layer of a step gets for its mask, and all later layers that are given the same.
 
         Parameters
         ----------
@@ -81,17 +90,13 @@ class PrunedRows:
         shortened : bool
             Whether the layer's cache lacks the dropped tokens, or holds them and must hide them.
         """
-        last = self._last.get(kind)
-        if last is not None and last[0] is mask:
-            return last[1]
         if kind in WINDOWED:
             short = self._windowed(mask, keys, seen, build, shortened=shortened)
         else:
             short = self._shortened(mask, keys, build) if shortened else self._hiding(mask, keys, build)
         self._last[kind] = (mask, short)
-        return short
 
-    def forget_mask(self) -> None:
+    def forget_masks(self) -> None:
         """Drop the masks of a step that has ended, or of layers whose masks are made otherwise."""
         self._last = {}
 
