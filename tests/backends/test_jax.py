@@ -17,6 +17,7 @@ jax = pytest.importorskip("jax", reason="the backend serves JAX's arrays")
 jnp = pytest.importorskip("jax.numpy", reason="the backend serves JAX's arrays")
 iwp_jax = pytest.importorskip("iwp_jax", reason="the backend's package is not installed")
 batch = pytest.importorskip("iwp_jax.batch", reason="the backend's package is not installed")
+identical = pytest.importorskip("iwp_jax.identical", reason="the backend's package is not installed")
 
 CASES = [case.name for case in conformance_cases(np.asarray, functions=iwp_jax.kernels)]
 
@@ -194,6 +195,22 @@ def test_many_lengths_share_few_programs_on_a_device(monkeypatch: pytest.MonkeyP
         assert np.asarray(kept).tolist() == select_tokens(**arrays, budget=0.222).tolist()
 
     assert batch._select._cache_size() - before == 1
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_identical_tokens_are_found_within_a_program(dtype: str) -> None:
+    """The first of each set of equal tokens stands for them, zeros of either sign included."""
+    keys = jnp.asarray(np.random.default_rng(12).integers(-1, 2, (2, 40, 2)).astype(np.float32)).astype(dtype)
+    values = (-keys * 0).at[0, 7, 0].set(1.0)
+
+    found = np.asarray(identical.first_identical(keys, values))
+
+    rows = [
+        (np.asarray(keys.astype("float32"))[:, i].tolist(), np.asarray(values.astype("float32"))[:, i].tolist())
+        for i in range(40)
+    ]
+    assert found.tolist() == [rows.index(row) for row in rows]
+    assert len(set(found.tolist())) < 40
 
 
 class Last:

@@ -203,6 +203,18 @@ def test_tokens_without_value_leave_one(bound: str) -> None:
     assert select_tokens(tokens.keys[:, :1], tokens.values[:, :1], text, Tolerance(0.1, bound)).tolist() == [0]
 
 
+@bounds
+def test_numbers_that_are_none_end_the_search(bound: str) -> None:
+    """Where nobody validates, some answer comes instead of a search without an end."""
+    tokens, text, _ = asked(7)
+    tokens.values[:, 3] = np.nan
+
+    with np.errstate(invalid="ignore"):
+        kept = select_tokens(tokens.keys, tokens.values, text, Tolerance(0.1, bound), strategy=TopK(), validate=False)
+
+    assert 1 <= len(kept) <= tokens.count
+
+
 @pytest.mark.parametrize("share", [0, 1, 1.0, -0.1, float("nan"), float("inf")])
 def test_a_share_is_between_nothing_and_all(share: float) -> None:
     """Neither end makes sense: nothing may be lost, or anything."""
