@@ -15,6 +15,7 @@ hash_rows                   an integer for each of some tokens, equal for equal 
 log_magnitude               the information magnitude of one sample
 duplication_block           head mean of the squared similarity of gathered tokens
 scatter                     a vector with new values at ascending positions
+take                        entries at indices along an axis
 largest                     the largest entries of a vector, descending
 progressive_chunked_mmr     all of PC-MMR; any order within a chunk
 select_batch                all of `select_tokens` behind its checks, for a batch
@@ -34,7 +35,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from iwp_core._arrays import accumulation_dtype, scatter
+from iwp_core._arrays import accumulation_dtype, scatter, take
 from iwp_core._validate import all_finite
 from iwp_core.choice import Rule
 from iwp_core.comparison import Duplication, duplication_block
@@ -64,6 +65,7 @@ __all__ = [
     "progressive_chunked_mmr",
     "scatter",
     "select_batch",
+    "take",
 ]
 
 FUNCTIONS: Mapping[str, Callable[..., Any]] = MappingProxyType({
@@ -76,6 +78,7 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = MappingProxyType({
         log_magnitude,
         duplication_block,
         scatter,
+        take,
         largest,
         progressive_chunked_mmr,
         select_batch,

@@ -6,7 +6,7 @@ the range of float32 and norms of feature vectors that of float64, while their l
 
 from collections.abc import Iterator
 
-from iwp_core._arrays import Array, accumulation_dtype, as_dtype, namespace, tiles
+from iwp_core._arrays import Array, accumulation_dtype, as_dtype, namespace, take, tiles
 from iwp_core._plugins import backend_context, overridable
 from iwp_core._validate import KERNELS, check_heads, check_name
 from iwp_core.comparison import Duplication
@@ -218,7 +218,7 @@ def _log_scores(
         pool = latest if pool is None else pooled(xp.concat([pool, latest], axis=0), heads)
     scores = pool[0, :]
     twins = _identical(_read(keys, values, metric), shared)
-    return scores if twins is None else xp.take(scores, twins)
+    return scores if twins is None else take(scores, twins)
 
 
 def single_queries(sample: Sample) -> tuple[Array, Array | None]:

@@ -82,7 +82,7 @@ def conformance_cases(
     queries = asarray(_tokens(draw, 1, QUERY_HEADS, WIDTH)[0])
     arrays = asarray(keys), asarray(values), queries
     groups: dict[tuple[str, ...], Callable[[], Iterator[Case]]] = {
-        ("all_finite", "largest", "scatter"): lambda: _vectors(asarray, arrays[0]),
+        ("all_finite", "largest", "scatter", "take"): lambda: _vectors(asarray, arrays[0]),
         ("log_norm", "hash_rows", "gaussian_rows"): lambda: _rows(asarray, keys, arrays),
         ("log_magnitude",): lambda: _magnitudes(arrays),
         ("duplication_block", "progressive_chunked_mmr"): lambda: _duplications(arrays),
@@ -154,6 +154,7 @@ def _vectors(asarray: Callable[[Any], Array], keys: Array) -> Iterator[Case]:
     somewhere = arange_indices(TOKENS // 3, keys) * 3 + 1
     target, fresh = keys[0, :, 0], keys[1, : somewhere.shape[0], 0]
     yield Case(name="scatter", function=FUNCTIONS["scatter"], arguments=(target, somewhere, fresh))
+    yield Case(name="take", function=FUNCTIONS["take"], arguments=(keys, somewhere), options={"axis": 1})
 
 
 def _rows(asarray: Callable[[Any], Array], keys: list[list[list[float]]], arrays: tuple[Array, ...]) -> Iterator[Case]:

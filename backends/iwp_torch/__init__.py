@@ -19,7 +19,7 @@ from iwp_torch.fused import (
     supports_log_magnitude,
     supports_progressive_chunked_mmr,
 )
-from iwp_torch.kernels import all_finite, duplication_block, gaussian_rows, hash_rows, largest, log_norm, scatter
+from iwp_torch.kernels import all_finite, duplication_block, gaussian_rows, hash_rows, largest, log_norm, scatter, take
 from iwp_torch.precision import full_precision
 from iwp_torch.traced import is_traced, select_batch, supports_select_batch
 
@@ -38,6 +38,7 @@ kernels: Mapping[str, Kernel] = {
     "progressive_chunked_mmr": Kernel(run=progressive_chunked_mmr, supports=supports_progressive_chunked_mmr),
     "scatter": Kernel(run=scatter),
     "select_batch": Kernel(run=select_batch, supports=supports_select_batch),
+    "take": Kernel(run=take),
 }
 
 context = full_precision

@@ -18,7 +18,7 @@ DEFAULT = [0.0, 2.0, 2.0, 5.0, 0.01, 2.0, 1.0]
 """PCMMR() as numbers: a default argument that is an object cannot be traced."""
 
 
-@torch.compiler.substitute_in_graph(select_tokens, skip_signature_check=True)  # type: ignore[arg-type]  # its default
+@torch.compiler.substitute_in_graph(select_tokens, skip_signature_check=True)
 def _compiled(
     keys: Tensor,
     values: Tensor,

@@ -5,8 +5,9 @@ object: nothing that another thread could see is written, neither a configuratio
 """
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import FunctionType, MethodType
 from typing import Any, Never
 
@@ -39,12 +40,45 @@ class AttentionInputs:
         Shape (B, H, T, Dv).
     scaling : float
         What the products of queries and keys are multiplied with.
+    window : int or None
+        Tokens that the attention function is told to look back, itself included.
     """
 
     queries: Tensor
     keys: Tensor
     values: Tensor
     scaling: float
+    window: int | None
+    _eager: Callable[..., Any]
+
+    def weigh(
+        self, queries: Tensor, keys: Tensor, values: Tensor, allowed: Tensor, added: Tensor | None = None
+    ) -> Tensor:
+        """Return the soft-max weights that the family's eager function computes for one sample.
+
+        Whatever it does to logits, as capping them or adding sinks, is done here too.
+
+        Parameters
+        ----------
+        queries, keys, values : torch.Tensor
+            Shapes (1, Hq, n, D), (1, H, R, D) and (1, H, R, Dv).
+        allowed : torch.Tensor
+            Shape (1, heads or 1, n, R), bool.
+        added : torch.Tensor, optional
+            Shape (R,): added to every logit of a key.
+
+        Returns
+        -------
+        torch.Tensor
+            Shape (Hq, n, R).
+        """
+        lowest = torch.finfo(queries.dtype).min
+        mask = torch.zeros(allowed.shape, dtype=queries.dtype, device=queries.device)
+        mask = (mask if added is None else mask + added.to(mask)).masked_fill(~allowed, lowest)
+        with torch.no_grad():
+            _, weights = self._eager(queries, keys, values, mask)
+        own: Tensor = weights[0]
+        return own
 
 
 def attention_inputs(
@@ -109,7 +143,17 @@ class _Received(BaseException):
 
 def _receive(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *_args: Any, **kwargs: Any) -> Never:
     scaling = kwargs.get("scaling", getattr(module, "scaling", None))
-    raise _Received(AttentionInputs(query, key, value, query.shape[-1] ** -0.5 if scaling is None else float(scaling)))
+    scaling = query.shape[-1] ** -0.5 if scaling is None else float(scaling)
+    eager = inspect.unwrap(type(module).forward).__globals__.get("eager_attention_forward", _without_eager)
+    options = {name: value for name, value in kwargs.items() if name != "attention_mask"}
+    options |= {"scaling": scaling, "dropout": 0.0}
+    window = kwargs.get("sliding_window")
+    raise _Received(AttentionInputs(query, key, value, scaling, window, partial(eager, module, **options)))
+
+
+def _without_eager(module: nn.Module, *_parts: Tensor, **_options: Any) -> Never:
+    msg = f"the file of {type(module).__name__} has no eager attention: its attention weights cannot be computed"
+    raise NotImplementedError(msg)
 
 
 class _Registry:

@@ -75,7 +75,7 @@ def step_mask(
         keys = part.get_mask_sizes(hidden.shape[1])[0]
         build = partial(_built, config, cache, index, hidden)
         seen = keys if rows.static else part.get_seq_length() + hidden.shape[1]
-        rows.make_mask(mask, keys, build, kind=kinds[index], seen=seen, shortened=part.shortened)
+        rows.make_mask(mask, hidden, keys, build, kind=kinds[index], seen=seen, shortened=part.shortened)
     short = rows.mask_of(kinds[index])
     if part.closing:
         rows.forget_masks()

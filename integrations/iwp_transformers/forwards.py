@@ -8,6 +8,7 @@ from torch import Tensor
 
 from iwp_transformers.prefill import Prefill
 from iwp_transformers.replay import Replay
+from iwp_transformers.tower import Encoding
 
 if TYPE_CHECKING:
     from iwp_transformers.session import PruningSession
@@ -26,8 +27,12 @@ class Forward:
         What the multimodal model was called with, by name.
     prefill : Prefill or None
         Known once the decoder is called, where the forward sees visual tokens.
+    entered : int or None
+        The last layer whose arguments were shortened before it was checkpointed.
     finished : bool
         Whether the decoder has returned.
+    encoded : dict
+        What the vision tower returned within this forward, by medium; only where a rule reads the tower.
     """
 
     def __init__(self, session: "PruningSession", arguments: Mapping[str, Any]) -> None:
@@ -35,7 +40,9 @@ class Forward:
         self.arguments = arguments
         self.prefill: Prefill | None = None
         self.generation: Any = None
+        self.entered: int | None = None
         self.finished = False
+        self.encoded: dict[str, Any] = {}
 
 
 class ThreadState(threading.local):
@@ -45,3 +52,4 @@ class ThreadState(threading.local):
         self.forwards: list[Forward | None] = []
         self.labels: Tensor | None = None
         self.replay: Replay | None = None
+        self.encoding: Encoding | None = None

@@ -1,6 +1,6 @@
 """What a session was asked to do, and the model it does it to."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import cast
@@ -8,10 +8,10 @@ from typing import cast
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
-from iwp_core import Tolerance
 from iwp_transformers.families import Family
 from iwp_transformers.layer_kinds import kind_of, removal_layer
 from iwp_transformers.selection import Selector
+from iwp_transformers.tower import VisionTower
 
 __all__ = ["PruningPlan", "Stage"]
 
@@ -24,12 +24,12 @@ class Stage:
     ----------
     layer : int
         First layer that no longer sees the dropped tokens.
-    budget : int, float or Tolerance
-        Visual tokens that stay, of all that a sample had: a count, a share, or as few as an error allows.
+    budget : int or float, or a mapping of str to these
+        Visual tokens that stay, of all that a sample had: a count, or a share; a mapping has it for each modality.
     """
 
     layer: int
-    budget: float | Tolerance
+    budget: float | Mapping[str, float]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -50,8 +50,8 @@ class PruningPlan:
         The rule that chooses.
     gather : callable, optional
         Gathers heads from all ranks, where the model is sharded.
-    speakers : tuple of int
-        Layers that have a say, ascending; empty where it is only the one that prunes.
+    tower : VisionTower, optional
+        The vision tower, where the rule reads it.
     """
 
     family: Family
@@ -62,7 +62,7 @@ class PruningPlan:
     stages: tuple[Stage, ...]
     selector: Selector
     gather: Callable[[Tensor], Tensor] | None
-    speakers: tuple[int, ...] = ()
+    tower: VisionTower | None = None
 
     @cached_property
     def config(self) -> PreTrainedConfig:
@@ -88,6 +88,12 @@ class PruningPlan:
     def longest(self) -> int | None:
         """Tokens up to which the decoder is exact; None where there is no such limit."""
         return None if self.family.longest is None else self.family.longest(self.text)
+
+    @cached_property
+    def named(self) -> Collection[str] | None:
+        """The modalities that the budget names; None where it names none."""
+        budget = self.stages[0].budget
+        return budget.keys() if isinstance(budget, Mapping) else None
 
     def removal(self, stage: Stage) -> int:
         """Return the first layer whose sequence is shorter: the stage's own, or a later one."""

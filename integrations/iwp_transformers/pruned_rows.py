@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask
 
 from iwp_transformers.layer_kinds import WINDOWED
-from iwp_transformers.masks import hide_columns, take_columns
+from iwp_transformers.masks import hide_columns, open_mask, take_columns, weighed_mask
 from iwp_transformers.rows import KeptRows
 
 __all__ = ["PrunedRows"]
@@ -28,6 +28,8 @@ class PrunedRows:
         Shape (B, T), bool: which tokens of the prompt are neither padding nor dropped.
     capacity : tuple of int, optional
         Columns of a full and of a shortened layer, where the cache is static.
+    log_sizes : torch.Tensor, optional
+        Shape (B, T): logarithm of how many tokens each stands for in attention; None if all stand for themselves.
 
     Attributes
     ----------
@@ -35,9 +37,12 @@ class PrunedRows:
         Tokens of the prompt before and after, T and M.
     """
 
-    def __init__(self, rows: KeptRows, visible: Tensor, capacity: tuple[int, int] | None) -> None:
+    def __init__(
+        self, rows: KeptRows, visible: Tensor, capacity: tuple[int, int] | None, log_sizes: Tensor | None = None
+    ) -> None:
         self.full, self.kept, self.filled = rows.full, rows.index.shape[1], rows.filled
         self.index, self.live, self.visible = rows.index, rows.real, visible
+        self.log_sizes = log_sizes
         self.static = capacity is not None
         self._last: dict[str, tuple[object, object]] = {}
         if capacity is not None:
@@ -50,16 +55,27 @@ class PrunedRows:
         self.index = torch.cat((self.index, new.clamp(max=wide - 1).expand(batch, -1)), dim=1)
         self.live = torch.cat((self.live, (new < wide).expand(batch, -1)), dim=1)
         self.visible = F.pad(self.visible, (0, wide - self.full), value=True)
-        for part in (self.index, self.live, self.visible):
+        if self.log_sizes is not None:
+            self.log_sizes = F.pad(self.log_sizes, (0, wide - self.full))
+        for part in (self.index, self.live, self.visible, *([] if self.log_sizes is None else [self.log_sizes])):
             torch._dynamo.mark_static_address(part, guard=False)
 
     def __getstate__(self) -> dict[str, Any]:
         """Copy without the mask of a step."""
         return {**self.__dict__, "_last": {}}
 
+    def held(self, seen: int) -> KeptRows:
+        """Return the rows that shortened layers hold of the first `seen` tokens."""
+        return KeptRows(*self._extended(self.kept + seen - self.full), seen, self.filled)
+
+    def seen(self, length: int) -> Tensor:
+        """Return which of the first `length` tokens are neither padding nor dropped, shape (B, length)."""
+        return F.pad(self.visible, (0, max(length - self.visible.shape[1], 0)), value=True)[:, :length]
+
     def select(self, change: Callable[[Tensor], Tensor]) -> None:
         """Follow samples that are repeated, selected or put in another order."""
         self.index, self.live, self.visible = change(self.index), change(self.live), change(self.visible)
+        self.log_sizes = None if self.log_sizes is None else change(self.log_sizes)
 
     def has_mask(self, mask: object, kind: str) -> bool:
         """Tell whether an earlier layer of this step and of a kind was given the same mask."""
@@ -71,7 +87,15 @@ class PrunedRows:
         return self._last[kind][1]
 
     def make_mask(
-        self, mask: object, keys: int, build: Callable[[Tensor], object], *, kind: str, seen: int, shortened: bool
+        self,
+        mask: object,
+        hidden: Tensor,
+        keys: int,
+        build: Callable[[Tensor], object],
+        *,
+        kind: str,
+        seen: int,
+        shortened: bool,
     ) -> None:
         """Make what a layer of a step gets for its mask, and all later layers that are given the same.
 
@@ -79,6 +103,8 @@ class PrunedRows:
         ----------
         mask : object
             What the layer was given, sized on the full layers.
+        hidden : torch.Tensor
+            Its inputs, shape (B, Q, E).
         keys : int
             Columns of the layer, those of the step included.
         build : callable
@@ -94,6 +120,8 @@ class PrunedRows:
             short = self._windowed(mask, keys, seen, build, shortened=shortened)
         else:
             short = self._shortened(mask, keys, build) if shortened else self._hiding(mask, keys, build)
+        if self.log_sizes is not None:
+            short = self._weighed(short, hidden, keys, seen if kind in WINDOWED else keys, shortened=shortened)
         self._last[kind] = (mask, short)
 
     def forget_masks(self) -> None:
@@ -140,6 +168,26 @@ class PrunedRows:
             return build(live) if self.filled or not shortened else None
         index = index - (total - _width(mask))
         return take_columns(mask, index.clamp(min=0), live & (index >= 0))
+
+    def _weighed(self, mask: Any, hidden: Tensor, keys: int, seen: int, *, shortened: bool) -> Tensor:
+        """Return a mask with the logarithms of the sizes added to its columns, the last `keys` of `seen`.
+
+        Raises
+        ------
+        RuntimeError
+            If there is no mask, and the cache has columns that are not filled.
+        """
+        logs: Any = self.log_sizes
+        if mask is None and self.static:
+            msg = "a step on a static cache came without a mask, so that which of its columns are filled is not known"
+            raise RuntimeError(msg)
+        if shortened:
+            index = self._extended(seen)[0][:, seen - keys :]
+        else:
+            index = torch.arange(seen - keys, seen, device=logs.device).expand(logs.shape[0], -1)
+        known = index < logs.shape[1]
+        columns = logs.gather(1, index.clamp(max=logs.shape[1] - 1)).where(known, 0)
+        return weighed_mask(open_mask(hidden, keys) if mask is None else mask, columns, hidden.dtype)
 
     def _hiding(self, mask: Any, keys: int, build: Callable[[Tensor], object]) -> object:
         if mask is None:

@@ -1,7 +1,7 @@
 """What one pruned prefill kept, and what that saved."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -20,6 +20,13 @@ class PrefillSummary:
     ----------
     visual_tokens, kept_tokens : int
         Visual tokens before and after.
+    visual_by_layer : tuple of int
+        For each decoder layer, the visual tokens that others may attend to in it.
+    first_layer : int
+        First layer with fewer of them.
+    training_compression : float or None
+        Patches of the vision tower that the model was trained to see as one visual token; None where its configuration
+        does not tell.
     tokens_full, tokens_pruned : tuple of int
         For each decoder layer, the tokens that enter it without and with pruning, padding not counted.
     kv_bytes_full, kv_bytes_pruned : int or None
@@ -34,6 +41,9 @@ class PrefillSummary:
 
     visual_tokens: int
     kept_tokens: int
+    visual_by_layer: tuple[int, ...]
+    first_layer: int
+    training_compression: float | None
     tokens_full: tuple[int, ...]
     tokens_pruned: tuple[int, ...]
     kv_bytes_full: int | None
@@ -41,6 +51,30 @@ class PrefillSummary:
     flops_full: int | None
     flops_pruned: int | None
     selection_seconds: float
+
+    @property
+    def mean_share(self) -> float:
+        """Share of the visual tokens that a layer sees, mean over all layers: what methods are compared at."""
+        return self._mean_share(0)
+
+    @property
+    def mean_share_from_first(self) -> float:
+        """The same over the layers from the first stage on, which is what the budget of a staged method means."""
+        return self._mean_share(self.first_layer)
+
+    @property
+    def share_of_patches(self) -> float | None:
+        """Visual tokens kept to the end, as a share of the patches before any merging that was trained.
+
+        Compression by training and by pruning multiply (arXiv 2502.11501, section 7.2).
+        """
+        if self.training_compression is None:
+            return None
+        return self.kept_tokens / self.visual_tokens / self.training_compression
+
+    def _mean_share(self, first: int) -> float:
+        seen = self.visual_by_layer[first:]
+        return sum(seen) / len(seen) / self.visual_tokens
 
     @property
     def kv_bytes_saved(self) -> int | None:
@@ -67,8 +101,9 @@ class PrefillSummary:
             if share is None
             else f"{self.flops_pruned:.3g} of {self.flops_full:.3g} FLOPs ({share:.1%})"
         )
+        kept = f"{self.kept_tokens:,} of {self.visual_tokens:,} kept"
         return "\n".join((
-            f"visual tokens  {self.kept_tokens:,} of {self.visual_tokens:,} kept",
+            f"visual tokens  {kept}, {self.mean_share:.1%} over all layers",
             f"KV cache       {cache}",
             f"prefill        {flops}",
             f"selection      {self.selection_seconds * 1000:.1f} ms",
@@ -91,6 +126,9 @@ class StageRecord:
         For each sample, its tokens without padding that stay.
     padded : int
         Rows computed for each sample.
+    merged_into : tuple of torch.Tensor or None
+        For each sample, int64: for each visual token that was left before, the position of the one that it went into,
+        -1 where it is lost; None where nothing is merged.
     """
 
     layer: int
@@ -98,6 +136,12 @@ class StageRecord:
     kept: tuple[Tensor, ...]
     lengths: tuple[int, ...]
     padded: int
+    merged_into: tuple[Tensor | None, ...] = ()
+
+    def behind(self, count: int) -> "StageRecord":
+        """Return the same with positions behind `count` earlier tokens."""
+        went = tuple(None if each is None else (each + count).where(each >= 0, -1) for each in self.merged_into)
+        return replace(self, kept=tuple(rows + count for rows in self.kept), merged_into=went)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -107,22 +151,33 @@ class PruningRecord:
     Attributes
     ----------
     visual : tuple of torch.Tensor
-        For each sample, int64 and ascending: positions of its visual tokens in the input sequence, padding counted.
+        For each sample, int64 and ascending: positions of its visual tokens in the input sequence, padding counted. On
+        a cache that holds tokens, those that the forward brought, counted from the beginning of the conversation.
     stages : tuple of StageRecord
         What was kept where, by ascending layer; one for each layer that tokens are dropped at.
     lengths_full : tuple of int
         For each sample, its tokens without padding.
     padded_full : int
         Rows that the layers before the first stage compute for each sample.
+    cached_full : int
+        Tokens of earlier turns: how many the cache had seen before the prefill, 0 for a new one.
+    training_compression : float or None
+        Patches that the model was trained to see as one visual token, where its configuration tells.
+    modalities : mapping of str to tuple of torch.Tensor
+        For each modality, such as "image", and each sample: which of `visual` are its.
     """
 
     visual: tuple[Tensor, ...]
     stages: tuple[StageRecord, ...]
     lengths_full: tuple[int, ...]
     padded_full: int
+    cached_full: int
+    cached: Sequence[int] = field(repr=False)
+    training_compression: float | None = field(repr=False)
     costs: Sequence[LayerCost | None] = field(repr=False)
     cache_sizes: Sequence[tuple[int | None, int | None]] = field(repr=False)
     watches: tuple[Stopwatch, ...] = field(repr=False)
+    modalities: Mapping[str, tuple[Tensor, ...]] = field(default_factory=dict)
 
     @property
     def layer(self) -> int:
@@ -154,6 +209,14 @@ class PruningRecord:
         """For each sample, which of its own visual tokens stay: int64, ascending, whatever shared the batch."""
         return tuple(torch.searchsorted(visual, kept) for kept, visual in zip(self.kept, self.visual, strict=True))
 
+    @property
+    def kept_by_modality(self) -> dict[str, tuple[Tensor, ...]]:
+        """For each modality and sample, which of `kept` are its."""
+        return {
+            name: tuple(kept[torch.isin(kept, own)] for kept, own in zip(self.kept, where, strict=True))
+            for name, where in self.modalities.items()
+        }
+
     def __repr__(self) -> str:
         """Return layers and counts in one line."""
         kept, visual = (sum(map(len, part)) for part in (self.kept, self.visual))
@@ -169,19 +232,30 @@ class PruningRecord:
             Numbers over the whole batch; `str` of it is a small report.
         """
         layers, batch = len(self.costs), len(self.visual)
+        visual = [sum(map(len, self.visual))] * layers
         lengths, padded = [sum(self.lengths_full)] * layers, [self.padded_full] * layers
         for stage in self.stages:
+            visual[stage.layer :] = [sum(map(len, stage.kept))] * (layers - stage.layer)
             shorter = max(layers - stage.removal, 0)
             lengths[layers - shorter :] = [sum(stage.lengths)] * shorter
             padded[layers - shorter :] = [stage.padded] * shorter
         full, pruned = (
-            [None if cost is None else cost.flops(length) for cost, length in zip(self.costs, rows, strict=True)]
-            for rows in ([self.padded_full] * layers, padded)
+            [
+                None if cost is None else cost.flops(length, before)
+                for cost, length, before in zip(self.costs, rows, held, strict=True)
+            ]
+            for rows, held in (
+                ([self.padded_full] * layers, [self.cached_full] * layers),
+                (padded, self.cached),
+            )
         )
         held_full, held = zip(*self.cache_sizes, strict=True) if self.cache_sizes else ((0,), (0,))
         return PrefillSummary(
             visual_tokens=sum(map(len, self.visual)),
             kept_tokens=sum(map(len, self.kept)),
+            visual_by_layer=tuple(visual),
+            first_layer=self.layer,
+            training_compression=self.training_compression,
             tokens_full=(sum(self.lengths_full),) * layers,
             tokens_pruned=tuple(lengths),
             kv_bytes_full=_total(held_full),

@@ -1,132 +1,133 @@
-"""The rule that chooses: by default the paper's, or any callable that takes a `LayerView`."""
+"""The rule that chooses, a method or any callable that takes a `LayerView`, and what it may answer."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal, get_args
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from iwp_core import PCMMR, Strategy, Tolerance, select_tokens
-from iwp_core._plugins import backend_context
-from iwp_core.choice import Rule, chosen_tokens
-from iwp_core.pooling import QUERY_MAGNITUDES
-from iwp_core.samples import check_tokens
-from iwp_transformers.bounds import bounded_sample
-from iwp_transformers.view import LayerView, TokenView
+from iwp_transformers.methods import Budget, Layers, Merged, Method, method_named
+from iwp_transformers.methods.iwp import IWP
+from iwp_transformers.view import LayerView
 
-__all__ = ["ImplicitWeightRule", "Query", "Selector", "check_exclusive", "checked_indices"]
+__all__ = ["Choice", "Selector", "checked_choice", "checked_indices", "chosen_rule"]
 
-Query = Literal["text", "image", "last_text"]
-QUERIES = get_args(Query)
 Selector = Callable[[LayerView], object]
 
 
-@dataclass(frozen=True, kw_only=True)
-class ImplicitWeightRule:
-    """Choose by information magnitude and duplication; the parameters are those of `prune_visual_tokens`."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Choice:
+    """What one sample keeps of its candidates.
 
-    strategy: Strategy = field(default_factory=PCMMR)
-    magnitude: str = "dual"
-    similarity: str = "dual"
-    heads: str | float = "mean"
-    query: Query = "text"
-    rope_in_magnitude: bool = False
-    rope_in_duplication: bool = True
+    Attributes
+    ----------
+    indices : torch.Tensor
+        Shape (M,), int64, ascending: which of the candidates.
+    states : torch.Tensor, optional
+        Shape (M, E): their new states; None where they keep their own.
+    sizes : torch.Tensor, optional
+        Shape (M,): how many tokens each stands for in later attention; None where attention is left alone.
+    assignment : torch.Tensor, optional
+        Shape (N,), int64: which of `indices` each candidate went into, -1 where it is lost.
+    """
 
-    def __post_init__(self) -> None:
-        """Check all names now, and not in the first forward.
-
-        Raises
-        ------
-        TypeError
-            If `strategy` is none.
-        ValueError
-            If a name is unknown.
-        """
-        if self.query not in QUERIES:
-            msg = f"`query` is {self.query!r}, expected one of {', '.join(map(repr, QUERIES))}"
-            raise ValueError(msg)
-        # A budget that keeps both of two tokens is answered after the checks, without asking the strategy.
-        token = torch.ones(1, 2, 1)
-        select_tokens(token, token, token[:, :1], 2, hidden=token[0], **self._metrics())
-
-    def __call__(self, view: LayerView) -> Tensor:
-        """Return the indices to keep, shape (M,), ascending."""
-        tokens = self._tokens(view)
-        by_outputs = isinstance(view.budget, Tolerance) and view.budget.bound == "output"
-        if view.said or by_outputs:
-            (sample,) = check_tokens(**tokens, finite=False)
-            bounded = bounded_sample(view) if by_outputs else None
-            with backend_context(sample.keys):
-                chosen: Tensor = chosen_tokens(
-                    sample, view.budget, self._rule, check=False, scores=view.said, bounded=bounded
-                )
-            return chosen
-        # The shapes are the model's own; a look at the numbers would wait for the device.
-        kept: Tensor = select_tokens(**tokens, budget=view.budget, validate=False, **self._metrics())
-        return kept
-
-    def scores(self, view: LayerView) -> Tensor:
-        """Return what the layer says of each candidate, shape (N,), so that several layers can be pooled."""
-        (sample,) = check_tokens(**self._tokens(view), finite=False)
-        with backend_context(sample.keys):
-            scores: Tensor = self._rule.log_scores(sample)
-        return scores
-
-    def _tokens(self, view: LayerView) -> dict[str, Any]:
-        """Return the arrays of `select_tokens`."""
-        visual, asked, rotated = view.visual, self._asked(view), self.rope_in_magnitude
-        # The kernel of the paper divides by the root of the width; a layer that scales otherwise is met half-way.
-        keys = view.scaled(visual.rotated_keys if self.rope_in_duplication else visual.keys)
-        shares = self.magnitude in QUERY_MAGNITUDES and (self.heads == "max" or not isinstance(self.heads, str))
-        return {
-            "keys": keys,
-            "values": visual.values.to(keys.dtype),
-            "queries": view.scaled(asked.rotated_queries if rotated else asked.queries),
-            "magnitude_keys": view.scaled(visual.rotated_keys if rotated else visual.keys),
-            "hidden": visual.hidden if self.similarity == "hidden" else None,
-            # A query's share is of all that it sees, text and attention sinks included.
-            "context": view.log_outside(asked.positions, rotated=rotated) if shares else None,
-        }
-
-    @property
-    def _rule(self) -> Rule:
-        return Rule(kernel="exponential", **self._metrics())
-
-    def _metrics(self) -> dict[str, Any]:
-        names = ("strategy", "magnitude", "similarity", "heads")
-        return {name: getattr(self, name) for name in names}
-
-    def _asked(self, view: LayerView) -> TokenView:
-        if self.query == "image":
-            return view.visual
-        if self.query == "last_text":
-            return view.at(view.question.positions[-1:])
-        return view.question
+    indices: Tensor
+    states: Tensor | None = None
+    sizes: Tensor | None = None
+    assignment: Tensor | None = None
 
 
-def check_exclusive(rule: ImplicitWeightRule, layers: object) -> None:
-    """Raise if options of the paper's rule were given beside another rule.
+def chosen_rule(method: str | Method | None, selector: Selector | None, options: Mapping[str, Any]) -> Selector:
+    """Return the rule that a session was asked for: a method, a selector, or the paper's rule with its options.
 
     Parameters
     ----------
-    rule : ImplicitWeightRule
-        The rule that those options describe.
-    layers : object
-        Which layers have a say; None by default.
+    method, selector
+        As given to `prune_visual_tokens`; None where not given.
+    options : mapping
+        Its arguments from `strategy` on, which describe the paper's rule.
 
     Raises
     ------
+    TypeError
+        If `method` is neither name nor object, or `selector` cannot be called.
     ValueError
-        If any of them is not its default.
+        If two of them are given, or a name is unknown.
     """
-    given = [each.name for each in fields(rule) if getattr(rule, each.name) != getattr(ImplicitWeightRule(), each.name)]
-    given += [] if layers is None else ["layers"]
-    if given:
+    rule, default = IWP(**options), IWP()
+    given = [name for name in options if getattr(rule, name) != getattr(default, name)]
+    if method is not None and selector is not None:
+        given.append("selector")
+    other = "selector" if method is None else "method"
+    if given and not (method is None and selector is None):
         names = ", ".join(f"`{name}`" for name in given)
-        msg = f"{names} and `selector` are given: a selector replaces the paper's rule with its options; drop one"
+        msg = f"{names} and `{other}` are given: a {other} replaces the paper's rule with its options; drop one"
         raise ValueError(msg)
+    if method is not None:
+        return method_named(method)
+    if selector is not None and not callable(selector):
+        msg = f"`selector` is {selector!r}, expected a callable that takes a `LayerView`; a name is a `method`"
+        raise TypeError(msg)
+    return rule if selector is None else selector
+
+
+def asked_stages(rule: Selector, layer: Layers | None, budget: Budget | None, layers: int) -> tuple[Layers, Budget]:
+    """Return the layers and budgets that a rule turns those of the user into.
+
+    Raises
+    ------
+    TypeError
+        If `budget` is missing.
+    ValueError
+        If a method cannot meet them.
+    """
+    staged = rule if isinstance(rule, Method) else IWP()
+    return staged.stages(layer, budget, layers)
+
+
+def checked_choice(answer: object, view: LayerView) -> Choice:
+    """Return what a selector chose, its indices ascending and checked.
+
+    Parameters
+    ----------
+    answer : array-like of int, or Merged
+        What the selector returned.
+    view : LayerView
+        What it was shown.
+
+    Raises
+    ------
+    TypeError
+        As `checked_indices`.
+    ValueError
+        As `checked_indices`; also if states, sizes or assignment do not fit the indices, or a size is not above 0.
+    """
+    if not isinstance(answer, Merged):
+        return Choice(indices=checked_indices(answer, view))
+    indices = checked_indices(answer.indices, view)
+    kept, width = len(indices), view.visual.hidden.shape[1]
+    wanted = {"states": (kept, width), "sizes": (kept,), "assignment": (len(view.visual_positions),)}
+    for name, shape in wanted.items():
+        part = getattr(answer, name)
+        if part is not None and tuple(part.shape) != shape:
+            msg = f"`{name}` of the merged tokens has shape {tuple(part.shape)}, expected {shape}: {kept} tokens stay"
+            raise ValueError(msg)
+    if answer.sizes is not None and not bool((answer.sizes > 0).all()):
+        msg = f"`sizes` of the merged tokens go down to {float(answer.sizes.min())}, expected all above 0"
+        raise ValueError(msg)
+    if answer.assignment is not None and not bool(((answer.assignment >= -1) & (answer.assignment < kept)).all()):
+        msg = f"`assignment` of the merged tokens leaves the range of the {kept} rows, -1 for what is lost"
+        raise ValueError(msg)
+    # The answer may come in any order.
+    order = torch.as_tensor(answer.indices, device=indices.device).argsort()
+    rank = torch.cat((order.argsort(), order.new_full((1,), -1)))
+    return Choice(
+        indices=indices,
+        states=answer.states[order.to(answer.states.device)],
+        sizes=None if answer.sizes is None else answer.sizes[order.to(answer.sizes.device)],
+        assignment=None if answer.assignment is None else rank[answer.assignment.to(rank.device).long()],
+    )
 
 
 def checked_indices(indices: object, view: LayerView) -> Tensor:

@@ -3,36 +3,48 @@
 import warnings
 import weakref
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
 from torch import nn
 
-from iwp_core import PCMMR, Strategy, Tolerance
+from iwp_core import PCMMR, Strategy
 from iwp_transformers.attachment import Attachment
-from iwp_transformers.bounds import check_tolerance
-from iwp_transformers.families import family_of
+from iwp_transformers.families import family_of, is_inferred, warn_of_inferred
+from iwp_transformers.masks import check_weighing
+from iwp_transformers.methods import Method
+from iwp_transformers.methods.iwp import IWP, Query
 from iwp_transformers.plan import PruningPlan
 from iwp_transformers.prefill import Costs
 from iwp_transformers.pruned_cache import Lease
+from iwp_transformers.readable import check_readable
 from iwp_transformers.record import PruningRecord
-from iwp_transformers.refusals import check_history, check_layers, check_readable, check_unused, stages_of
-from iwp_transformers.selection import ImplicitWeightRule, Query, Selector, check_exclusive
+from iwp_transformers.refusals import check_history, check_layers, check_unused
+from iwp_transformers.selection import Selector, asked_stages, chosen_rule
 from iwp_transformers.sharding import gather_of_heads
-from iwp_transformers.speakers import check_speakers, speakers_of
+from iwp_transformers.stages import check_modalities, stages_of
+from iwp_transformers.tower_tokens import read_tower
 from iwp_transformers.versions import warn_if_untested
 from iwp_transformers.wrappers import unwrapped
 
 __all__ = ["PruningSession", "prune_visual_tokens"]
 
 
+class _Unsaid(int):
+    """The default of an argument; not equal in kind to the same number given by somebody."""
+
+
+# The paper's rule acts here; a method of its own layer is told apart from somebody's 4.
+UNSAID_LAYER = _Unsaid(IWP.layer)
+
+
 def prune_visual_tokens(
     model: nn.Module,
     *,
-    budget: float | Tolerance | Sequence[float],
-    layer: int | Sequence[int] = 4,
-    layers: int | Sequence[int] | None = None,
+    budget: float | Sequence[float] | Mapping[str, float] | None = None,
+    layer: int | Sequence[int] = UNSAID_LAYER,
+    method: str | Method | None = None,
     strategy: Strategy = PCMMR(),  # noqa: B008 - frozen, so one default instance is safe
     magnitude: str = "dual",
     similarity: str = "dual",
@@ -50,24 +62,24 @@ def prune_visual_tokens(
     model : torch.nn.Module
         A vision-language model of Transformers, with or without its language head; also within `torch.compile`, a
         `PeftModel`, or a data-parallel wrapper of one device.
-    budget : int, float or iwp_core.Tolerance, or a tuple of numbers
-        Visual tokens to keep for each sample: a count >= 1, a share in (0, 1], or as few as keep an error of the
-        layer's attention within a `Tolerance`. A tuple has one for each of `layer`, each of all the visual tokens that
-        the sample came with, descending; there 0 keeps none.
-    layer : int, or a tuple of int, default 4
+    budget : int or float, or a tuple of these, or a mapping of str to these
+        Visual tokens to keep for each sample: a count >= 1, or a share in (0, 1]. A tuple has one for each of
+        `layer`, each of all the visual tokens that the sample came with, descending; there 0 keeps none. One number for
+        a method that has several stages is the mean share over all layers from its first stage on. A mapping, such as
+        ``{"image": 0.2, "video": 64}``, has one for each modality, of which it is a count or a share in each sample;
+        the rule chooses among the tokens of one modality at a time, and one that is left out is not pruned.
+    layer : int, or a tuple of int, default 4, or that of the method
         First decoder layer, counted from 0, that no longer sees the dropped tokens. Of several, each drops more.
-    layers : int or sequence of int, optional
-        Layers that have a say in how much a token carries: so many up to `layer`, or these, none behind it. Each is
-        read with its own queries, keys and values; all their heads are pooled as `heads` says. Duplication is that of
-        `layer`. Default: `layer` alone.
+    method : str or Method, optional
+        A method of the papers by its name, or an object of `iwp_transformers.methods` with options, in place of all
+        arguments from `strategy` to `selector`; ``iwp methods`` lists them.
     strategy : Strategy, default PCMMR()
         How magnitude and duplication are weighed.
     magnitude, similarity, heads : str
         Options of `iwp_core.select_tokens`.
     query : {"text", "image", "last_text"}
         Whose queries weigh the tokens: those of the text after the first visual token, of the visual tokens, or of
-        the last text token. Their mean counts, unless `heads` lets each of them score; for "max" and a number, by its
-        share among all that it sees.
+        the last text token. Their mean counts, unless `heads` lets each of them score.
     rope_in_magnitude, rope_in_duplication : bool
         Whether queries and keys carry their rotary embedding in magnitude, and keys in duplication.
     selector : callable, optional
@@ -88,12 +100,13 @@ def prune_visual_tokens(
         If it cannot be told how the model places visual tokens (the message says what is missing), it is wrapped in a
         way that hooks cannot follow, or `budget` or `layer` is no number.
     ValueError
-        If `budget`, `layer`, `layers`, `query` or `history` is outside what is allowed, options of the paper's rule or
-        a `Tolerance` are given beside `selector`, or the model is being pruned already.
+        If `budget`, `layer`, `method`, `query` or `history` is outside what is allowed, `budget` names a modality that
+        the model has not, two of `method`, `selector` and options of the paper's rule are given, or the model is being
+        pruned already.
     NotImplementedError
-        If a layer from `layer` on is of a kind that is not known to stay exact, a layer that has a say has no queries
-        and keys, a `Tolerance` bounds outputs of an attention that it does not know, or a model is sharded in parts of
-        a head.
+        If a layer from `layer` on is of a kind that is not known to stay exact, `layer` has no queries and keys to
+        read and there is no `selector`, the rule reads a vision tower of which it is not known how, or a model is
+        sharded in parts of a head.
 
     Warns
     -----
@@ -109,9 +122,6 @@ def prune_visual_tokens(
     hides the dropped tokens instead of removing them, since Transformers counts tokens by its cache. A visual token
     whose own row is read, because it ends its prompt or a label follows it, is always among those that are kept.
 
-    A `Tolerance` of outputs bounds those of all tokens behind the last candidate at `layer`, as the attention computes
-    them; of the last candidate itself where none follow. Tokens that stay in any case are no candidates.
-
     Windows and chunks count original positions. In a recurrent or convolving layer from `layer` on, a dropped token
     never enters the recurrence or the convolution.
 
@@ -119,9 +129,14 @@ def prune_visual_tokens(
     its copies included; it can lose decoded tokens, and be used while the session is open. Without a cache, the
     forwards of one `generate` share one selection, and every other forward selects for itself.
 
-    A forward raises NotImplementedError where it could not be exact: new images on a cache that holds tokens, a
-    prefill in chunks, a crop that reaches into the prompt, a cache whose session is closed, `inputs_embeds` without
-    `input_ids`, packed sequences, gradient checkpointing.
+    Images may come in later turns, on a cache that holds tokens. Theirs are new candidates, weighed by the text after
+    the first of them; tokens of earlier turns stay as they are. Positions count from the beginning of the cache.
+    Drafts of assisted decoding are no part of a question.
+
+    A forward raises NotImplementedError where it could not be exact: a prefill in chunks, a crop that reaches into the
+    newest turn with images, a cache whose session is closed, `inputs_embeds` without `input_ids`, packed sequences;
+    images in a later turn where layers from `layer` on carry a recurrence; gradient checkpointing of layers that are
+    not Transformers' own.
 
     What was compiled before a session begins is compiled again within it.
 
@@ -131,22 +146,29 @@ def prune_visual_tokens(
     ...     output = model.generate(**inputs)
     >>> print(session.records[-1].summary())  # doctest: +SKIP
     """
-    rule = ImplicitWeightRule(
-        strategy=strategy,
-        magnitude=magnitude,
-        similarity=similarity,
-        heads=heads,
-        query=query,
-        rope_in_magnitude=rope_in_magnitude,
-        rope_in_duplication=rope_in_duplication,
+    rule = chosen_rule(
+        method,
+        selector,
+        {
+            "strategy": strategy,
+            "magnitude": magnitude,
+            "similarity": similarity,
+            "heads": heads,
+            "query": query,
+            "rope_in_magnitude": rope_in_magnitude,
+            "rope_in_duplication": rope_in_duplication,
+        },
     )
-    if selector is not None:
-        check_exclusive(rule, layers)
     model = unwrapped(model)
     family = family_of(model)
     inner, text = family.stacks(model)
+    if is_inferred(family):
+        warn_of_inferred(family, text)
     check_unused(text)
-    stages = stages_of(layer, budget, text.layers)
+    stages = stages_of(
+        *asked_stages(rule, None if layer is UNSAID_LAYER else layer, budget, len(text.layers)), text.layers
+    )
+    check_modalities(stages, family)
     check_history(history)
     warn_if_untested()
     plan = PruningPlan(
@@ -156,15 +178,14 @@ def prune_visual_tokens(
         text=text,
         layers=text.layers,
         stages=stages,
-        selector=rule if selector is None else selector,
+        selector=rule,
         gather=gather_of_heads(model, text.config),
-        speakers=speakers_of(layers, layer),
+        tower=read_tower(inner) if "vision tower" in getattr(rule, "reads", ()) else None,
     )
     check_layers(plan)
-    check_tolerance(plan, rule, chosen_by_rule=selector is None)
-    check_speakers(plan)
-    if selector is None:
-        check_readable(plan)
+    check_readable(plan)
+    if not getattr(rule, "flash", True):
+        check_weighing(plan.config._attn_implementation)
     return PruningSession(plan, history=history)
 
 

@@ -1,69 +1,18 @@
 """What a selector sees of one sample: the layer that prunes, each part computed only when somebody asks."""
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from iwp_core import Tolerance
-from iwp_transformers.attention import AttentionInputs, attention_inputs
+from iwp_transformers.layer_inputs import LayerInputs, Sources
 from iwp_transformers.placement import beside_weights
+from iwp_transformers.token_grids import grids_of
+from iwp_transformers.tower_view import TowerView
 
-__all__ = ["LayerInputs", "LayerView", "TokenView"]
-
-
-@dataclass(frozen=True, eq=False)
-class LayerInputs:
-    """What one decoder layer is called with, for the whole batch.
-
-    Attributes
-    ----------
-    layer : torch.nn.Module
-        The decoder layer.
-    hidden : torch.Tensor
-        Shape (B, R, E): its inputs, R rows a sample.
-    arguments : mapping
-        Its other arguments, by name.
-    columns : torch.Tensor
-        Shape (B, R), int64: position in the input sequence of each row, -1 for filling.
-    length : int
-        Length T of the input sequence, padding counted.
-    gather : callable, optional
-        Gathers heads from all ranks, where the model is sharded.
-    """
-
-    layer: nn.Module
-    hidden: Tensor
-    arguments: Mapping[str, Any]
-    columns: Tensor
-    length: int
-    gather: Callable[[Tensor], Tensor] | None = None
-
-    @cached_property
-    def rotated(self) -> AttentionInputs:
-        """What the attention function receives."""
-        return self._read(rotated=True)
-
-    @cached_property
-    def unrotated(self) -> AttentionInputs:
-        """What it would receive without rotary embedding."""
-        return self._read(rotated=False)
-
-    def rows_of(self, sample: int, positions: Tensor) -> Tensor:
-        """Return the rows of some positions of a sample, shape (n,), ascending as they are."""
-        # Filling stands in front of all else, so that positions ascend.
-        return torch.searchsorted(self.columns[sample].contiguous(), positions.to(self.columns.device))
-
-    def _read(self, *, rotated: bool) -> AttentionInputs:
-        hidden, arguments = beside_weights(self.layer, self.hidden, self.arguments)
-        own = attention_inputs(self.layer, hidden, arguments, rotated=rotated)
-        if self.gather is None:
-            return own
-        queries, keys, values = map(self.gather, (own.queries, own.keys, own.values))
-        return AttentionInputs(queries, keys, values, own.scaling)
+__all__ = ["LayerView", "TokenView"]
 
 
 class _Explained:
@@ -169,21 +118,16 @@ class LayerView(_Explained):
     question : TokenView
         Text after the first visual token; all text where none follows; the candidates where there is no text.
     budget : int
-        Number of candidates to keep, from 1 to N. (The paper's rule is also told a `Tolerance`.)
+        Number of candidates to keep, from 1 to N.
     scaling : float
         What the layer multiplies products of queries and keys with.
     """
 
     visual_positions: Tensor
     text_positions: Tensor
-    budget: int | Tolerance
-    _inputs: LayerInputs
-    _previous: LayerInputs | None
+    budget: int
+    _sources: Sources
     _sample: int
-    # All that is neither a candidate, nor padding, nor dropped; text, where nothing else is said.
-    _outside: Tensor | None = None
-    # What layers have said of the candidates, where several have a say.
-    _said: tuple[Tensor, ...] = ()
 
     def __repr__(self) -> str:
         """Return how many tokens there are and how many are to be kept."""
@@ -210,59 +154,123 @@ class LayerView(_Explained):
     @property
     def scaling(self) -> float:
         """What the layer multiplies products of queries and keys with."""
-        return self._inputs.rotated.scaling
+        return self._sources.here.rotated.scaling
+
+    @cached_property
+    def sizes(self) -> Tensor:
+        """How many tokens each candidate stands for since earlier stages, shape (N,), float32; ones before any."""
+        return self._sources.sizes_of(self._sample, self.visual_positions)
 
     @property
-    def said(self) -> tuple[Tensor, ...]:
-        """What layers have said of the candidates, shape (N,) for each; empty where only this one has a say."""
-        return self._said
+    def at_entrance(self) -> bool:
+        """Whether the layer is the decoder's first, whose inputs are what the projector returned."""
+        return self._sources.here.layer is self._sources.first.layer
 
-    @property
-    def outside(self) -> Tensor:
-        """Positions of all tokens that are seen and no candidates, shape (n,)."""
-        return self.text_positions if self._outside is None else self._outside
+    @cached_property
+    def tower(self) -> TowerView:
+        """What the vision tower computed for the candidates.
+
+        Raises
+        ------
+        ValueError
+            If the rule has not said by an attribute ``reads = ("vision tower",)`` that it reads the tower.
+        """
+        if self._sources.tower is None:
+            msg = (
+                "`view.tower` is read by a rule that has not said so: give it an attribute `reads` with 'vision tower',"
+                " so that the tower is listened to while it runs"
+            )
+            raise ValueError(msg)
+        return TowerView(self._sources.tower, self._sample, self.visual_positions)
+
+    @cached_property
+    def last(self) -> TokenView:
+        """The last token of the prompt, whose row the next token is read from."""
+        return self.at(self._real[-1:])
+
+    @cached_property
+    def ids(self) -> Tensor:
+        """Token ids of the whole prompt without padding, shape (n,)."""
+        return self._sources.ids[self._sample, self._real - self._sources.here.before]
+
+    @cached_property
+    def grids(self) -> tuple[Tensor, ...]:
+        """Where the candidates stand in pictures: indices of shape (h, w), each in one grid; newlines in one of a row.
+
+        Raises
+        ------
+        NotImplementedError
+            If tokens were dropped before, or it is not known where the model's tokens look.
+        """
+        regions = self._sources.regions(self._sample)
+        if len(regions) != len(self.visual_positions):
+            msg = (
+                f"the grid of the visual tokens is asked for, but {len(regions) - len(self.visual_positions)} of"
+                f" {len(regions)} are gone: it is known before anything is dropped"
+            )
+            raise NotImplementedError(msg)
+        return tuple(grid.to(self.visual_positions.device) for grid in grids_of(regions))
 
     def at(self, positions: Tensor) -> TokenView:
         """Return the tokens at some positions of the input sequence, shape (n,), ascending."""
-        return TokenView(positions, self._inputs, self._sample)
+        return TokenView(positions, self._sources.here, self._sample)
 
-    def scaled(self, part: Tensor) -> Tensor:
-        """Return queries or keys so that products over the root of the width are the layer's own logits."""
-        scale = (self.scaling * part.shape[-1] ** 0.5) ** 0.5
-        return part if abs(scale - 1) <= torch.finfo(torch.float32).eps else part.float() * scale
+    def before(self, tokens: TokenView) -> TokenView:
+        """Return some tokens as the layer before sees them: states that enter it, its keys.
 
-    def log_outside(self, positions: Tensor, *, rotated: bool) -> Tensor:
-        """Return the log-sum-exp of logits over what queries see outside of the candidates.
+        Raises
+        ------
+        ValueError
+            If pruning starts at layer 0, which no layer precedes.
+        """
+        return TokenView(tokens.positions, self._layer_before("before()"), self._sample)
+
+    def embedded(self, tokens: TokenView) -> TokenView:
+        """Return some tokens as the decoder's first layer sees them: its inputs are their embeddings."""
+        return TokenView(tokens.positions, self._sources.first, self._sample)
+
+    def normed(self, tokens: TokenView) -> Tensor:
+        """Return the states of some tokens through the decoder's last norm, shape (n, E).
+
+        Raises
+        ------
+        NotImplementedError
+            If the decoder has no such norm.
+        """
+        norm = self._sources.norm
+        if norm is None:
+            msg = "the decoder has no `norm` behind its layers to send states through"
+            raise NotImplementedError(msg)
+        hidden, _ = beside_weights(norm, tokens.hidden, {})
+        normed: Tensor = norm(hidden)
+        return normed.to(tokens.hidden.device)
+
+    def unpadded_positions(self, tokens: TokenView) -> Tensor:
+        """Return the positions of some tokens in the input sequence with padding not counted, shape (n,), int64."""
+        return torch.searchsorted(self._real, tokens.positions)
+
+    def attention_rows(self, queries: TokenView | None = None) -> Tensor:
+        """Return how some tokens attend to the candidates in the layer before; only these rows are computed.
 
         Parameters
         ----------
-        positions : torch.Tensor
-            Shape (n,), ascending: of the queries.
-        rotated : bool
-            With rotary embedding, or without.
+        queries : TokenView, optional
+            Whose attention, n tokens; by default `last`.
 
         Returns
         -------
         torch.Tensor
-            Shape (Hq, n); -inf where a query sees nothing else.
-        """
-        others = self.outside.sort().values
-        asked, seen = self.at(positions), self.at(others)
-        queries, keys = (asked.rotated_queries, seen.rotated_keys) if rotated else (asked.queries, seen.keys)
-        wide = torch.float64 if queries.dtype == torch.float64 else torch.float32
-        keys = keys.to(wide).repeat_interleave(queries.shape[0] // keys.shape[0], dim=0)
-        logits = queries.to(wide) @ keys.transpose(1, 2) * self.scaling
-        allowed = self._allowed(positions, others).to(logits.device)
-        return logits.masked_fill(~allowed, -torch.inf).logsumexp(-1)
+            Shape (Hq, n, N): soft-max weights over all that a token may see, of which the candidates' are returned; in
+            the dtype of the model, as its eager attention returns them.
 
-    def _allowed(self, positions: Tensor, others: Tensor) -> Tensor:
-        """Return whether tokens may look at others, by the layer's mask, or by their order where it has none."""
-        mask = self._inputs.arguments.get("attention_mask")
-        if not isinstance(mask, Tensor) or mask.ndim != 4:  # noqa: PLR2004 - samples, heads, rows, columns
-            return others <= positions[:, None]
-        rows, columns = (self._inputs.rows_of(self._sample, part).to(mask.device) for part in (positions, others))
-        own = mask[min(self._sample, mask.shape[0] - 1), 0, rows][:, columns]
-        return own if own.dtype == torch.bool else own > torch.finfo(own.dtype).min / 2
+        Raises
+        ------
+        ValueError
+            If pruning starts at layer 0, which no layer precedes.
+        """
+        before = self._layer_before("attention_rows()")
+        weights = before.attention(self._sample, (queries or self.last).positions)
+        return weights[..., before.rows_of(self._sample, self.visual_positions).to(weights.device)]
 
     def last_attention(self) -> Tensor:
         """Return how the previous layer's last token attends, averaged over heads; only this row is computed.
@@ -274,18 +282,26 @@ class LayerView(_Explained):
 
         Raises
         ------
+        NotImplementedError
+            If the cache holds tokens of earlier turns, whose keys are not read.
         ValueError
             If pruning starts at layer 0, which no layer precedes.
         """
-        if self._previous is None:
-            msg = "`last_attention()` reads the layer before the one that prunes, which `layer=0` does not have"
-            raise ValueError(msg)
-        positions = torch.cat((self.visual_positions, self.text_positions)).sort().values
-        tokens = TokenView(positions, self._previous, self._sample)
-        query = tokens.rotated_queries[:, -1:].float()
-        keys = tokens.rotated_keys.float().repeat_interleave(query.shape[0] // tokens.rotated_keys.shape[0], dim=0)
-        scores: Tensor = query @ keys.transpose(1, 2) * self._previous.rotated.scaling
-        weights = scores.softmax(-1).mean(0).squeeze(0)
-        row = weights.new_zeros(self._previous.length)
-        row[positions.to(row.device)] = weights
+        before = self._layer_before("last_attention()")
+        weights = before.attention(self._sample, self.last.positions).float().mean(0).squeeze(0)
+        row, columns = weights.new_zeros(before.length), before.columns[self._sample].to(weights.device)
+        # Neither filling nor drafts behind the prompt are anything that it attends to.
+        seen = (columns >= 0) & (columns < before.length)
+        row[columns[seen]] = weights[seen]
         return row
+
+    @cached_property
+    def _real(self) -> Tensor:
+        rows = self._sources.prompt.asked[self._sample].nonzero().squeeze(1)
+        return rows.to(self.visual_positions.device) + self._sources.here.before
+
+    def _layer_before(self, asked: str) -> LayerInputs:
+        if self._sources.before is None:
+            msg = f"`{asked}` reads the layer before the one that prunes, which `layer=0` does not have"
+            raise ValueError(msg)
+        return self._sources.before

@@ -13,7 +13,7 @@ __all__ = ["mustdrop", "mustdrop_key_tokens"]
 
 def mustdrop(
     attention: Array,
-    key_tokens: Array,
+    key_tokens: Array | None,
     /,
     *,
     share_threshold: float = 0.001,
@@ -28,8 +28,8 @@ def mustdrop(
     ----------
     attention : array, shape (Hq, T, N)
         Soft-max attention of each text token after the image to each visual token, by head.
-    key_tokens : array of int, shape (R,)
-        Indices kept in any case, ascending; see `mustdrop_key_tokens`.
+    key_tokens : array of int, shape (R,), or None
+        Indices kept in any case, ascending; see `mustdrop_key_tokens`. None where there are none.
     share_threshold : float
         A token is dropped if it gets less than this share of what all text tokens together give to all visual tokens,
     single_threshold : float
@@ -67,17 +67,18 @@ def mustdrop(
     array([0, 1, 2])
     """
     sizes = check_arrays({"attention": (attention, "Hq T N")})
-    check_indices("key_tokens", key_tokens, sizes["N"], ("attention", attention))
+    if key_tokens is not None:
+        check_indices("key_tokens", key_tokens, sizes["N"], ("attention", attention))
     check_number("share_threshold", share_threshold, 0.0, float("inf"))
     check_number("single_threshold", single_threshold, 0.0, float("inf"))
     xp = namespace(attention)
     precision = Precision.of(attention)
     rows = precision.mean(precision.enter(attention), axis=0)
     shares = precision.sum(rows, axis=0)
-    must = mask_of(key_tokens, sizes["N"])
+    must = shares < 0 if key_tokens is None else mask_of(key_tokens, sizes["N"])
     if budget is not None:
         count = tokens_to_keep(budget, sizes["N"])
-        if count < key_tokens.shape[0]:
+        if key_tokens is not None and count < key_tokens.shape[0]:
             msg = f"`budget` is {budget!r}, {count} tokens, expected at least the {key_tokens.shape[0]} of `key_tokens`"
             raise ValueError(msg)
         return in_sequence(largest(xp.where(must, xp.full_like(shares, xp.inf), shares), count))

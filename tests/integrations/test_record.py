@@ -4,10 +4,12 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from iwp_transformers import prune_visual_tokens
+from iwp_transformers.training_compression import training_compression
 from tests.integrations.selectors import Chance
 from tests.integrations.tiny_models import FACTORIES, LAYERS, TEXT, Image, make_inputs
 
@@ -110,3 +112,52 @@ def test_the_report_is_four_lines_of_text() -> None:
     assert [line.split("  ")[0] for line in lines] == ["visual tokens", "KV cache", "prefill", "selection"]
     assert f"{summary.kept_tokens} of {summary.visual_tokens} kept" in lines[0]
     assert summary.selection_seconds > 0
+
+
+def test_visual_tokens_are_counted_for_each_layer_and_on_the_average() -> None:
+    """With stages, over all layers and over those from the first stage on, as `budget` means it."""
+    model = FACTORIES["llava-onevision"]()
+
+    with prune_visual_tokens(model, budget=(0.5, 0), layer=(1, 3), selector=Chance()) as session, torch.no_grad():
+        model(**make_inputs(model, PROMPTS))
+
+    summary = session.records[-1].summary()
+    total = summary.visual_tokens
+    assert summary.visual_by_layer == (total, total // 2, total // 2, 0)
+    assert summary.mean_share == (1 + 0.5 + 0.5 + 0) / 4
+    assert summary.mean_share_from_first == (0.5 + 0.5 + 0) / 3
+    assert f"{summary.mean_share:.1%} over all layers" in str(summary)
+
+
+@pytest.mark.parametrize(
+    ("family", "patches"), [("llava-onevision", 1), ("llava-next", 1), ("qwen2.5-vl", 4), ("qwen2-vl", 4)]
+)
+def test_the_share_of_patches_counts_what_was_merged_in_training(family: str, patches: int) -> None:
+    """Qwen2-VL merges four patches to a token before anybody prunes."""
+    model = FACTORIES[family]()
+
+    with prune_visual_tokens(model, budget=0.5, layer=1) as session, torch.no_grad():
+        model(**make_inputs(model, PROMPTS))
+
+    summary = session.records[-1].summary()
+    assert summary.training_compression == patches
+    assert summary.share_of_patches == summary.kept_tokens / summary.visual_tokens / patches
+
+
+@pytest.mark.parametrize(
+    ("config", "patches"),
+    [
+        (transformers.InternVLConfig(), 4.0),
+        (transformers.Idefics3Config(), 4.0),
+        (transformers.Gemma3Config(mm_tokens_per_image=64), None),
+        (transformers.LlavaConfig(), 1.0),
+        (transformers.PaliGemmaConfig(), None),
+    ],
+    ids=lambda each: getattr(each, "model_type", str(each)),
+)
+def test_training_compression_is_read_off_the_configuration(config: Any, patches: float | None) -> None:
+    """By what each kind of connector is called, and None where nothing is said."""
+    if config.model_type == "gemma3":
+        patches = (config.vision_config.image_size // config.vision_config.patch_size) ** 2 / 64
+
+    assert training_compression(config) == patches

@@ -1,0 +1,83 @@
+"""Share a budget out among the images, tiles or frames of a sample, for rules that look at one of them at a time."""
+
+from collections.abc import Callable
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from iwp_transformers.methods._method import Merged
+from iwp_transformers.methods._quotas import quotas
+from iwp_transformers.view import LayerView
+
+__all__ = ["by_source", "merged_by_source", "unprojected"]
+
+
+def by_source(view: LayerView, choose: Callable[[Tensor, int], Tensor]) -> Tensor:
+    """Return what a rule keeps that is asked for one image, tile or video frame at a time.
+
+    Each keeps the same share of its tokens, as where the official codes give as many tokens to each crop. Tokens
+    without patches (separators) are kept last.
+
+    Parameters
+    ----------
+    view : LayerView
+        The candidates of a sample.
+    choose : callable
+        Takes the indices (n,) of the candidates of one source, and how many to keep; returns indices among those.
+
+    Returns
+    -------
+    torch.Tensor
+        Shape (M,), int64, ascending.
+    """
+    source = view.tower.source
+    groups = [(source == number).nonzero().squeeze(1) for number in range(int(source.max()) + 1)]
+    groups = [group for group in groups if len(group)]
+    sizes = [len(group) for group in groups]
+    counts = quotas(sizes, min(view.budget, sum(sizes))) if sizes else []
+    kept = [group[choose(group, count)] for group, count in zip(groups, counts, strict=True) if count]
+    others = (source < 0).nonzero().squeeze(1)
+    return torch.cat((*kept, others[: max(view.budget - sum(sizes), 0)])).sort().values
+
+
+def merged_by_source(view: LayerView, merge: Callable[[Tensor, int], Merged]) -> Merged:
+    """Return what a rule merges that is asked for one image, tile or video frame at a time, as `by_source`.
+
+    Parameters
+    ----------
+    view : LayerView
+        The candidates of a sample.
+    merge : callable
+        Takes the indices (n,) of the candidates of one source, and how many to keep; its answer counts within those.
+    """
+    candidates, answers = [], []
+
+    def keep(tokens: Tensor, count: int) -> Tensor:
+        answer = merge(tokens, count)
+        candidates.append(tokens)
+        answers.append(answer)
+        return answer.indices
+
+    kept = by_source(view, keep)
+    states = view.visual.hidden[kept].clone()
+    assignment = torch.full_like(view.visual_positions, -1)
+    assignment[kept] = torch.arange(len(kept), device=kept.device)
+    for tokens, answer in zip(candidates, answers, strict=True):
+        rows = torch.searchsorted(kept, tokens[answer.indices])
+        states[rows] = answer.states.to(states)
+        if answer.assignment is not None:
+            assignment[tokens] = rows[answer.assignment].masked_fill(answer.assignment < 0, -1)
+    return Merged(indices=kept, states=states, assignment=assignment)
+
+
+def unprojected(view: LayerView) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """Return what tokens are merged in, (N, E'), and what makes states out of it.
+
+    The features before the projector in front of the decoder, and the states that enter the layer behind it; these too
+    where the model projects several patches as one.
+    """
+    features = view.tower.features
+    if not view.at_entrance or view.tower.project(features[:1]) is None:
+        return view.visual.hidden, lambda merged: merged
+    return features, lambda merged: cast("Tensor", view.tower.project(merged))

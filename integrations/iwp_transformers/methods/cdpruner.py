@@ -1,0 +1,56 @@
+"""CDPruner: tokens that are relevant to the question and different from each other."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from iwp_core.methods import cdpruner, cdpruner_relevance
+from iwp_transformers.methods._method import Method, Paper, Reads
+from iwp_transformers.methods._sources import by_source
+from iwp_transformers.view import LayerView
+
+__all__ = ["CDPruner"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CDPruner(Method):
+    """`iwp_core.methods.cdpruner` on the visual tokens that the language model gets.
+
+    The relevance of a token is its mean cosine with the language model's embeddings of the question, the text after
+    the first visual token, over all images together: no model that is served has the text tower which the official
+    code takes from CLIP beside it. Its negative, which the authors found right for LLaVA's CLIP alone, is ``sign=-1``.
+    Each image, tile or frame keeps the same share of its tokens, as the official code does for crops.
+
+    Attributes
+    ----------
+    sign : int
+        1 for the paper's formula, -1 for the negative cosine.
+    """
+
+    name: ClassVar[str] = "cdpruner"
+    paper: ClassVar[Paper | None] = Paper(title="CDPruner", year=2025, arxiv="2506.10967")
+    reads: ClassVar[tuple[Reads, ...]] = ("vision tower", "input embeddings")
+    acts: ClassVar[str] = "before the decoder"
+    layer: ClassVar[int] = 0
+
+    sign: int = 1
+
+    def __post_init__(self) -> None:
+        """Check the options now, and not in the first forward.
+
+        Raises
+        ------
+        ValueError
+            If `sign` is neither 1 nor -1.
+        """
+        token = torch.ones(1, 1)
+        cdpruner_relevance(token[None], token, sign=self.sign)
+
+    def __call__(self, view: LayerView) -> Tensor:
+        """Return the indices to keep, shape (M,), ascending."""
+        features = view.tower.projected
+        question = view.embedded(view.question).hidden
+        relevance = cdpruner_relevance(features[None], question.to(features), sign=self.sign)[0]
+        return by_source(view, lambda tokens, count: cdpruner(features[tokens], relevance[tokens], count))

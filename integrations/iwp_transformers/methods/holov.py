@@ -1,0 +1,60 @@
+"""HoloV: keep tokens of every part of an image, more of them where the part is attended and varied."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from iwp_core.methods import holov
+from iwp_transformers.methods._method import Method, Paper, Reads
+from iwp_transformers.methods._sources import by_source
+from iwp_transformers.view import LayerView
+
+__all__ = ["HoloV"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HoloV(Method):
+    """`iwp_core.methods.holov` on features and mean attention of the vision tower, before the projector.
+
+    A tower without class token has the mean over all patches in its place. Each image, tile or frame keeps the same
+    share of its tokens, and is cut into runs by itself.
+
+    Attributes
+    ----------
+    patches : int
+        Runs that an image's tokens are cut into, one a token where it has fewer.
+    """
+
+    name: ClassVar[str] = "holov"
+    paper: ClassVar[Paper | None] = Paper(title="HoloV", year=2025, arxiv="2510.02912")
+    reads: ClassVar[tuple[Reads, ...]] = ("vision tower",)
+    acts: ClassVar[str] = "before the decoder"
+    layer: ClassVar[int] = 0
+
+    patches: int = 16
+
+    def __post_init__(self) -> None:
+        """Check the options now, and not in the first forward.
+
+        Raises
+        ------
+        TypeError
+            If `patches` is no integer.
+        ValueError
+            If it is below 1.
+        """
+        count = self.patches if isinstance(self.patches, int) and self.patches > 0 else 1
+        holov(torch.ones(count, 1), torch.ones(count), 1, patches=self.patches)
+
+    def __call__(self, view: LayerView) -> Tensor:
+        """Return the indices to keep, shape (M,), ascending."""
+        features, attention = view.tower.features, view.tower.attention().mean(0)
+
+        def choose(tokens: Tensor, count: int) -> Tensor:
+            patches = min(self.patches, len(tokens))
+            kept: Tensor = holov(features[tokens], attention[tokens], count, patches=patches)
+            return kept
+
+        return by_source(view, choose)

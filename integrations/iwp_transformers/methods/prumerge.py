@@ -1,0 +1,76 @@
+"""PruMerge: keep tokens whose attention from the class token stands out, and merge their neighbours into them."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from iwp_core.methods import prumerge
+from iwp_transformers.methods._method import Merged, Method, Paper, Reads
+from iwp_transformers.methods._sources import merged_by_source, unprojected
+from iwp_transformers.view import LayerView
+
+__all__ = ["PruMerge"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruMerge(Method):
+    """`iwp_core.methods.prumerge` on the features and on attention and keys of the tower's last layer.
+
+    Tokens are merged before the projector, which then projects them; where it projects several patches as one
+    (Qwen2-VL, Qwen2.5-VL), and behind the first layer of the decoder, the states that enter the layer are merged. A
+    merged token has the position of the kept one, the one more that sums up the rest that of its most attended token. A
+    tower without class token has the mean over all patches in its place. Each image, tile or frame keeps the same share
+    of its tokens, at most; one whose share is a single token keeps that without the one more.
+
+    Attributes
+    ----------
+    spread : bool
+        PruMerge+: evenly spaced tokens stay as well.
+    neighbours : int
+        Tokens added to each kept one.
+    """
+
+    name: ClassVar[str] = "prumerge"
+    paper: ClassVar[Paper | None] = Paper(title="PruMerge", year=2024, arxiv="2403.15388")
+    reads: ClassVar[tuple[Reads, ...]] = ("vision tower", "states")
+    acts: ClassVar[str] = "before the decoder"
+    layer: ClassVar[int] = 0
+    own_count: ClassVar[bool] = True
+
+    spread: bool = False
+    neighbours: int = 32
+
+    def __post_init__(self) -> None:
+        """Check the options now, and not in the first forward.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `neighbours` is no integer >= 0.
+        """
+        token = torch.ones(1, 1)
+        prumerge(token, token, token[0], share=1.0, neighbours=self.neighbours)
+
+    def __call__(self, view: LayerView) -> Merged:
+        """Return what stays, with its states."""
+        attention = view.tower.attention("last", split_heads=False)[0]
+        keys = view.tower.keys("last").transpose(0, 1).flatten(1)
+        states, project = unprojected(view)
+
+        def merge(tokens: Tensor, count: int) -> Merged:
+            single = count == 1
+            merged = prumerge(
+                states[tokens],
+                keys[tokens],
+                attention[tokens],
+                share=min(1.5 / len(tokens), 1.0) if single else None,
+                budget=None if single else count,
+                spread=self.spread and not single,
+                neighbours=self.neighbours,
+            )
+            assignment = merged.assignment.masked_fill(merged.assignment >= count, -1)
+            return Merged(indices=merged.kept[:count], states=project(merged.tokens[:count]), assignment=assignment)
+
+        return merged_by_source(view, merge)

@@ -1,0 +1,57 @@
+"""VisPruner: important tokens by attention of the class token, diverse ones by removing near duplicates."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from iwp_core.methods import vispruner
+from iwp_transformers.methods._method import Method, Paper, Reads
+from iwp_transformers.methods._sources import by_source
+from iwp_transformers.view import LayerView
+
+__all__ = ["VisPruner"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisPruner(Method):
+    """`iwp_core.methods.vispruner` on features and attention of the vision tower, before the projector.
+
+    A tower without class token has the mean over all patches in its place. Each image, tile or frame keeps the same
+    share of its tokens.
+
+    Attributes
+    ----------
+    important : float
+        Share of the kept tokens that is chosen by attention, 0 to 1.
+    """
+
+    name: ClassVar[str] = "vispruner"
+    paper: ClassVar[Paper | None] = Paper(title="VisPruner", year=2025, arxiv="2412.01818")
+    reads: ClassVar[tuple[Reads, ...]] = ("vision tower",)
+    acts: ClassVar[str] = "before the decoder"
+    layer: ClassVar[int] = 0
+
+    important: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Check the options now, and not in the first forward.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `important` is no number from 0 to 1.
+        """
+        token = torch.ones(1, 1)
+        vispruner(token, token, 1, important=self.important)
+
+    def __call__(self, view: LayerView) -> Tensor:
+        """Return the indices to keep, shape (M,), ascending."""
+        features, attention = view.tower.features, view.tower.attention()
+
+        def choose(tokens: Tensor, count: int) -> Tensor:
+            kept: Tensor = vispruner(features[tokens], attention[:, tokens], count, important=self.important)
+            return kept
+
+        return by_source(view, choose)

@@ -1,0 +1,44 @@
+"""Whether the layers of a model hold what a rule reads there."""
+
+from iwp_transformers.attention import is_readable
+from iwp_transformers.plan import PruningPlan
+
+__all__ = ["check_readable"]
+
+
+def check_readable(plan: PruningPlan) -> None:
+    """Raise if a method would not find in the layers that it reads what it reads there.
+
+    Raises
+    ------
+    ValueError
+        If it reads the layer before the first, or the grid at several stages.
+    NotImplementedError
+        If a layer has no queries and keys; the message names the layers that have them.
+    """
+    reads = getattr(plan.selector, "reads", ())
+    before = [part for part in reads if part.endswith("of the layer before")]
+    if before and not plan.stages[0].layer:
+        msg = f"`layer` is 0, but `method` reads the {before[0]}: expected `layer` >= 1"
+        raise ValueError(msg)
+    if "grid" in reads and len(plan.stages) > 1:
+        layers = tuple(stage.layer for stage in plan.stages)
+        msg = f"`layer` is {layers}, but `method` reads the grid, which is whole until it drops: expected one layer"
+        raise ValueError(msg)
+    for stage in plan.stages:
+        read = [stage.layer] * ("queries and keys" in reads)
+        read += [stage.layer - 1] * any(part != "states of the layer before" for part in before)
+        for index in read:
+            _check_readable(plan, index, stage.layer - index)
+
+
+def _check_readable(plan: PruningPlan, index: int, ahead: int) -> None:
+    """Raise if a layer has no queries and keys; the rule that reads it acts `ahead` layers later."""
+    if is_readable(plan.layers[index]):
+        return
+    others = [str(other + ahead) for other, layer in enumerate(plan.layers) if other and is_readable(layer)]
+    msg = (
+        f"layer {index} is of kind {plan.kinds[index]!r} and has no queries and keys to choose tokens"
+        f" by; use `layer` {', '.join(others) or 'none'}, or a `selector` that needs none"
+    )
+    raise NotImplementedError(msg)

@@ -1,0 +1,252 @@
+"""What a rule sees of the vision tower: for each visual token of one sample, each part computed when asked for."""
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedConfig
+
+from iwp_transformers.attention import AttentionInputs
+from iwp_transformers.tower import Encoding, TowerLayer, TowerWatch, VisionTower
+from iwp_transformers.tower_attention import received_attention, tower_inputs
+from iwp_transformers.tower_tokens import patch_map, times_placed
+
+__all__ = ["TowerReader", "TowerView"]
+
+
+class TowerReader:
+    """Reads what the tower computed for the batch of one forward; what samples share is computed once.
+
+    Parameters
+    ----------
+    tower : VisionTower
+        The tower.
+    encoded : mapping
+        By medium, what the tower returned and how it was encoded.
+    placeholders : mapping
+        By medium, shape (B, T), bool: where its tokens stand.
+    """
+
+    def __init__(
+        self,
+        tower: VisionTower,
+        encoded: Mapping[str, tuple[Any, Encoding]],
+        placeholders: Mapping[str, Tensor],
+    ) -> None:
+        self._tower, self._encoded, self._placeholders = tower, encoded, placeholders
+        self._map = patch_map(tower)
+        self._found: dict[tuple[object, ...], dict[str, Tensor]] = {}
+
+    @cached_property
+    def features(self) -> dict[str, Tensor]:
+        """Features of each visual token as the projector gets them, by medium, (tokens, width)."""
+        return {medium: self._tokens(medium, _given(each.features)) for medium, (_, each) in self._encoded.items()}
+
+    @cached_property
+    def projected(self) -> dict[str, Tensor]:
+        """Features of each visual token as the language model gets them, by medium, (tokens, E)."""
+        return {m: self._map.joined(m, output.pooler_output) for m, (output, _) in self._encoded.items()}
+
+    @cached_property
+    def sources(self) -> dict[str, Tensor]:
+        """Which image, tile or frame each visual token looks at most, by medium; -1 for none."""
+        return {medium: self._map.sources(each) for medium, (_, each) in self._encoded.items()}
+
+    def attention(self, layer: TowerLayer, *, split_heads: bool) -> dict[str, Tensor]:
+        """Return the attention that each visual token receives, by medium, (tokens, heads)."""
+        key = ("attention", layer, split_heads)
+        if key not in self._found:
+            self._found[key] = {
+                medium: self._tokens(medium, self._received(encoding, layer, split_heads=split_heads))
+                for medium, (_, encoding) in self._encoded.items()
+            }
+        return self._found[key]
+
+    def keys(self, layer: TowerLayer) -> dict[str, Tensor]:
+        """Return the keys of each visual token, by medium, (tokens, heads, head width)."""
+        key = ("keys", layer)
+        if key not in self._found:
+            self._found[key] = {
+                medium: self._keys(medium, self._inputs(encoding, layer)[0].keys)
+                for medium, (_, encoding) in self._encoded.items()
+            }
+        return self._found[key]
+
+    def project(self, features: Tensor) -> Tensor | None:
+        """Return features as the language model gets them; None where a token's are not projected alone."""
+        with torch.no_grad():
+            return self._map.project(features)
+
+    def taken(self, parts: Mapping[str, Tensor], sample: int, positions: Tensor) -> Tensor:
+        """Return the rows of some positions of a sample, (n, ...), out of the tokens of each medium."""
+        rows = next(iter(parts.values()))
+        found = rows.new_empty(len(positions), *rows.shape[1:])
+        for medium, part in parts.items():
+            placed = self._placeholders[medium]
+            here = placed[sample, positions.to(placed.device)].to(found.device)
+            rank = self._rank(medium, len(part))[sample].to(found.device)[positions.to(found.device)]
+            found[here] = part.to(found)[rank[here]]
+        return found
+
+    def _rank(self, medium: str, tokens: int) -> Tensor:
+        """Return which token of an encoding stands where, (B, T)."""
+        placed = self._placeholders[medium]
+        counts = placed.sum(1)
+        # Where samples were repeated, for beams or several answers, those of one prompt stand behind each other.
+        times = times_placed(tokens, counts)
+        own = counts[::times]
+        first = (own.cumsum(0) - own).repeat_interleave(times)
+        return placed.cumsum(1) - 1 + first[:, None]
+
+    def _received(self, encoding: Encoding, layer: TowerLayer, *, split_heads: bool) -> Tensor:
+        inputs, cuts = self._inputs(encoding, layer)
+        received = received_attention(inputs, cuts, class_token=self._tower.class_token, split_heads=split_heads)
+        return received.to(inputs.queries.dtype)
+
+    def _keys(self, medium: str, keys: Tensor) -> Tensor:
+        flat = self._tokens(medium, keys.transpose(1, 2).flatten(2))
+        return flat.view(len(flat), keys.shape[1], keys.shape[3])
+
+    def _inputs(self, encoding: Encoding, layer: TowerLayer) -> tuple[AttentionInputs, Tensor | None]:
+        number = self._tower.number(layer)
+        return tower_inputs(self._tower.layers[number], encoding.calls[number])
+
+    def _tokens(self, medium: str, rows: Tensor) -> Tensor:
+        encoding = self._encoded[medium][1]
+        with torch.no_grad():
+            if _given(encoding.features).ndim == 2:  # noqa: PLR2004 - rows of all images behind each other
+                rows = rows.reshape(-1, rows.shape[-1])
+            return self._map.tokens(encoding, rows)
+
+
+def tower_reader(
+    watch: TowerWatch, config: PreTrainedConfig, arguments: Mapping[str, Any], encoded: Mapping[str, Any]
+) -> TowerReader:
+    """Return what reads the tower for one forward, within which or ahead of which it ran.
+
+    Parameters
+    ----------
+    watch : TowerWatch
+        What saw the tower run.
+    config : transformers.PreTrainedConfig
+        Of the multimodal model.
+    arguments : mapping
+        What the model was called with.
+    encoded : mapping
+        What the tower returned within the forward, by medium.
+
+    Raises
+    ------
+    NotImplementedError
+        If features came that were encoded where nobody saw it.
+    """
+    ahead = arguments.get("mm_encoder_outputs") or {}
+    found = {}
+    for medium in watch.media:
+        output = encoded.get(medium.name, ahead.get(medium.name))
+        if output is None and arguments.get(medium.pixels) is None:
+            continue
+        encoding = watch.encoding_of(output)
+        if encoding is None:
+            msg = (
+                f"the method reads the vision tower, which was not seen to encode `{medium.pixels}` by"
+                f" `get_{medium.name}_features` within this session; encode within it, and uncompiled, or pass pixels"
+            )
+            raise NotImplementedError(msg)
+        found[medium.name] = (output, encoding)
+    tokens = arguments["input_ids"]
+    names = {medium.name: medium.token for medium in watch.media}
+    return TowerReader(watch.tower, found, {name: tokens == getattr(config, names[name]) for name in found})
+
+
+class TowerView:
+    """What the vision tower computed for the candidates of one sample, N tokens.
+
+    A token that interpolates patches, or merges them, has the model's own interpolation or the mean of what they have.
+    A learned separator (newline) has no patch: `has_patch` is False, its attention 0, its keys and features zero.
+
+    Parameters
+    ----------
+    reader : TowerReader
+        Of the forward.
+    sample : int
+        Which sample.
+    positions : torch.Tensor
+        Shape (N,), int64: the candidates' positions in the input sequence.
+    """
+
+    def __init__(self, reader: TowerReader, sample: int, positions: Tensor) -> None:
+        self._reader, self._sample, self._positions = reader, sample, positions
+
+    def __repr__(self) -> str:
+        """Return how many tokens there are."""
+        return f"TowerView({len(self._positions)} tokens)"
+
+    @cached_property
+    def has_patch(self) -> Tensor:
+        """Which tokens are made of patches, shape (N,), bool."""
+        return self.source >= 0
+
+    @cached_property
+    def source(self) -> Tensor:
+        """Which image, tile or video frame each token looks at most, int64; numbers tell them apart, -1 is none."""
+        return self._taken(self._numbered)
+
+    @cached_property
+    def features(self) -> Tensor:
+        """What the projector gets, shape (N, width of the tower)."""
+        return self._taken(lambda reader: reader.features)
+
+    @cached_property
+    def projected(self) -> Tensor:
+        """What the language model gets, shape (N, E); separators as they are."""
+        return self._reader.taken(self._reader.projected, self._sample, self._positions).to(self._positions.device)
+
+    def attention(self, layer: TowerLayer = "features", *, split_heads: bool = True) -> Tensor:
+        """Return the attention that each token receives: from the class token, or the mean over all patches.
+
+        Parameters
+        ----------
+        layer : {"features", "last"}
+            The layer whose output is the features, by the configuration; or the tower's last one.
+        split_heads : bool, default True
+            By head; or by the product of whole queries and keys, as PruMerge does.
+
+        Returns
+        -------
+        torch.Tensor
+            Shape (Hq, N), or (1, N): soft-max weights in the dtype of the tower, as its eager attention returns them.
+        """
+        return self._taken(lambda reader: reader.attention(layer, split_heads=split_heads)).T.contiguous()
+
+    def keys(self, layer: TowerLayer = "features") -> Tensor:
+        """Return the keys of a layer, shape (H, N, D), as the attention compares them."""
+        return self._taken(lambda reader: reader.keys(layer)).transpose(0, 1).contiguous()
+
+    def project(self, features: Tensor) -> Tensor | None:
+        """Return features (n, width of the tower) as the language model gets them.
+
+        None where the model projects several patches as one (Qwen2-VL, Qwen2.5-VL).
+        """
+        return self._reader.project(features)
+
+    @staticmethod
+    def _numbered(reader: TowerReader) -> dict[str, Tensor]:
+        numbered, taken = {}, 0
+        for medium, sources in reader.sources.items():
+            numbered[medium] = sources.where(sources < 0, sources + taken)
+            taken += int(sources.max()) + 1
+        return numbered
+
+    def _taken(self, read: Callable[[TowerReader], Mapping[str, Tensor]]) -> Tensor:
+        rows = self._reader.taken(read(self._reader), self._sample, self._positions).to(self._positions.device)
+        return rows.nan_to_num(0.0) if rows.is_floating_point() else rows
+
+
+def _given(features: Tensor | None) -> Tensor:
+    if features is None:
+        msg = "the vision tower returned without its layers being called: this version of Transformers runs it anew"
+        raise RuntimeError(msg)
+    return features
