@@ -10,6 +10,7 @@ values, T query tokens, E width of hidden states, M tokens kept, R and C rows an
 """
 
 from iwp_core._plugins import Backend, Kernel, overridable, use_backend
+from iwp_core.budget import Tolerance
 from iwp_core.dual_weight import deletion_error, dual_spectrum, log_update_norm
 from iwp_core.duplication import information_duplication, update_cosine
 from iwp_core.magnitude import information_magnitude
@@ -25,6 +26,7 @@ __all__ = [
     "Backend",
     "Kernel",
     "Strategy",
+    "Tolerance",
     "TopK",
     "deletion_error",
     "dual_spectrum",

@@ -14,7 +14,16 @@ from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
 from typing import Any, ParamSpec, Protocol, TypeVar
 
-__all__ = ["Backend", "Kernel", "backend_context", "forget", "overridable", "overridable_functions", "use_backend"]
+__all__ = [
+    "Backend",
+    "Kernel",
+    "backend_context",
+    "forget",
+    "is_traced",
+    "overridable",
+    "overridable_functions",
+    "use_backend",
+]
 
 GROUP = "iwp.backends"
 OFF_SWITCH = "IWP_NO_PLUGINS"
@@ -66,6 +75,9 @@ class Backend(Protocol):
     A backend may also have ``context``, a callable without arguments that returns a context manager. Every
     public function enters it once around its work: the place to switch off whatever would make the library
     compute less precisely than its dtypes promise (autocast, reduced-precision products).
+
+    It may have ``is_traced``, a callable that tells whether an array stands for numbers that are not known yet, since a
+    program is being traced; it then serves `select_batch` for such arrays.
 
     Examples
     --------
@@ -169,6 +181,12 @@ def backend_context(array: object) -> AbstractContextManager[Any]:
     """Return the context that the array's backend wants around a computation, or an empty one."""
     context = getattr(_backend_of(array), "context", None)
     return nullcontext() if context is None else context()
+
+
+def is_traced(array: object) -> bool:
+    """Return whether the array's backend says that its numbers are not known, since a program is being traced."""
+    asked: Callable[[object], bool] | None = getattr(_backend_of(array), "is_traced", None)
+    return asked is not None and asked(array)
 
 
 def forget() -> None:

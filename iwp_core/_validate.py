@@ -67,7 +67,7 @@ def check_flag(name: str, value: object) -> None:
         raise TypeError(msg)
 
 
-def check_arrays(arrays: Mapping[str, Array], *, finite: bool) -> None:
+def check_arrays(arrays: Mapping[str, Array], *, finite: bool, known: bool = True) -> None:
     """Check the arrays of `select_tokens` and its kin, by name.
 
     Raises
@@ -82,9 +82,10 @@ def check_arrays(arrays: Mapping[str, Array], *, finite: bool) -> None:
         kind = "bool" if name == "mask" else "real floating"
         check_kind(name, array, kind, ("keys", arrays["keys"]), read=finite)
     _check_shapes(arrays)
-    _check_devices(arrays)
+    if known:  # what is traced has no device yet
+        _check_devices(arrays)
     mask = arrays.get("mask")
-    if mask is not None and not namespace(mask).all(namespace(mask).any(mask, axis=-1)):
+    if mask is not None and known and not namespace(mask).all(namespace(mask).any(mask, axis=-1)):
         msg = "`mask` has a row without a real token, expected at least one True in each"
         raise ValueError(msg)
     if finite:

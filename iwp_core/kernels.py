@@ -18,6 +18,7 @@ scatter                     a vector with new values at ascending positions
 take                        entries at indices along an axis
 largest                     the largest entries of a vector, descending
 progressive_chunked_mmr     all of PC-MMR; any order within a chunk
+select_batch                all of `select_tokens` behind its checks, for a batch
 =========================== ====================================================================================
 
 Coarse kernels (`log_magnitude`, `progressive_chunked_mmr`) are for devices where each operation is a launch; the others
@@ -36,11 +37,14 @@ from typing import Any
 
 from iwp_core._arrays import accumulation_dtype, scatter, take
 from iwp_core._validate import all_finite
+from iwp_core.choice import Rule
 from iwp_core.comparison import Duplication, duplication_block
 from iwp_core.identical import hash_rows
 from iwp_core.magnitude import log_magnitude
 from iwp_core.norms import log_norm
 from iwp_core.pc_mmr import largest, progressive_chunked_mmr
+from iwp_core.samples import Samples
+from iwp_core.select import select_batch
 from iwp_core.similarity import Cosine, Gaussian, gaussian_rows
 
 __all__ = [
@@ -48,6 +52,8 @@ __all__ = [
     "Cosine",
     "Duplication",
     "Gaussian",
+    "Rule",
+    "Samples",
     "accumulation_dtype",
     "all_finite",
     "duplication_block",
@@ -58,6 +64,7 @@ __all__ = [
     "log_norm",
     "progressive_chunked_mmr",
     "scatter",
+    "select_batch",
     "take",
 ]
 
@@ -74,6 +81,7 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = MappingProxyType({
         take,
         largest,
         progressive_chunked_mmr,
+        select_batch,
     )
 })
 """The reference functions, by the names under which a backend lists its kernels."""

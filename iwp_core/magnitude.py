@@ -4,18 +4,16 @@ Everything is computed as logarithms. Query-key products of real models reach th
 the range of float32 and norms of feature vectors that of float64, while their logarithms are ordinary numbers.
 """
 
-import math
 from collections.abc import Iterator
 
-from iwp_core._arrays import Array, accumulation_dtype, as_dtype, namespace, safe_log, take, tiles
+from iwp_core._arrays import Array, accumulation_dtype, as_dtype, namespace, take, tiles
 from iwp_core._plugins import backend_context, overridable
 from iwp_core._validate import KERNELS, check_heads, check_name
 from iwp_core.comparison import Duplication
 from iwp_core.identical import first_identical
-from iwp_core.norms import key_center, log_feature_norm, log_norm
 from iwp_core.pooling import AVERAGING, QUERY_MAGNITUDES, check_pooling, log_min_max, log_total, pooled
 from iwp_core.samples import Sample, check_tokens
-from iwp_core.similarity import Cosine, Gaussian
+from iwp_core.token_scores import TokenScores
 
 __all__ = [
     "MAGNITUDES",
@@ -23,6 +21,9 @@ __all__ = [
     "information_magnitude",
     "log_magnitude",
     "log_sample_magnitude",
+    "log_seen",
+    "query_blocks",
+    "single_queries",
 ]
 
 BLOCK = 1 << 22
@@ -115,20 +116,27 @@ def check_query_given(queries: Array | None, metric: str) -> None:
 
 
 def log_sample_magnitude(
-    sample: Sample, *, metric: str, kernel: str, heads: str | float, shared: Duplication | None = None
+    sample: Sample,
+    *,
+    metric: str,
+    kernel: str,
+    heads: str | float,
+    shared: Duplication | None = None,
+    scaled: bool = True,
 ) -> Array:
-    """Return the `log_magnitude` of a sample, its T queries averaged, or each of them as one more head of its group."""
-    queries, context = sample.queries, sample.context
-    if queries is not None:
-        xp = namespace(queries)
+    """Return the `log_magnitude` of a sample, its T queries averaged, or each of them as one more head of its group.
+
+    Without `scaled`, up to a factor that all tokens share, but not between 0 and 1, so that several can be pooled.
+    """
+    queries, context = sample.queries, None
+    if queries is not None and heads not in AVERAGING:
+        queries, context = single_queries(sample)
+    elif queries is not None:
         queries = as_dtype(queries, accumulation_dtype(queries))
-        if heads not in AVERAGING:
-            queries = xp.reshape(queries, (-1, queries.shape[-1]))
-            context = None if context is None else xp.reshape(as_dtype(context, queries.dtype), (-1,))
-        else:
-            queries = queries[:, 0, :] if queries.shape[-2] == 1 else xp.mean(queries, axis=-2)
+        queries = queries[:, 0, :] if queries.shape[-2] == 1 else namespace(queries).mean(queries, axis=-2)
     pooling = "softmax_mean" if heads == "softmax_mean_per_query" else heads
-    return log_magnitude(
+    scores = log_magnitude if scaled else _log_scores
+    return scores(
         sample.magnitude_keys,
         sample.values,
         queries,
@@ -178,27 +186,56 @@ def log_magnitude(
     -----
     Identical tokens get identical numbers. Memory O(N), and no more than `BLOCK` scores at a time.
     """
+    scores = _log_scores(
+        keys, values, queries, metric=metric, kernel=kernel, heads=heads, context=context, shared=shared
+    )
+    return log_min_max(scores)
+
+
+def _log_scores(
+    keys: Array,
+    values: Array,
+    queries: Array | None,
+    *,
+    metric: str,
+    kernel: str,
+    heads: str | float,
+    context: Array | None,
+    shared: Duplication | None,
+) -> Array:
+    """Return `log_magnitude` before it is scaled."""
     xp = namespace(keys)
-    tokens = _Tokens(keys, values, () if shared is None else shared.factors)
+    tokens = TokenScores(keys, values, () if shared is None else shared.factors)
     pool: Array = None
-    for block, outside in _blocks(queries, context, keys, metric):
+    for block, outside in query_blocks(queries, context, keys, metric):
         scores = tokens.log_scores(block, metric=metric, kernel=kernel)
         if heads == "softmax_mean":
             scores = scores - log_total(scores)
         elif heads != "mean" and block is not None:
             logits = scores if metric == "kernel" else tokens.log_scores(block, metric="kernel", kernel=kernel)
-            total = log_total(logits)
-            scores = scores - (total if outside is None else xp.logaddexp(total, outside[:, None]))
+            scores = scores - log_seen(logits, outside)
         latest = pooled(scores, heads)
         pool = latest if pool is None else pooled(xp.concat([pool, latest], axis=0), heads)
     scores = pool[0, :]
     twins = _identical(_read(keys, values, metric), shared)
-    if twins is not None:
-        scores = take(scores, twins)
-    return log_min_max(scores)
+    return scores if twins is None else take(scores, twins)
 
 
-def _blocks(
+def single_queries(sample: Sample) -> tuple[Array, Array | None]:
+    """Return each of the T queries as one more head of its group, and its context."""
+    xp, context = namespace(sample.queries), sample.context
+    queries = as_dtype(sample.queries, accumulation_dtype(sample.queries))
+    context = None if context is None else xp.reshape(as_dtype(context, queries.dtype), (-1,))
+    return xp.reshape(queries, (-1, queries.shape[-1])), context
+
+
+def log_seen(logits: Array, outside: Array | None) -> Array:
+    """Return the log-sum-exp of all that each query sees, shape (Hq, 1): candidates, and what is outside of them."""
+    total = log_total(logits)
+    return total if outside is None else namespace(logits).logaddexp(total, outside[:, None])
+
+
+def query_blocks(
     queries: Array | None, context: Array | None, keys: Array, metric: str
 ) -> Iterator[tuple[Array | None, Array | None]]:
     """Cut queries (Hq, D) into blocks that hold as many of every key/value head, in the order of heads."""
@@ -230,49 +267,3 @@ def _identical(arrays: tuple[Array, ...], shared: Duplication | None) -> Array |
         if all(factor.tokens is array for factor, array in pairs):
             return shared.identical
     return first_identical(*arrays)
-
-
-class _Tokens:
-    """Keys and values to score, with the factors of a duplication that may be of the same arrays."""
-
-    def __init__(self, keys: Array, values: Array, factors: tuple[Cosine | Gaussian, ...]) -> None:
-        self.keys, self.values = keys, values
-        gaussians = [one for one in factors if isinstance(one, Gaussian) and one.tokens is keys]
-        cosines = [one for one in factors if isinstance(one, Cosine) and one.tokens is values]
-        self.gaussian = gaussians[0] if gaussians else None
-        self.cosine = cosines[0] if cosines else Cosine(values)
-
-    def log_scores(self, queries: Array | None, *, metric: str, kernel: str) -> Array:
-        """Return the log scores of table 1 before heads are pooled: (Hq, N) if a query is read, else (H, N)."""
-        if metric == "value_norm":
-            return self.cosine.log_norms
-        if metric == "raw_key_norm":
-            return log_norm(self.keys)
-        if metric == "key_norm":
-            return log_feature_norm(self.keys, kernel=kernel)
-        if metric == "gradient_norm":
-            return log_feature_norm(self.keys, kernel=kernel) + self.cosine.log_norms
-        xp = namespace(self.keys)
-        log_kernel = self._products(queries, 1 / math.sqrt(self.keys.shape[-1]) if kernel == "exponential" else 1.0)
-        if kernel == "linear":
-            log_kernel = safe_log(xp.abs(log_kernel))
-        if metric == "dual":
-            log_kernel += self.cosine.log_norms[:, None, :]
-        return xp.reshape(log_kernel, (-1, self.keys.shape[1]))
-
-    def _products(self, queries: Array, scale: float) -> Array:
-        """Return q_h.k_i times `scale`, shape (H, Hq/H, N); query head h reads key/value head h // (Hq/H)."""
-        xp = namespace(queries)
-        heads, _, width = self.keys.shape
-        dtype = accumulation_dtype(self.keys, queries)
-        grouped = xp.reshape(as_dtype(queries, dtype), (heads, -1, width)) * scale
-        center = key_center(self.keys, dtype) if self.gaussian is None else self.gaussian.center
-        at_center = xp.matmul(grouped, xp.matrix_transpose(center))
-        if self.gaussian is not None:  # its rows end with an offset, which does not count here, and 1
-            extended = xp.concat([grouped / self.gaussian.scale, xp.zeros_like(at_center), at_center], axis=-1)
-            return xp.matmul(extended, xp.matrix_transpose(self.gaussian.rows))
-        parts = [
-            xp.matmul(grouped, xp.matrix_transpose(as_dtype(self.keys[:, tile, :], dtype) - center))
-            for tile in tiles(self.keys.shape[1])
-        ]
-        return xp.concat(parts, axis=-1) + at_center

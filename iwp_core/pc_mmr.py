@@ -13,7 +13,7 @@ from iwp_core._plugins import overridable
 from iwp_core.duplication import PairwiseDuplication
 from iwp_core.penalties import WORTHWHILE, Held, Penalties
 
-__all__ = ["largest", "progressive_chunked_mmr"]
+__all__ = ["largest", "progressive_chunked_mmr", "ranked_chunked_mmr"]
 
 LEADERS, SPARE = 128, 24
 """Tokens that are chosen, at most, from a pool whose tokens are compared with each other at once; how many more it has.
@@ -69,7 +69,29 @@ def progressive_chunked_mmr(
     Memory O(N).
     """
     penalties = Penalties(duplication, scores, penalty=penalty, floor=floor, exponent=exponent)
-    candidates = _Candidates(scores, penalties)
+    return _chunk_by_chunk(_Candidates(scores, penalties), sizes)
+
+
+def ranked_chunked_mmr(
+    scores: Array,
+    duplication: PairwiseDuplication,
+    sizes: Sequence[int],
+    *,
+    penalty: float,
+    floor: float,
+    exponent: int,
+) -> Array:
+    """Choose as `progressive_chunked_mmr` does; within a chunk the best come first, of equal ones the lower position.
+
+    So the first tokens are those that would be chosen if fewer were asked for: a last chunk that is cut short takes the
+    best of the longer one.
+    """
+    penalties = Penalties(duplication, scores, penalty=penalty, floor=floor, exponent=exponent)
+    return _chunk_by_chunk(_Candidates(scores, penalties, ranked=True), sizes)
+
+
+def _chunk_by_chunk(candidates: "_Candidates", sizes: Sequence[int]) -> Array:
+    """Return the tokens of all chunks, one chunk after the other."""
     chosen = candidates.lead(sizes)
     for size in sizes[len(chosen) :]:
         chunk = candidates.choose(size, candidates.catch_up(size))
@@ -77,16 +99,16 @@ def progressive_chunked_mmr(
             return candidates.fill(chosen, sum(sizes))
         chosen.append(chunk)
         if len(chosen) < len(sizes):
-            penalties.add([chunk])
-    return namespace(scores).concat(chosen)
+            candidates.penalties.add([chunk])
+    return candidates.xp.concat(chosen)
 
 
 class _Candidates:
     """Tokens with scores that may miss the penalties of late chunks; -inf where chosen."""
 
-    def __init__(self, scores: Array, penalties: Penalties) -> None:
+    def __init__(self, scores: Array, penalties: Penalties, *, ranked: bool = False) -> None:
         self.xp = namespace(scores)
-        self.scores, self.penalties = scores, penalties
+        self.scores, self.penalties, self.ranked = scores, penalties, ranked
         self.nothing = self.xp.full_like(scores[:1], -math.inf)
         self.applied = self.xp.zeros_like(penalties.positions)  # chunks whose penalty is in each score; chosen: N
         self.futile = False  # whether bounds told so little that the latest chunk asked for most candidates
@@ -114,7 +136,7 @@ class _Candidates:
             best = xp.nonzero(is_best)[0]
             if best.shape[0] > size or not least > bound:
                 break
-            chosen.append(best)
+            chosen.append(self._in_order(best, scores))
             if len(chosen) == len(sizes):
                 break
             scores = xp.where(is_best, self.nothing, scores + shared.log_factors(best))
@@ -212,14 +234,22 @@ class _Candidates:
         if best.shape[0] > size:  # of those that tie with the last one the first are taken
             best = xp.sort(take(best, order_descending(take(self.scores, best))[:size]))
             is_best, _ = locate(best, arange_indices(self.scores.shape[0], best))
+        best = self._in_order(best, self.scores)
         self.scores = xp.where(is_best, self.nothing, self.scores)
         self.applied = self._marked(is_best, self.scores.shape[0])
         return best
 
+    def _in_order(self, chosen: Array, scores: Array) -> Array:
+        """Return ascending indices of a chunk, or in descending order of scores if they are to be ranked."""
+        if not self.ranked:
+            return chosen
+        return take(chosen, order_descending(take(scores, chosen)))
+
     def fill(self, chosen: list[Array], count: int) -> Array:
         """Return `count` tokens: the chosen ones, those that have not lost everything, and the first of the others."""
         xp = self.xp
-        better = xp.concat([*chosen, xp.nonzero(self.scores > self.nothing)[0]])
+        rest = self._in_order(xp.nonzero(self.scores > self.nothing)[0], self.scores)
+        better = xp.concat([*chosen, rest])
         is_better, _ = locate(xp.sort(better), self.penalties.positions)
         return xp.concat([better, xp.nonzero(~is_better)[0]])[:count]
 

@@ -14,9 +14,15 @@ QUERY_MAGNITUDES = ("dual", "kernel")
 
 
 def check_pooling(
-    keys: Array, queries: Array | None, context: Array | None, *, metric: str, heads: str | float
+    keys: Array,
+    queries: Array | None,
+    context: Array | None,
+    *,
+    metric: str,
+    heads: str | float,
+    bounded: bool = False,
 ) -> None:
-    """Check that there are single queries, where each is to score, and that `context` is read if it is given.
+    """Check that there are single queries where each is to score, and that a given `context` is read.
 
     Raises
     ------
@@ -30,10 +36,10 @@ def check_pooling(
             f"with `heads` {heads!r} each of T queries scores by itself"
         )
         raise ValueError(msg)
-    if context is not None and (heads in (*AVERAGING, "softmax_mean_per_query") or not reads_queries):
+    if context is not None and not bounded and (heads in (*AVERAGING, "softmax_mean_per_query") or not reads_queries):
         msg = (
             f"`context` is given with `heads` {heads!r} and the magnitude {metric!r}, expected None: it is read by the "
-            f"`heads` 'max' or p and the magnitudes {', '.join(map(repr, QUERY_MAGNITUDES))}"
+            f"`heads` 'max' or p and the magnitudes {', '.join(map(repr, QUERY_MAGNITUDES))}, and by a `Tolerance`"
         )
         raise ValueError(msg)
 

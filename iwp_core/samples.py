@@ -104,8 +104,9 @@ def check_tokens(
     context: Array | None = None,
     mask: Array | None = None,
     finite: bool = True,
+    known: bool = True,
 ) -> Samples:
-    """Check the arrays of `select_tokens` and its kin, and bring them to one shape.
+    """Check the arrays of `select_tokens` and its kin, and bring them to one shape; no number that is not `known`.
 
     Raises
     ------
@@ -125,7 +126,7 @@ def check_tokens(
         "mask": mask,
     }
     given = {name: widened(array) for name, array in arrays.items() if array is not None or name in ("keys", "values")}
-    check_arrays(given, finite=finite)
+    check_arrays(given, finite=finite, known=known)
     return _flatten(given)
 
 

@@ -1,24 +1,25 @@
 """`select_tokens`: check, score, choose."""
 
-from iwp_core._arrays import Array, arange_indices, as_dtype, is_array, namespace
-from iwp_core._plugins import backend_context
+from iwp_core._arrays import Array, namespace
+from iwp_core._plugins import backend_context, is_traced, overridable
 from iwp_core._validate import KERNELS, check_flag, check_heads, check_name
-from iwp_core.budget import check_budget, tokens_to_keep
-from iwp_core.comparison import Duplication
+from iwp_core.budget import Tolerance, check_budget, tokens_to_keep
+from iwp_core.choice import Rule, chosen_tokens
 from iwp_core.duplication import SIMILARITIES, check_hidden_given
-from iwp_core.magnitude import MAGNITUDES, check_query_given, log_sample_magnitude
+from iwp_core.magnitude import MAGNITUDES, check_query_given
 from iwp_core.pooling import check_pooling
-from iwp_core.samples import Sample, check_tokens
-from iwp_core.strategies import PCMMR, Strategy
+from iwp_core.samples import Sample, Samples, check_tokens
+from iwp_core.strategies import PCMMR, OrderedStrategy, Strategy
+from iwp_core.tolerance import check_tolerance
 
-__all__ = ["select_tokens"]
+__all__ = ["check_traced", "select_batch", "select_tokens"]
 
 
 def select_tokens(
     keys: Array,
     values: Array,
     queries: Array | None,
-    budget: float,
+    budget: float | Tolerance,
     *,
     magnitude_keys: Array | None = None,
     strategy: Strategy = PCMMR(),  # noqa: B008 - frozen, so one default instance is safe
@@ -43,9 +44,10 @@ def select_tokens(
     queries : array, shape (..., Hq, D) or (..., Hq, T, D), or None
         One aggregated query a head, or T queries that are averaged (but see `heads`); Hq is a multiple of H. (D,) or
         (T, D) for keys (N, D). None is allowed where `magnitude` reads no query.
-    budget : int or float
+    budget : int, float or Tolerance
         Tokens to keep: an int >= 1 is a count (above N: all), a float in (0, 1] a share,
-        max(1, floor(budget * N + 0.5)). With `mask`, N counts a sample's real tokens.
+        max(1, floor(budget * N + 0.5)). With `mask`, N counts a sample's real tokens. A `Tolerance` keeps as few tokens
+        as an error allows, of each sample its own number.
     magnitude_keys : array, shape of `keys`, optional
         Keys without rotary embedding, read for magnitude. Default: `keys`.
     strategy : Strategy, default PCMMR()
@@ -71,17 +73,19 @@ def select_tokens(
     mask : array of bool, shape (..., N), optional
         True for real tokens. The others are never kept and count for nothing; what stands in their places is not read.
     context : array, shape (..., Hq, T), optional
-        For `heads` "max" or p: the log-sum-exp of each query's scaled logits (q.k / sqrt(D)) over all that it sees
-        outside of the candidates, such as text and attention sinks; -inf for nothing, which is the default.
+        For `heads` "max" or p, or a `Tolerance` of outputs: the log-sum-exp of each query's scaled logits
+        (q.k / sqrt(D)) over all that it sees outside of the candidates, such as text and attention sinks; -inf for
+        nothing, which is the default.
     validate : bool, default True
-        False skips the checks that read data (finiteness, the answer of a strategy of your own), for hot paths.
+        False skips the checks that read data (finiteness, the answer of a strategy of your own), for hot paths, and
+        where a program is traced (`jax.jit`, `jax.vmap` and their kin), which a backend may serve.
 
     Returns
     -------
     array of int64, shape (..., M)
         Positions kept, ascending and distinct, in the library and on the device of `keys`. (JAX without 64-bit
-        support returns its int32.) Where `mask` lets samples keep different numbers of tokens, M is the largest, and
-        shorter rows are filled at the end with -1: ``(indices >= 0).sum(-1)`` counts.
+        support returns its int32.) Where samples keep different numbers of tokens, M is the largest, and shorter rows
+        are filled at the end with -1: ``(indices >= 0).sum(-1)`` counts.
 
     Raises
     ------
@@ -91,7 +95,10 @@ def select_tokens(
         `strategy` has no `select`.
     ValueError
         If shapes do not fit, there are no tokens, data is not finite, a name is unknown, `budget` or `heads` is outside
-        its range, a row of `mask` has no real token, or `heads` does not go with `queries` or `context`.
+        its range, a row of `mask` has no real token, `heads` does not go with `queries` or `context`, or a `Tolerance`
+        of outputs with `kernel`; if `validate` is True while a program is traced.
+    NotImplementedError
+        While a program is traced: for a `Tolerance`, a share with a `mask`, or a strategy of your own.
 
     Notes
     -----
@@ -114,61 +121,103 @@ def select_tokens(
     >>> select_tokens(keys, values, np.asarray([1.0, 0.5]), 3, strategy=PCMMR(chunk=1))
     array([0, 2, 3])
     """
-    check_budget(budget)
+    given = (keys, values, queries, magnitude_keys, hidden, context, mask)
+    traced = any(array is not None and is_traced(array) for array in given)
+    if traced:
+        check_traced(budget, mask, validate=validate)
+    within = isinstance(budget, Tolerance)
+    if isinstance(budget, Tolerance):
+        check_tolerance(budget, queries, kernel)
+    else:
+        check_budget(budget)
+    _check_rule(strategy, magnitude, similarity, kernel, heads, nested=within)
+    check_flag("validate", validate)
+    check_query_given(queries, magnitude)
+    check_hidden_given(hidden, similarity)
+    samples = check_tokens(
+        keys,
+        values,
+        queries,
+        magnitude_keys=magnitude_keys,
+        hidden=hidden,
+        context=context,
+        mask=mask,
+        finite=validate,
+        known=not traced,
+    )
+    bounded = isinstance(budget, Tolerance) and budget.bound == "output"
+    if isinstance(budget, Tolerance) or tokens_to_keep(budget, samples.count) < samples.count:  # else no query is read
+        check_pooling(keys, queries, context, metric=magnitude, heads=heads, bounded=bounded)
+    rule = Rule(strategy=strategy, magnitude=magnitude, similarity=similarity, kernel=kernel, heads=heads)
+    with backend_context(keys):
+        return select_batch(samples.keys, samples, budget, rule, check=validate)
+
+
+@overridable
+def select_batch(keys: Array, samples: Samples, budget: float | Tolerance, rule: Rule, *, check: bool) -> Array:  # noqa: ARG001 - finds the backend
+    """Return what `select_tokens` returns, for checked arrays.
+
+    Parameters
+    ----------
+    keys : array, shape (B, H, N, D)
+        Those of `samples`.
+    samples : Samples
+    budget : int, float or Tolerance
+    rule : Rule
+    check : bool
+        Whether the answer of a strategy is checked.
+    """
+    return samples.join_ragged([
+        _original(chosen_tokens(sample, budget, rule, check=check), sample) for sample in samples
+    ])
+
+
+def _check_rule(
+    strategy: Strategy, magnitude: str, similarity: str, kernel: str, heads: str | float, *, nested: bool
+) -> None:
+    """Check what a choice goes by.
+
+    Raises
+    ------
+    TypeError
+        If `strategy` has no `select`, or (where choices have to be `nested`) no `order`.
+    ValueError
+        If a name is unknown.
+    """
     check_name("magnitude", magnitude, MAGNITUDES)
     check_name("similarity", similarity, SIMILARITIES)
     check_name("kernel", kernel, KERNELS)
     check_heads(heads)
-    check_flag("validate", validate)
     if not isinstance(strategy, Strategy) or isinstance(strategy, type):
         msg = f"`strategy` is {strategy!r}, expected an object with `select`, such as PCMMR(), MMR() or TopK()"
         raise TypeError(msg)
-    check_query_given(queries, magnitude)
-    check_hidden_given(hidden, similarity)
-    samples = check_tokens(
-        keys, values, queries, magnitude_keys=magnitude_keys, hidden=hidden, context=context, mask=mask, finite=validate
-    )
-    if tokens_to_keep(budget, samples.count) < samples.count:  # else no query is read
-        check_pooling(keys, queries, context, metric=magnitude, heads=heads)
+    if nested and not isinstance(strategy, OrderedStrategy):
+        msg = (
+            f"`strategy` is {strategy!r}, expected an object with `order`, such as PCMMR(), MMR() or TopK():"
+            " a Tolerance keeps the first tokens of an order"
+        )
+        raise TypeError(msg)
 
-    def choose(sample: Sample) -> Array:
-        count = tokens_to_keep(budget, sample.count)
-        if count == sample.count:
-            return arange_indices(count, keys)
-        duplication = Duplication(sample.keys, sample.values, sample.hidden, metric=similarity, kernel=kernel)
-        log_scores = log_sample_magnitude(sample, metric=magnitude, kernel=kernel, heads=heads, shared=duplication)
-        return _ascending(strategy.select(log_scores, duplication, count), log_scores, count, check=validate)
 
-    with backend_context(keys):
-        return samples.join_ragged([_original(choose(sample), sample) for sample in samples])
+def check_traced(budget: object, mask: Array | None, *, validate: object) -> None:
+    """Check that nothing about an answer's shape depends on numbers that are not known while a program is traced.
+
+    Raises
+    ------
+    NotImplementedError
+        If the budget would have to be counted.
+    ValueError
+        If data is to be checked.
+    """
+    if isinstance(budget, Tolerance) or (mask is not None and isinstance(budget, float)):
+        what = f"`budget` is {budget!r}" + ("" if isinstance(budget, Tolerance) else " with a `mask`")
+        msg = f"{what}, expected a count: while a program is traced, numbers cannot say how many tokens are kept"
+        raise NotImplementedError(msg)
+    if validate is True:
+        msg = "`validate` is True, expected False: while a program is traced, no number can be looked at"
+        raise ValueError(msg)
 
 
 def _original(kept: Array, sample: Sample) -> Array:
     """Return positions among real tokens as positions among all."""
     return kept if sample.real is None else namespace(kept).take(sample.real, kept)
-
-
-def _ascending(chosen: Array, like: Array, count: int, *, check: bool) -> Array:
-    """Return a strategy's answer in ascending order, as indices.
-
-    Raises
-    ------
-    TypeError
-        If it is no integer array of the library of the tokens.
-    ValueError
-        If it is no set of `count` positions.
-    """
-    xp = namespace(like)
-    total = like.shape[0]
-    if not is_array(chosen) or namespace(chosen) is not xp or not xp.isdtype(chosen.dtype, "integral"):
-        msg = f"`strategy` returned {type(chosen).__name__}, expected an integer array of {xp.__name__}"
-        raise TypeError(msg)
-    if tuple(chosen.shape) != (count,):
-        msg = f"`strategy` returned shape {tuple(chosen.shape)}, expected ({count},)"
-        raise ValueError(msg)
-    kept = as_dtype(xp.sort(chosen), arange_indices(0, like).dtype)
-    # One question, as a device may have to be waited for with each.
-    if check and ((kept[0] < 0) | (kept[-1] >= total) | xp.any(kept[1:] == kept[:-1])):
-        msg = f"`strategy` returned repeated or foreign positions, expected {count} distinct ones from 0 to {total - 1}"
-        raise ValueError(msg)
-    return kept

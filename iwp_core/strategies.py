@@ -3,13 +3,13 @@
 import math
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from iwp_core._arrays import Array, arange_indices, namespace, order_descending, tiles
 from iwp_core.duplication import PairwiseDuplication
-from iwp_core.pc_mmr import progressive_chunked_mmr
+from iwp_core.pc_mmr import progressive_chunked_mmr, ranked_chunked_mmr
 
-__all__ = ["MMR", "PCMMR", "Strategy", "TopK"]
+__all__ = ["MMR", "PCMMR", "OrderedStrategy", "Strategy", "TopK"]
 
 
 @runtime_checkable
@@ -49,6 +49,15 @@ class Strategy(Protocol):
         ...
 
 
+@runtime_checkable
+class OrderedStrategy(Strategy, Protocol):
+    """A strategy whose choices are nested, as a `Tolerance` needs them: fewer tokens are the first ones of more."""
+
+    def order(self, log_magnitude: Array, duplication: PairwiseDuplication, count: int) -> Array:
+        """Return positions, shape (count,), of which the first M are what `select` chooses if M are asked for."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class TopK:
     """Keep the tokens of largest magnitude; duplication is not looked at. Ties: lower position first.
@@ -63,6 +72,10 @@ class TopK:
     def select(self, log_magnitude: Array, duplication: PairwiseDuplication, count: int) -> Array:  # noqa: ARG002 - the protocol's
         """Choose tokens of one sample; see `Strategy.select`."""
         return order_descending(log_magnitude)[:count]
+
+    def order(self, log_magnitude: Array, duplication: PairwiseDuplication, count: int) -> Array:
+        """Return tokens as they are chosen; see `OrderedStrategy.order`."""
+        return self.select(log_magnitude, duplication, count)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +126,10 @@ class MMR:
             chosen.append(xp.min(xp.where(is_best, everyone, everyone[-1:]), keepdims=True))
             is_chosen = is_chosen | (everyone == chosen[-1])
         return xp.concat(chosen)
+
+    def order(self, log_magnitude: Array, duplication: PairwiseDuplication, count: int) -> Array:
+        """Return tokens as they are chosen; see `OrderedStrategy.order`."""
+        return self.select(log_magnitude, duplication, count)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,15 +196,22 @@ class PCMMR:
 
     def select(self, log_magnitude: Array, duplication: PairwiseDuplication, count: int) -> Array:
         """Choose tokens of one sample; see `Strategy.select`."""
-        flat = namespace(log_magnitude).zeros_like(log_magnitude)
         return progressive_chunked_mmr(
-            self.temper * log_magnitude if self.temper > 0 else flat,
-            duplication,
-            self.chunk_sizes(count),
-            penalty=self.penalty,
-            floor=self.floor,
-            exponent=self.exponent,
+            self._tempered(log_magnitude), duplication, self.chunk_sizes(count), **self._penalties()
         )
+
+    def order(self, log_magnitude: Array, duplication: PairwiseDuplication, count: int) -> Array:
+        """Return tokens as they are chosen, the best of a chunk first; see `OrderedStrategy.order`."""
+        return ranked_chunked_mmr(
+            self._tempered(log_magnitude), duplication, self.chunk_sizes(count), **self._penalties()
+        )
+
+    def _tempered(self, log_magnitude: Array) -> Array:
+        flat = namespace(log_magnitude).zeros_like(log_magnitude)
+        return self.temper * log_magnitude if self.temper > 0 else flat
+
+    def _penalties(self) -> dict[str, Any]:
+        return {"penalty": self.penalty, "floor": self.floor, "exponent": self.exponent}
 
     def chunk_sizes(self, count: int) -> list[int]:
         """Return the sizes of the chunks that together choose `count` tokens.

@@ -10,15 +10,18 @@ Examples
 """
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from iwp_core._arrays import Array, arange_indices, namespace
 from iwp_core._plugins import use_backend
+from iwp_core.budget import Tolerance
 from iwp_core.comparison import Duplication
-from iwp_core.kernels import FUNCTIONS
+from iwp_core.kernels import FUNCTIONS, Rule
+from iwp_core.samples import check_tokens
 from iwp_core.similarity import Cosine, Gaussian, columns_of
+from iwp_core.strategies import MMR, PCMMR, TopK
 
 __all__ = ["Case", "check_case", "conformance_cases"]
 
@@ -45,13 +48,17 @@ class Case:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-def conformance_cases(asarray: Callable[[Any], Array], *, seed: int = 0) -> Iterator[Case]:
+def conformance_cases(
+    asarray: Callable[[Any], Array], *, functions: Collection[str] = tuple(FUNCTIONS), seed: int = 0
+) -> Iterator[Case]:
     """Yield calls of every overridable function: all metrics, both kernels, ties, zeros, norms out of range.
 
     Parameters
     ----------
     asarray : callable
         Turns nested lists of floats into an array of the backend's library, in the dtype to be tested.
+    functions : collection of str, optional
+        Names of the functions to be called. Default: all of `iwp_core.kernels.FUNCTIONS`.
     seed : int, default 0
         Of the numbers drawn.
 
@@ -74,10 +81,16 @@ def conformance_cases(asarray: Callable[[Any], Array], *, seed: int = 0) -> Iter
         head[5] = [0.0] * WIDTH
     queries = asarray(_tokens(draw, 1, QUERY_HEADS, WIDTH)[0])
     arrays = asarray(keys), asarray(values), queries
-    yield from _vectors(asarray, arrays[0])
-    yield from _rows(asarray, keys, arrays)
-    yield from _magnitudes(arrays)
-    yield from _duplications(arrays)
+    groups: dict[tuple[str, ...], Callable[[], Iterator[Case]]] = {
+        ("all_finite", "largest", "scatter", "take"): lambda: _vectors(asarray, arrays[0]),
+        ("log_norm", "hash_rows", "gaussian_rows"): lambda: _rows(asarray, keys, arrays),
+        ("log_magnitude",): lambda: _magnitudes(arrays),
+        ("duplication_block", "progressive_chunked_mmr"): lambda: _duplications(arrays),
+        ("select_batch",): lambda: _batches(arrays),
+    }
+    for names, cases in groups.items():
+        if set(names) & set(functions):
+            yield from (case for case in cases() if case.function.__name__ in functions)
 
 
 def check_case(case: Case, *, tolerance: float = 1e-5) -> None:
@@ -198,3 +211,18 @@ def _duplications(arrays: tuple[Array, ...]) -> Iterator[Case]:
                 arguments=(scores, duplication, [2, 4, 8, 3]),
                 options={"penalty": 5.0, "floor": 0.01, "exponent": 2},
             )
+
+
+def _batches(arrays: tuple[Array, ...]) -> Iterator[Case]:
+    """Yield cases of whole selections."""
+    keys, values, queries = arrays
+    single = queries[:, None, :]
+    xp = namespace(keys)
+    mask = keys[0, :, 0] > xp.min(keys[0, :, 0]) / 2
+    plain, masked = check_tokens(keys, values, single), check_tokens(keys, values, single, mask=mask)
+    for strategy, heads in ((PCMMR(), "mean"), (MMR(), "softmax_mean"), (TopK(), "max")):
+        rule = Rule(strategy=strategy, magnitude="dual", similarity="dual", kernel="exponential", heads=heads)
+        for budget, samples in ((9, plain), (0.5, masked), (Tolerance(0.3), plain)):
+            name = f"select_batch, {type(strategy).__name__}, {budget}, {'all' if samples is plain else 'some'} real"
+            arguments = (samples.keys, samples, budget, rule)
+            yield Case(name=name, function=FUNCTIONS["select_batch"], arguments=arguments, options={"check": True})

@@ -5,9 +5,11 @@ Found by the type of a tensor through the entry-point group ``iwp.backends``; th
 - CUDA tensors of float16, bfloat16 and float32 on cards of compute capability 8.0 and up, with Triton 3.4 and up: the
   whole of `iwp_core.select_tokens` with ``PCMMR`` and ``validate=False`` runs without waiting for the device, and can
   be captured in a CUDA graph (after one call of the same shapes, which compiles the kernels).
+- Within `torch.export`, `torch.vmap` and `torch.compile` (see `iwp_torch.compiling`): an operator.
 - All other tensors: the reference's own operations without its temporaries. Answers are the reference's, bit for bit.
 """
 
+import sys
 from collections.abc import Mapping
 
 from iwp_core import Kernel
@@ -19,8 +21,9 @@ from iwp_torch.fused import (
 )
 from iwp_torch.kernels import all_finite, duplication_block, gaussian_rows, hash_rows, largest, log_norm, scatter, take
 from iwp_torch.precision import full_precision
+from iwp_torch.traced import is_traced, select_batch, supports_select_batch
 
-__all__ = ["context", "kernels", "name"]
+__all__ = ["context", "is_traced", "kernels", "name"]
 
 name = "torch"
 
@@ -34,7 +37,11 @@ kernels: Mapping[str, Kernel] = {
     "log_norm": Kernel(run=log_norm),
     "progressive_chunked_mmr": Kernel(run=progressive_chunked_mmr, supports=supports_progressive_chunked_mmr),
     "scatter": Kernel(run=scatter),
+    "select_batch": Kernel(run=select_batch, supports=supports_select_batch),
     "take": Kernel(run=take),
 }
 
 context = full_precision
+
+if "torch._dynamo" in sys.modules:  # it takes seconds to load, so nobody else pays for it
+    import iwp_torch.compiling  # noqa: F401 - tells dynamo

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from iwp_core import MMR, PCMMR, Kernel, TopK, information_magnitude, select_tokens
 from iwp_core.comparison import Duplication
+from iwp_core.kernels import FUNCTIONS
+from iwp_core.testing import check_case, conformance_cases
 from tests import oracles
 from tests.backends import cupy_on_cpu
 from tests.libraries import load
@@ -69,6 +71,16 @@ def cp(request: pytest.FixtureRequest) -> Iterator[CuPy]:
             array=lambda x, dtype=None: np.array(x, dtype=dtype).view(cupy_on_cpu.ndarray),
             numpy=np.asarray,
         )
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_the_backend_conforms(cp: CuPy, function: str) -> None:
+    """Every function answers as the reference does, whether the backend replaces it or not."""
+    cases = list(conformance_cases(lambda x: cp.array(x, "float64"), functions=[function]))
+
+    assert cases
+    for case in cases:
+        check_case(case, tolerance=1e-10)
 
 
 def rounded(tokens: Tokens, dtype: str) -> Tokens:

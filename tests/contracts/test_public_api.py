@@ -15,7 +15,7 @@ import iwp_core
 PUBLIC = {
     "select_tokens", "PCMMR", "MMR", "TopK", "Strategy", "information_magnitude", "information_duplication",
     "log_update_norm", "update_cosine", "deletion_error", "dual_spectrum", "selection_overlap", "Backend", "Kernel",
-    "overridable", "use_backend",
+    "overridable", "use_backend", "Tolerance",
 }  # fmt: skip
 FUNCTIONS = sorted(name for name in PUBLIC if inspect.isfunction(getattr(iwp_core, name)))
 SIGNATURES = {
