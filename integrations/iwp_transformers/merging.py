@@ -7,8 +7,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from transformers import PreTrainedConfig
 
-from iwp_transformers.masks import open_mask, weighed_mask
+from iwp_transformers.layer_inputs import LayerInputs
+from iwp_transformers.masks import check_weighing, open_mask, weighed_mask
 from iwp_transformers.rows import KeptRows
 
 __all__ = ["Chosen", "TokenSizes", "replaced_states"]
@@ -36,15 +38,13 @@ class Chosen:
     merged_into: Tensor | None = None
 
 
-def replaced_states(hidden: Tensor, rows: Sequence[Tensor], chosen: Sequence[Chosen]) -> Tensor:
-    """Return the inputs of a layer with the new states of what stays.
+def replaced_states(inputs: LayerInputs, chosen: Sequence[Chosen]) -> Tensor:
+    """Return the states that enter a layer, (B, R, E), with the new ones of what stays.
 
     Parameters
     ----------
-    hidden : torch.Tensor
-        Shape (B, R, E).
-    rows : sequence of torch.Tensor
-        For each sample, shape (M,): the rows of what stays.
+    inputs : LayerInputs
+        What the layer is called with.
     chosen : sequence of Chosen
         For each sample.
 
@@ -53,15 +53,16 @@ def replaced_states(hidden: Tensor, rows: Sequence[Tensor], chosen: Sequence[Cho
     NotImplementedError
         If gradients are asked for: new states are chosen without.
     """
+    hidden = inputs.hidden
     if all(each.states is None for each in chosen):
         return hidden
     if torch.is_grad_enabled() and hidden.requires_grad:
         msg = "the method gives tokens new states, through which no gradient flows: run it within `torch.no_grad()`"
         raise NotImplementedError(msg)
     hidden = hidden.clone()
-    for sample, (own, each) in enumerate(zip(rows, chosen, strict=True)):
+    for sample, each in enumerate(chosen):
         if each.states is not None:
-            hidden[sample, own] = each.states.to(hidden)
+            hidden[sample, inputs.rows_of(sample, each.positions)] = each.states.to(hidden)
     return hidden
 
 
@@ -78,10 +79,19 @@ class TokenSizes:
         self.log: Tensor | None = None
         self._known: dict[tuple[int, int], tuple[object, Any]] = {}
 
-    def update(self, shape: tuple[int, int], chosen: Sequence[Chosen], device: torch.device) -> bool:
-        """Take in what samples chose; return whether any size came."""
+    def update(
+        self, shape: tuple[int, int], chosen: Sequence[Chosen], device: torch.device, config: PreTrainedConfig
+    ) -> bool:
+        """Take in what samples chose; return whether any size came.
+
+        Raises
+        ------
+        NotImplementedError
+            If sizes came, and the decoder's attention implementation cannot weigh them.
+        """
         if all(each.sizes is None for each in chosen):
             return False
+        check_weighing(config._attn_implementation)
         # A new tensor each time: what was handed out before stays as it was.
         self.log = torch.zeros(shape, device=device) if self.log is None else self.log.clone()
         for row, each in zip(self.log, chosen, strict=True):

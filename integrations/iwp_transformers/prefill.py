@@ -17,7 +17,6 @@ from iwp_transformers.deepstack import DeepFeatures
 from iwp_transformers.grids import regions_of
 from iwp_transformers.layer_inputs import LayerInputs, Sources
 from iwp_transformers.layer_kinds import attending_layers
-from iwp_transformers.masks import check_weighing
 from iwp_transformers.merging import Chosen, TokenSizes, replaced_states
 from iwp_transformers.plan import PruningPlan, Stage
 from iwp_transformers.prompt import Prompt
@@ -120,6 +119,10 @@ class Prefill:
         """Whether an earlier forward chose what is kept, and has a record of it."""
         return bool(self._chosen)
 
+    @property
+    def _rows(self) -> KeptRows | None:
+        return None if self._removed is None else self._removed.rows
+
     def enter(self, index: int, hidden: Tensor, arguments: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
         """Return what layer `index` gets in place of what it is about to get."""
         if self.cache is None:
@@ -131,7 +134,7 @@ class Prefill:
             )
             raise NotImplementedError(msg)
         if self._deep is not None:
-            hidden = self._deep.added(index, hidden, None if self._removed is None else self._removed.rows)
+            hidden = self._deep.added(index, hidden, self._rows)
         hidden, present = self._changed(index, hidden, arguments)
         self._measure(index, hidden, present)
         for stage in self._plan.stages:
@@ -144,13 +147,11 @@ class Prefill:
             self._first = None
         elif not index:
             self._first = self._inputs(index, hidden, present)
-        if "attention_mask" in present and self._sizes.log is not None:
-            rows = None if self._removed is None else self._removed.rows
-            keys = hidden.shape[1]
-            keys = keys if self.cache is None else self.cache.get_mask_sizes(keys, index)[0]
-            weighed = self._sizes.weighed(present["attention_mask"], hidden, rows, keys)
-            present = {**present, "attention_mask": weighed}
-        return hidden, present
+        if self._sizes.log is None or "attention_mask" not in present:
+            return hidden, present
+        keys = hidden.shape[1] if self.cache is None else self.cache.get_mask_sizes(hidden.shape[1], index)[0]
+        mask = self._sizes.weighed(present["attention_mask"], hidden, self._rows, keys)
+        return hidden, {**present, "attention_mask": mask}
 
     def finish(self, output: ModelOutput) -> ModelOutput:
         """Put what the decoder returns back at full length."""
@@ -218,7 +219,7 @@ class Prefill:
             columns = torch.arange(full, device=hidden.device).expand(hidden.shape[0], -1)
         else:
             columns = self._removed.rows.columns().to(hidden.device)
-        log_sizes = self._sizes.columns(None if self._removed is None else self._removed.rows)
+        log_sizes = self._sizes.columns(self._rows)
         return LayerInputs(self._plan.layers[index], hidden, arguments, columns, full, self._plan.gather, log_sizes)
 
     def _drop(self, stage: Stage, inputs: LayerInputs) -> Tensor:
@@ -235,9 +236,7 @@ class Prefill:
         self._watches.append(watch)
         self.kept.append(kept)
         removal, padded = plan.removal(stage), inputs.hidden.shape[1]
-        weighed = self._sizes.update((keep.shape[0], keep.shape[1]), kept, device)
-        if weighed:
-            check_weighing(plan.config._attn_implementation)
+        weighed = self._sizes.update((keep.shape[0], keep.shape[1]), kept, device, plan.config)
         if weighed or tuple(lengths) != before:
             rows = kept_rows(keep, max(lengths))
             arguments = ShortenedArguments(plan.config, self.cache, rows, keep)
@@ -254,8 +253,7 @@ class Prefill:
                 merged_into=tuple(each.merged_into for each in kept),
             )
         )
-        places = [inputs.rows_of(sample, each.positions) for sample, each in enumerate(kept)]
-        return replaced_states(inputs.hidden, places, kept)
+        return replaced_states(inputs, kept)
 
     def _choose(self, stage: Stage, inputs: LayerInputs) -> Kept:
         """Return, for each sample, the positions of the visual tokens that stay."""
