@@ -1,7 +1,7 @@
 """The rules that bench_accuracy.py compares, each as what `prune_visual_tokens` is called with.
 
-Formulas of the rivals: FastV (arXiv 2403.06764) with its reverse and window variants, DivPrune (arXiv 2503.02175), and
-window maxima of the L1 norm ("pooling").
+Rivals are the library's methods by name, but for two that are measured with windows of their own: FastV by windows of
+about 3 x 3 tokens, and window maxima of the L1 norm ("pooling") with as many windows as tokens are kept.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from _harness import PAPER, PRESET
-from greedy_rivals import div_prune
 from torch import Tensor
 
 from iwp_core import MMR, PCMMR, TopK
@@ -54,10 +53,6 @@ def _fixed(**chosen: Any) -> Rule:
 def _with_strategy(**chosen: Any) -> Options:
     """Return the preset with some parameters of its strategy replaced."""
     return PER_QUERY | {"strategy": replace(PER_QUERY["strategy"], **chosen)}
-
-
-def _selector(rule: Callable[[LayerView], Tensor]) -> Rule:
-    return lambda _asked: {"selector": rule}
 
 
 def _on_grid(rule: Callable[[LayerView, "Grid"], Tensor]) -> Rule:
@@ -107,16 +102,6 @@ class Grid:
         return max(shapes, key=lambda shape: (shape[0] * shape[1], -abs(shape[0] * columns - shape[1] * rows)))
 
 
-def _fastv(view: LayerView) -> Tensor:
-    """Keep what the last token attended to most in the layer before."""
-    return _attention(view).topk(view.budget).indices
-
-
-def _reverse_fastv(view: LayerView) -> Tensor:
-    """Keep what the last token attended to least."""
-    return (-_attention(view)).topk(view.budget).indices
-
-
 def _window_fastv(view: LayerView, grid: Grid) -> Tensor:
     """Keep the same share of every window of 3 x 3 tokens or so, by attention; what is left over by attention alone."""
     attention = _attention(view)
@@ -144,11 +129,6 @@ def _filled(kept: Sequence[Tensor], scores: Tensor, budget: int) -> Tensor:
     rest = scores.clone()
     rest[chosen] = -torch.inf
     return torch.cat([chosen, rest.topk(budget - len(chosen)).indices])
-
-
-def _divprune(view: LayerView) -> Tensor:
-    """Keep tokens whose hidden states are far apart."""
-    return div_prune(view.visual.hidden.float(), view.budget)
 
 
 def _asked_for(asked: Asked) -> Options:
@@ -190,10 +170,10 @@ MAIN: dict[str, Rule] = {
     "random, seed 1": _random(1),
     "random, seed 2": _random(2),
     "pooling": _on_grid(_pooling),
-    "FastV": _selector(_fastv),
-    "FastV, reverse": _selector(_reverse_fastv),
+    "FastV": _fixed(method="fastv"),
+    "FastV, reverse": _fixed(method="fastv-reverse"),
     "FastV, window": _on_grid(_window_fastv),
-    "DivPrune": _selector(_divprune),
+    "DivPrune": _fixed(method="divprune"),
     "tokens of the digits asked for": _asked_for,
 }
 """Measured at every layer and budget."""

@@ -17,7 +17,8 @@ PUBLISHED, DEPTH = 15, 32
 class VTW(Method):
     """Withdraw all visual tokens; takes a layer and no budget.
 
-    The layer is by default as deep as the published one; `iwp_transformers.vtw_calibration.calibrated_vtw_layer` finds it.
+    The layer is by default as deep as the published one; that of a model is found by
+    `iwp_transformers.vtw_calibration.calibrated_vtw_layer`.
     """
 
     name: ClassVar[str] = "vtw"
