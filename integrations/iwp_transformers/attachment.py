@@ -203,9 +203,7 @@ class Attachment:
         chosen = () if replay is None else replay.kept_for(forward.generation, tokens)
         labels = self._thread.labels
         deep, others = take_away(kwargs, len(plan.layers))
-        tower = (
-            None if self._watch is None else tower_reader(self._watch, plan.model_config, arguments, forward.encoded)
-        )
+        tower = tower_reader(self._watch, plan.model_config, arguments, forward.encoded) if self._watch else None
         prompt = prompt_of(visual, real, labels)
         forward.prefill = Prefill(plan, prompt, arguments, chosen, self._costs, deep, tower)
         return args, others

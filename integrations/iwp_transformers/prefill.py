@@ -243,16 +243,9 @@ class Prefill:
             self._drops.append(Drop(stage.layer, removal, rows, keep, arguments, self._sizes.log))
             shorten_static(self.cache, removal, rows.full - max(lengths))
             padded = max(lengths)
-        self._stages.append(
-            StageRecord(
-                layer=stage.layer,
-                removal=removal,
-                kept=tuple(each.positions for each in kept),
-                lengths=tuple(lengths),
-                padded=padded,
-                merged_into=tuple(each.merged_into for each in kept),
-            )
-        )
+        positions, went = (tuple(getattr(each, name) for each in kept) for name in ("positions", "merged_into"))
+        sizes = {"lengths": tuple(lengths), "padded": padded}
+        self._stages.append(StageRecord(layer=stage.layer, removal=removal, kept=positions, merged_into=went, **sizes))
         return replaced_states(inputs, kept)
 
     def _choose(self, stage: Stage, inputs: LayerInputs) -> Kept:

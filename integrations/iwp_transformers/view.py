@@ -176,9 +176,7 @@ class LayerView(_Explained):
             If the rule has not said by an attribute ``reads = ("vision tower",)`` that it reads the tower.
         """
         if self._sources.tower is None:
-            msg = (
-                "`view.tower` is read by a rule that has not said so: give it an attribute `reads` with 'vision tower'"
-            )
+            msg = "`view.tower` is read by a rule that does not say so by an attribute `reads` with 'vision tower'"
             raise ValueError(msg)
         return TowerView(self._sources.tower, self._sample, self.visual_positions)
 
