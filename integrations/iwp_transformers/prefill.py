@@ -244,7 +244,7 @@ class Prefill:
             shorten_static(self.cache, removal, rows.full - max(lengths))
             padded = max(lengths)
         positions, went = (tuple(getattr(each, name) for each in kept) for name in ("positions", "merged_into"))
-        sizes = {"lengths": tuple(lengths), "padded": padded}
+        sizes: dict[str, Any] = {"lengths": tuple(lengths), "padded": padded}
         self._stages.append(StageRecord(layer=stage.layer, removal=removal, kept=positions, merged_into=went, **sizes))
         return replaced_states(inputs, kept)
 
