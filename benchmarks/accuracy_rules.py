@@ -15,8 +15,8 @@ from torch import Tensor
 from iwp_core import MMR, PCMMR, TopK
 from iwp_miniature import Example
 from iwp_transformers import LayerView
-from iwp_transformers.geometry import Region
 from iwp_transformers.presets import PER_QUERY
+from iwp_transformers.regions import Region
 
 __all__ = ["ABLATIONS", "CLAIMED", "CLAIMS", "MAIN", "RANDOM", "RULES", "SEEDS", "Asked", "options", "runs_of"]
 

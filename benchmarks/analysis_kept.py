@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from iwp_miniature import Example, Miniature
 from iwp_transformers import family_of
-from iwp_transformers.geometry import Region
 from iwp_transformers.picture import dim_dropped
+from iwp_transformers.regions import Region
 
 __all__ = ["KeptCase", "kept_cases", "kept_figure", "kept_numbers"]
 

@@ -22,6 +22,7 @@ __all__ = [
     "order_descending",
     "safe_log",
     "scatter",
+    "take",
     "tiles",
     "why_unusable",
     "widened",
@@ -134,13 +135,19 @@ def locate(positions: Array, sought: Array) -> tuple[Array, Array]:
     xp = namespace(positions)
     if positions.shape[0] == 0:
         return xp.zeros_like(sought, dtype=xp.bool), sought
-    slots = xp.clip(xp.searchsorted(positions, sought), max=positions.shape[0] - 1)
-    return xp.take(positions, slots) == sought, slots
+    slots = xp.searchsorted(positions, sought) % positions.shape[0]  # what is past the last one is not the first
+    return take(positions, slots) == sought, slots
 
 
 def joined(parts: Sequence[Array], axis: int = 0) -> Array:
     """Return arrays one after the other; a single one itself, without a copy."""
     return parts[0] if len(parts) == 1 else namespace(parts[0]).concat(list(parts), axis=axis)
+
+
+@overridable
+def take(x: Array, indices: Array, axis: int = 0) -> Array:
+    """Return the entries of an array at indices along an axis, none of them negative."""
+    return namespace(x).take(x, indices, axis=axis)
 
 
 @overridable
@@ -150,4 +157,4 @@ def scatter(target: Array, positions: Array, values: Array) -> Array:
     if positions.shape[0] == 0:
         return target
     found, slots = locate(positions, arange_indices(target.shape[0], positions))
-    return xp.where(found, xp.take(values, slots), target)
+    return xp.where(found, take(values, slots), target)

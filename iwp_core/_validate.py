@@ -205,8 +205,8 @@ def _shape_error(name: str, shape: tuple[int, ...], allowed: str) -> None:
 def _check_devices(arrays: Mapping[str, Array]) -> None:
     home = device(arrays["keys"])
     for name, array in arrays.items():
-        if device(array) != home:
-            msg = f"`{name}` is on device {device(array)}, expected {home} like `keys`"
+        if (place := device(array)) != home:
+            msg = f"`{name}` is on device {place}, expected {home} like `keys`"
             raise ValueError(msg)
 
 

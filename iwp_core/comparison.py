@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from iwp_core._arrays import Array, as_dtype, namespace
+from iwp_core._arrays import Array, as_dtype, namespace, take
 from iwp_core._plugins import overridable
 from iwp_core.identical import first_identical
 from iwp_core.similarity import LOG_2, Cosine, Gaussian, columns_of, factors_of
@@ -27,6 +27,11 @@ class Gathered:
         """How many tokens they are."""
         return int(self.parts[0].shape[1])
 
+    @property
+    def width(self) -> int:
+        """How many numbers a token has in all parts and heads."""
+        return sum(part.shape[0] * part.shape[2] for part in self.parts)
+
     def cut(self, where: slice) -> "Gathered":
         """Return consecutive ones."""
         return Gathered(tuple(part[:, where, ...] for part in self.parts))
@@ -34,7 +39,7 @@ class Gathered:
     def take(self, indices: Array) -> "Gathered":
         """Return those at `indices`."""
         xp = namespace(indices)
-        return Gathered(tuple(xp.take(part, indices, axis=1) for part in self.parts))
+        return Gathered(tuple(take(part, indices, axis=1) for part in self.parts))
 
     @staticmethod
     def join(several: Sequence["Gathered"]) -> "Gathered":

@@ -6,7 +6,6 @@ computed once for the first of a set of identical tokens and shared by the other
 """
 
 from functools import reduce
-from itertools import product
 
 from iwp_core._arrays import (
     Array,
@@ -15,17 +14,18 @@ from iwp_core._arrays import (
     index_dtype,
     namespace,
     scatter,
+    take,
     tiles,
 )
 from iwp_core._plugins import overridable
 
 __all__ = ["first_identical", "hash_rows"]
 
-PROBES = 2
-"""Coordinates of each array that the first look reads; tokens that differ there are told apart at once."""
-
 SPARSE = 8
-"""The first hash reads one of so many coordinates; tokens that share it and yet differ get one of all coordinates."""
+"""The first hash reads one of so many coordinates of the first head; that tells nearly all tokens apart.
+
+Tokens that share it and yet differ get a hash of all coordinates.
+"""
 
 ODD = 0x3C6EF373
 """A number without pattern, within 31 bits: multiples of it spread over all bits of an integer."""
@@ -59,13 +59,13 @@ def first_identical(*arrays: Array) -> Array | None:
     xp = namespace(*arrays)
     first = everyone = arange_indices(arrays[0].shape[1], arrays[0])
     left = _alike(arrays, everyone)
-    for stride in (SPARSE, 1):
+    for heads, stride in ((1, SPARSE), (None, 1)):
         if left.shape[0] == 0:
             break
-        hashes = [hash_rows(array[:, :, ::stride], left) for array in arrays]
+        hashes = [hash_rows(array[:heads, :, ::stride], left) for array in arrays]
         hashed = reduce(lambda total, one: total * ODD + one, hashes)
         order = xp.argsort(hashed, stable=True)  # each run of equal hashes starts with its lowest position
-        ranked, members = xp.take(hashed, order), xp.take(left, order)
+        ranked, members = take(hashed, order), take(left, order)
         first, left = _join(first, arrays, members, ranked[1:] != ranked[:-1])
     if left.shape[0] > 0:
         members = _sorted_rows(arrays, left)
@@ -81,20 +81,18 @@ def _join(first: Array, arrays: tuple[Array, ...], members: Array, differs: Arra
     xp = namespace(first)
     opens = xp.concat([xp.ones_like(members[:1], dtype=xp.bool), differs])
     runs = xp.cumulative_sum(as_dtype(opens, members.dtype)) - 1
-    leaders = xp.take(members, xp.take(xp.nonzero(opens)[0], runs))
+    leaders = take(members, take(xp.nonzero(opens)[0], runs))
     equal = _rows_equal(arrays, members, leaders)
     ascending = xp.argsort(members)
-    leaders, equal = xp.take(leaders, ascending), xp.take(equal, ascending)
-    members = xp.take(members, ascending)
-    return scatter(first, members, xp.where(equal, leaders, members)), xp.take(members, xp.nonzero(~equal)[0])
+    leaders, equal = take(leaders, ascending), take(equal, ascending)
+    members = take(members, ascending)
+    return scatter(first, members, xp.where(equal, leaders, members)), take(members, xp.nonzero(~equal)[0])
 
 
 def _alike(arrays: tuple[Array, ...], left: Array) -> Array:
-    """Return those of ascending positions whose tokens are not told apart by a few of their coordinates."""
-    for probe, array in product(range(PROBES), arrays):
-        heads, _, width = array.shape
-        column = array[probe % heads, :, (probe * width) // PROBES]
-        fewer = _repeated(column, left)
+    """Return those of ascending positions whose tokens are not told apart by one of their coordinates."""
+    for array in arrays:
+        fewer = _repeated(array[0, :, 0], left)
         if fewer.shape[0] in (0, left.shape[0]):  # no more can be told apart, or not that way
             return fewer
         left = fewer
@@ -118,7 +116,7 @@ def hash_rows(array: Array, positions: Array) -> Array:
     extent, full = as_dtype(_extent(array), dtype), 2.0 ** (bits - 2)
     parts = []
     for tile in tiles(positions.shape[0]):
-        share = as_dtype(xp.take(array, positions[tile], axis=1), dtype) / extent
+        share = as_dtype(take(array, positions[tile], axis=1), dtype) / extent
         root = xp.sqrt(xp.sqrt(xp.abs(share)))
         mixed = as_dtype(share * full, integers) * factors[0, ...] + as_dtype(root * full, integers) * factors[1, ...]
         parts.append(xp.sum(mixed, axis=(0, 2), dtype=integers))
@@ -135,16 +133,16 @@ def _extent(x: Array) -> Array:
 def _repeated(column: Array, positions: Array) -> Array:
     """Return those of ascending `positions` whose entry of a vector another one has too."""
     xp = namespace(column)
-    values = column if positions.shape[0] == column.shape[0] else xp.take(column, positions)
+    values = column if positions.shape[0] == column.shape[0] else take(column, positions)
     ranked = xp.sort(values)
     if not xp.any(ranked[1:] == ranked[:-1]):
         return positions[:0]
     order = xp.argsort(values)
-    ranked = xp.take(values, order)
+    ranked = take(values, order)
     same = ranked[1:] == ranked[:-1]
     edge = xp.zeros_like(values[:1], dtype=xp.bool)
     twice = xp.concat([same, edge]) | xp.concat([edge, same])
-    return xp.sort(xp.take(positions, xp.take(order, xp.nonzero(twice)[0])))
+    return xp.sort(take(positions, take(order, xp.nonzero(twice)[0])))
 
 
 def _sorted_rows(arrays: tuple[Array, ...], positions: Array) -> Array:
@@ -152,11 +150,11 @@ def _sorted_rows(arrays: tuple[Array, ...], positions: Array) -> Array:
     xp = namespace(*arrays)
     for array in arrays:
         for head in range(array.shape[0]):
-            rows = xp.take(array[head, :, :], positions, axis=0)
+            rows = take(array[head, :, :], positions, axis=0)
             order = arange_indices(positions.shape[0], positions)
             for column in range(array.shape[-1]):
-                order = xp.take(order, xp.argsort(xp.take(rows[:, column], order), stable=True))
-            positions = xp.take(positions, order)
+                order = take(order, xp.argsort(take(rows[:, column], order), stable=True))
+            positions = take(positions, order)
     return positions
 
 
@@ -167,7 +165,7 @@ def _rows_equal(arrays: tuple[Array, ...], left: Array, right: Array) -> Array:
     doubtful = xp.nonzero(~equal)[0]
     parts = []
     for tile in tiles(doubtful.shape[0]):
-        some, others = xp.take(left, doubtful[tile]), xp.take(right, doubtful[tile])
-        rows = [xp.all(xp.take(a, some, axis=1) == xp.take(a, others, axis=1), axis=(0, 2)) for a in arrays]
+        some, others = take(left, doubtful[tile]), take(right, doubtful[tile])
+        rows = [xp.all(take(a, some, axis=1) == take(a, others, axis=1), axis=(0, 2)) for a in arrays]
         parts.append(reduce(xp.logical_and, rows))
     return scatter(equal, doubtful, xp.concat(parts)) if parts else equal

@@ -15,6 +15,7 @@ hash_rows                   an integer for each of some tokens, equal for equal 
 log_magnitude               the information magnitude of one sample
 duplication_block           head mean of the squared similarity of gathered tokens
 scatter                     a vector with new values at ascending positions
+take                        entries at indices along an axis
 largest                     the largest entries of a vector, descending
 progressive_chunked_mmr     all of PC-MMR; any order within a chunk
 =========================== ====================================================================================
@@ -33,7 +34,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from iwp_core._arrays import accumulation_dtype, scatter
+from iwp_core._arrays import accumulation_dtype, scatter, take
 from iwp_core._validate import all_finite
 from iwp_core.comparison import Duplication, duplication_block
 from iwp_core.identical import hash_rows
@@ -57,6 +58,7 @@ __all__ = [
     "log_norm",
     "progressive_chunked_mmr",
     "scatter",
+    "take",
 ]
 
 FUNCTIONS: Mapping[str, Callable[..., Any]] = MappingProxyType({
@@ -69,6 +71,7 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = MappingProxyType({
         log_magnitude,
         duplication_block,
         scatter,
+        take,
         largest,
         progressive_chunked_mmr,
     )

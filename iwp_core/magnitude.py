@@ -7,7 +7,7 @@ the range of float32 and norms of feature vectors that of float64, while their l
 import math
 from collections.abc import Iterator
 
-from iwp_core._arrays import Array, accumulation_dtype, as_dtype, namespace, safe_log, tiles
+from iwp_core._arrays import Array, accumulation_dtype, as_dtype, namespace, safe_log, take, tiles
 from iwp_core._plugins import backend_context, overridable
 from iwp_core._validate import KERNELS, check_heads, check_name
 from iwp_core.comparison import Duplication
@@ -194,7 +194,7 @@ def log_magnitude(
     scores = pool[0, :]
     twins = _identical(_read(keys, values, metric), shared)
     if twins is not None:
-        scores = xp.take(scores, twins)
+        scores = take(scores, twins)
     return log_min_max(scores)
 
 

@@ -1,35 +1,31 @@
-"""Progressive chunked MMR (algorithm 1): as it is written for few tokens, lazily for many, with the same answer.
+"""Progressive chunked MMR (algorithm 1), run lazily, with the answer of algorithm 1 as it is written.
 
 Penalties only lower a score, so a score that misses some of them is an upper bound. A chunk needs exact scores only
-for the candidates that such bounds put among its best; most tokens never meet most chunks. With few tokens that
-bookkeeping costs more than it saves.
+for the candidates that such bounds put among its best; most tokens never meet most chunks.
 """
 
 import math
 from collections.abc import Sequence
 from itertools import accumulate
 
-from iwp_core._arrays import Array, arange_indices, locate, namespace, order_descending, scatter
+from iwp_core._arrays import Array, arange_indices, locate, namespace, order_descending, scatter, take
 from iwp_core._plugins import overridable
 from iwp_core.duplication import PairwiseDuplication
-from iwp_core.penalties import WORTHWHILE, Held, Penalties
+from iwp_core.penalties import WORTHWHILE, Penalties
 
 __all__ = ["largest", "progressive_chunked_mmr"]
 
-FEW, MANY = 1024, 4096
-"""Tokens up to which every candidate is compared with every chunk, and from which on bounds are always followed.
+LEADERS, SPARE = 128, 24
+"""Tokens that are chosen, at most, from a pool whose tokens are compared with each other at once; how many more it has.
 
-Between them bounds are followed until a chunk asks for too many candidates: then they tell little, and cost more.
+Products of the few columns of the first chunks are slow.
 """
 
-MOST = 0.25
-"""That share of the candidates."""
+CHEAP, FREE = 0.3, 64 * 64
+"""Pairs of a pool, at most: a share of those of the plain loop, or so few that they cost less than array operations."""
 
-LEADERS, POOLED = 128, 768
-"""Tokens that are chosen, at most, from a pool whose tokens are compared with each other at once; of how many."""
-
-SPARE, CHEAP = 32, 0.4
-"""Tokens in a pool beside those that are chosen of it; its pairs, at most, as a share of those of the plain loop."""
+EASY = 1 << 24
+"""Multiplications that are done at once, even if some are not needed: to find out which would take longer."""
 
 PATIENCE = 96
 """Least number of candidates behind the best ones that catch up with them: the next chunk will ask for them."""
@@ -73,8 +69,7 @@ def progressive_chunked_mmr(
     candidates = _Candidates(scores, penalties)
     chosen = candidates.lead(sizes)
     for size in sizes[len(chosen) :]:
-        candidates.catch_up(size)
-        chunk = candidates.choose(size)
+        chunk = candidates.choose(size, candidates.catch_up(size))
         if chunk is None:  # all that is left has lost everything: the lowest positions are next
             return candidates.fill(chosen, sum(sizes))
         chosen.append(chunk)
@@ -84,18 +79,15 @@ def progressive_chunked_mmr(
 
 
 class _Candidates:
-    """Tokens with scores that may miss the penalties of late chunks, in ascending position; -inf where chosen."""
+    """Tokens with scores that may miss the penalties of late chunks; -inf where chosen."""
 
     def __init__(self, scores: Array, penalties: Penalties) -> None:
         self.xp = namespace(scores)
         self.scores, self.penalties = scores, penalties
-        self.positions = penalties.positions
         self.nothing = self.xp.full_like(scores[:1], -math.inf)
-        self.left = scores.shape[0]
-        self.lazy = self.left > FEW
-        self.applied = self.xp.zeros_like(self.positions)  # chunks whose penalty is in each score
-        self.evenly: int | None = 0  # the same, where it is one number for all; `applied` is read where it is not
-        self.held: Held | None = None  # all candidates, once bounds are followed no more
+        self.applied = self.xp.zeros_like(penalties.positions)  # chunks whose penalty is in each score; chosen: N
+        self.futile = False  # whether bounds told so little that the latest chunk asked for most candidates
+        self.least, self.even = 0, True  # chunks whose penalty is in all scores; whether no score has more of them
 
     def lead(self, sizes: Sequence[int]) -> list[Array]:
         """Choose the first chunks among the tokens of largest score, which are all compared with each other at once.
@@ -103,12 +95,13 @@ class _Candidates:
         That is right as long as the last one chosen scores more than the best of all others, whose scores are bounds.
         """
         xp = self.xp
-        count, among = _leading(sizes, self.left)
+        count, among = _leading(sizes, self.scores.shape[0])
         if count < 2:  # noqa: PLR2004 - one chunk needs no comparison
             return []
         bound = largest(self.scores, among + 1)[-1]
-        pool = xp.nonzero(self.scores > bound)[0]
-        scores, chosen = xp.take(self.scores, pool), []
+        in_pool = self.scores > bound
+        pool = xp.nonzero(in_pool)[0]
+        scores, chosen = take(self.scores, pool), []
         shared = self.penalties.among(pool) if pool.shape[0] >= sizes[0] else None
         for size in sizes[:count]:
             if shared is None or scores.shape[0] < size:
@@ -119,82 +112,88 @@ class _Candidates:
             if best.shape[0] > size or not least > bound:
                 break
             chosen.append(best)
+            if len(chosen) == len(sizes):
+                break
             scores = xp.where(is_best, self.nothing, scores + shared.log_factors(best))
-        return self._settle(pool, scores, [xp.take(pool, best) for best in chosen])
-
-    def _settle(self, pool: Array, scores: Array, chosen: list[Array]) -> list[Array]:
-        """Take over what was chosen among the tokens of `pool`, and their scores."""
-        if chosen:
-            self.penalties.add(chosen)
-            self.left -= sum(chunk.shape[0] for chunk in chosen)
+        if len(chosen) < len(sizes) and chosen:
+            self.penalties.add([take(pool, best) for best in chosen])
             self.scores = scatter(self.scores, pool, scores)
-            self.applied = scatter(self.applied, pool, self.xp.full_like(pool, len(chosen)))
-            self.evenly = None
-        return chosen
+            self.applied = self._marked(in_pool & (self.scores > self.nothing), len(chosen))
+            self.applied = self._marked(in_pool & (self.scores == self.nothing), self.scores.shape[0])
+            self.even = False
+        return [take(pool, best) for best in chosen]
 
-    def catch_up(self, size: int) -> None:
-        """Apply missed penalties until the `size` best scores miss none."""
-        xp, latest = self.xp, self.penalties.count
-        if latest == 0:
-            return
-        if not self.lazy:
-            self._penalise_everyone()
-            return
-        asked, some = 0, size + max(size // 2, PATIENCE)
-        bar = largest(self.scores, min(self.scores.shape[0], some))[-1]
-        while True:
-            behind = (self.applied < latest) & (self.scores > self.nothing)
-            if not xp.any(behind & (self.scores >= largest(self.scores, size)[-1])):
-                return
-            rows = xp.nonzero(behind & (self.scores >= bar))[0]
-            self._penalise(rows)
-            asked += rows.shape[0]
-            if asked > MOST * self.left and self.scores.shape[0] < MANY:
-                self.lazy = False
+    def catch_up(self, size: int) -> Array:
+        """Apply missed penalties until the `size` best scores miss none; return the last one of these."""
+        xp, latest, total = self.xp, self.penalties.count, self.scores.shape[0]
+        is_easy = self.penalties.cost(total, self.least) <= EASY
+        if is_easy or self.futile:
+            if is_easy:
                 self._penalise_everyone()
-                return
+            else:
+                self._penalise(self.applied < latest)
+            self.least, self.even = latest, True
+            return largest(self.scores, size)[-1]
+        self.even = False
+        some, bar = min(total, size + max(size // 2, PATIENCE)), self.nothing
+        asked = 0
+        while True:
+            ranked = largest(self.scores, some)
+            behind = self.applied < latest
+            if not xp.any(behind & (self.scores >= ranked[size - 1])):
+                self.futile = asked > WORTHWHILE * total
+                return ranked[size - 1]
             # The `size` best will be no worse than those whose scores are exact, but may be much better.
-            exact = largest(xp.where(self.applied == latest, self.scores, self.nothing), size)[-1]
-            some *= 2
-            stale = xp.where(self.applied < latest, self.scores, self.nothing)
-            bar = xp.maximum(exact, largest(stale, min(stale.shape[0], some))[-1])
-
-    def _penalise(self, rows: Array) -> None:
-        """Apply the penalties that the candidates `rows`, ascending, miss."""
-        xp = self.xp
-        applied = xp.take(self.applied, rows)
-        for start in [int(start) for start in xp.unique_values(applied)]:
-            group = xp.take(rows, xp.nonzero(applied == start)[0])
-            scores = xp.take(self.scores, group)
-            held = self.penalties.hold(xp.take(self.positions, group))
-            for _, logs in self.penalties.log_factors(held, start):
-                scores = scores + logs
-            self.scores = scatter(self.scores, group, scores)
-        self.applied = scatter(self.applied, rows, xp.full_like(rows, self.penalties.count))
-        self.evenly = None
+            bar = xp.maximum(bar, ranked[-1])
+            asked += self._penalise(behind & (self.scores >= bar))
+            bar = largest(xp.where(self.applied == latest, self.scores, self.nothing), size)[-1]
+            some = min(total, 2 * some)
 
     def _penalise_everyone(self) -> None:
         """Apply the penalties that any candidate misses."""
-        xp, latest = self.xp, self.penalties.count
-        if self.evenly is None:
-            self._penalise(xp.nonzero((self.applied < latest) & (self.scores > self.nothing))[0])
-        else:
-            if self.left < WORTHWHILE * self.scores.shape[0]:  # go on with those that are left only
-                rest = xp.nonzero(self.scores > self.nothing)[0]
-                self.positions, self.scores = xp.take(self.positions, rest), xp.take(self.scores, rest)
-                self.held = None
-            if self.scores.shape[0] > 0:
-                self.held = self.held or self.penalties.hold(self.positions)
-                for _, logs in self.penalties.log_factors(self.held, self.evenly):
-                    self.scores = self.scores + logs
-        self.evenly = latest
-
-    def choose(self, size: int) -> Array | None:
-        """Take out and return the `size` best candidates, whose scores must miss no penalty; None if all have lost."""
         xp = self.xp
-        if size > self.scores.shape[0]:
-            return None
-        least = largest(self.scores, size)[-1]
+        for chunk, logs in enumerate(self.penalties.log_factors(self.penalties.everyone, self.least), self.least):
+            self.scores = self.scores + (
+                logs if self.even else xp.where(self.applied <= chunk, logs, xp.zeros_like(logs))
+            )
+        self.applied = self._marked(self.applied < self.penalties.count, self.penalties.count)
+
+    def _penalise(self, some: Array) -> int:
+        """Apply the penalties that the candidates miss where `some`, of shape (N,), is true; return how many they are."""
+        xp = self.xp
+        rows = xp.nonzero(some)[0]
+        if rows.shape[0] == 0:
+            return 0
+        applied = take(self.applied, rows)
+        least = int(xp.min(applied))
+        if self.penalties.cost(rows.shape[0], least) <= EASY:
+            self._lower(some, rows, least)
+        else:
+            for start in [int(start) for start in xp.unique_values(applied)]:
+                self._lower(some & (self.applied == start), take(rows, xp.nonzero(applied == start)[0]), start)
+        self.applied = self._marked(some, self.penalties.count)
+        return int(rows.shape[0])
+
+    def _lower(self, where: Array, rows: Array, start: int) -> None:
+        """Apply the penalties of the chunks from `start` on that the candidates `rows` miss, which are those `where`."""
+        xp = self.xp
+        in_place = rows.shape[0] > WORTHWHILE * self.scores.shape[0]  # rather than copy most tokens
+        held = self.penalties.everyone if in_place else self.penalties.hold(rows)
+        scores = self.scores if in_place else take(self.scores, rows)
+        applied = self.applied if in_place else take(self.applied, rows)
+        for chunk, logs in enumerate(self.penalties.log_factors(held, start), start):
+            scores = scores + xp.where(applied <= chunk, logs, xp.zeros_like(logs))
+        self.scores = xp.where(where, scores, self.scores) if in_place else scatter(self.scores, rows, scores)
+
+    def _marked(self, where: Array, chunks: int) -> Array:
+        return self.xp.where(where, self.xp.full_like(self.applied[:1], chunks), self.applied)
+
+    def choose(self, size: int, least: Array) -> Array | None:
+        """Take out and return the `size` best candidates, the last of which scores `least`; None if all have lost.
+
+        Their scores must miss no penalty.
+        """
+        xp = self.xp
         if not least > -math.inf:
             return None
         is_best = self.scores >= least
@@ -202,30 +201,28 @@ class _Candidates:
         if best.shape[0] < size:  # scores that are no numbers, which only data that nobody validated give
             return None
         if best.shape[0] > size:  # of those that tie with the last one the first are taken
-            best = xp.sort(xp.take(best, order_descending(xp.take(self.scores, best))[:size]))
+            best = xp.sort(take(best, order_descending(take(self.scores, best))[:size]))
             is_best, _ = locate(best, arange_indices(self.scores.shape[0], best))
         self.scores = xp.where(is_best, self.nothing, self.scores)
-        self.left -= size
-        return xp.take(self.positions, best)
+        self.applied = self._marked(is_best, self.scores.shape[0])
+        return best
 
     def fill(self, chosen: list[Array], count: int) -> Array:
         """Return `count` tokens: the chosen ones, those that have not lost everything, and the first of the others."""
-        xp, everyone = self.xp, self.penalties.positions
-        better = xp.concat([*chosen, xp.take(self.positions, xp.nonzero(self.scores > self.nothing)[0])])
-        is_better, _ = locate(xp.sort(better), everyone)
+        xp = self.xp
+        better = xp.concat([*chosen, xp.nonzero(self.scores > self.nothing)[0]])
+        is_better, _ = locate(xp.sort(better), self.penalties.positions)
         return xp.concat([better, xp.nonzero(~is_better)[0]])[:count]
 
 
 def _leading(sizes: Sequence[int], total: int) -> tuple[int, int]:
     """Return how many chunks are chosen among a pool, and its size: as many as cost few pairs beside the plain loop."""
     count = among = 0
-    if total < POOLED:
-        return count, among
     for index, end in enumerate(accumulate(sizes), 1):
         pool = 3 * end // 2 + SPARE
         if end > LEADERS or pool >= total:
             break
-        if pool * pool <= CHEAP * total * end:
+        if pool * pool <= max(FREE, CHEAP * total * end):
             count, among = index, pool
     return count, among
 

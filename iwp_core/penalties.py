@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
 from typing import Protocol
 
-from iwp_core._arrays import Array, arange_indices, joined, namespace, safe_log, scatter, tiles
+from iwp_core._arrays import Array, arange_indices, joined, namespace, safe_log, scatter, take, tiles
 from iwp_core.comparison import Duplication, Gathered
 from iwp_core.duplication import PairwiseDuplication
 
@@ -22,12 +23,18 @@ TOGETHER = 64
 FIRST, MOST = 32, 256
 """Columns of a large chunk that are compared first, and at most, before tokens whose factor is least are left out."""
 
+ONCE = 4
+"""The first ones instead, after a chunk whose first columns left out everybody: all tokens are nearly the same."""
+
 WORTHWHILE = 0.8
 """Leaving tokens out copies the others, which pays if at most this share of them is left."""
 
 
 class _Comparison(Protocol):
-    """What is asked of a duplication: tokens as rows and as columns, and a block of both."""
+    """What is asked of a duplication: tokens as rows and as columns, and a block (C, R) of both.
+
+    In that order maxima over columns run along the longer axis, which is faster.
+    """
 
     @property
     def identical(self) -> Array | None: ...
@@ -37,7 +44,7 @@ class _Comparison(Protocol):
 
     def columns(self, tokens: Array, /) -> Gathered: ...
 
-    def compare(self, rows: Gathered, columns: Gathered, /) -> Array: ...
+    def compare(self, columns: Gathered, rows: Gathered, /) -> Array: ...
 
 
 class _Asked:
@@ -49,11 +56,11 @@ class _Asked:
         self.everyone = self.columns(positions)
 
     def columns(self, tokens: Array) -> Gathered:
-        return Gathered((tokens[None, :],))
+        return Gathered((tokens[None, :, None],))
 
-    def compare(self, rows: Gathered, columns: Gathered) -> Array:
-        block: Array = self.duplication(rows.parts[0][0, :], columns.parts[0][0, :])
-        return block
+    def compare(self, columns: Gathered, rows: Gathered) -> Array:
+        block: Array = self.duplication(rows.parts[0][0, :, 0], columns.parts[0][0, :, 0])
+        return namespace(block).matrix_transpose(block)
 
 
 @dataclass(frozen=True)
@@ -99,21 +106,23 @@ class Penalties:
         self.least = self.log(self.floor)
         self.blocks: list[_Block] = []
         self.twins = self.comparison.identical
+        self.first = FIRST
 
     @property
     def count(self) -> int:
         """How many chunks were chosen."""
         return self.blocks[-1].stop if self.blocks else 0
 
-    def columns_from(self, start: int) -> int:
-        """Return how many columns the chunks from `start` on have."""
-        return sum(block.since(start).ends[-1] for block in self.blocks if block.stop > start)
+    def cost(self, rows: int, start: int) -> int:
+        """Return how many multiplications it takes to compare so many tokens with the chunks from `start` on."""
+        columns = sum(block.since(start).columns.count for block in self.blocks if block.stop > start)
+        return rows * columns * self.comparison.everyone.width
 
     def add(self, chunks: Sequence[Array]) -> None:
         """Take note of chunks that were chosen."""
         xp = namespace(self.positions)
         if self.twins is not None:
-            chunks = [xp.unique_values(xp.take(self.twins, chunk)) for chunk in chunks]
+            chunks = [xp.unique_values(take(self.twins, chunk)) for chunk in chunks]
         step = chunks[0].shape[0] // FIRST
         if len(chunks) == 1 and step > 1:  # the first columns stand for all of the chunk, from best to last
             tokens = xp.concat([chunks[0][start::step] for start in range(step)])
@@ -127,72 +136,73 @@ class Penalties:
         else:
             self.blocks.append(_Block(self.count, columns, ends))
 
+    @cached_property
+    def everyone(self) -> "Held":
+        """All tokens ready to be compared: in place if none is identical to another."""
+        return (
+            self.hold(self.positions)
+            if self.twins is not None
+            else Held(self.positions, self.comparison.everyone, None)
+        )
+
     def hold(self, positions: Array) -> "Held":
-        """Make tokens ready to be compared; all of them are compared in place, some are copied."""
+        """Make some tokens ready to be compared: copy them."""
         xp, inverse = namespace(positions), None
         if self.twins is not None:
-            positions, inverse = xp.unique_inverse(xp.take(self.twins, positions))
-        everyone = self.comparison.everyone
-        all_of_them = positions.shape[0] == self.positions.shape[0]
-        return Held(positions, everyone if all_of_them else everyone.take(positions), inverse)
+            positions, inverse = xp.unique_inverse(take(self.twins, positions))
+        return Held(positions, self.comparison.everyone.take(positions), inverse)
 
     def among(self, positions: Array) -> "Among":
         """Compare some tokens with each other."""
         held = self.hold(positions)
-        block = self.comparison.compare(held.rows, self.comparison.columns(held.positions))
+        block = self.comparison.compare(self.comparison.columns(held.positions), held.rows)
         return Among(block, held.inverse, self._log_factor)
 
-    def log_factors(self, held: "Held", start: int) -> Iterator[tuple[int, Array]]:
-        """Yield each chunk from `start` on with the log of the factor on each of the tokens held, shape (R,)."""
+    def log_factors(self, held: "Held", start: int) -> Iterator[Array]:
+        """Yield for each chunk from `start` on the logs of its factors on the tokens held, shape (R,)."""
         for block in self.blocks:
             if block.stop > start:
                 missed = block.since(start)
                 several = len(missed.ends) > 1
-                logs = self._of_several(held.rows, missed) if several else [self._of_one(held.rows, missed.columns)]
-                for index, one in enumerate(logs, missed.first):
-                    yield index, _spread(one, held.inverse)
+                of_chunks = self._of_columns if several else self._of_one
+                logs = of_chunks(held.rows, missed.columns, missed.ends)
+                for index in range(len(missed.ends)):
+                    yield _spread(logs[index, :], held.inverse)
 
-    def _of_several(self, rows: Gathered, block: _Block) -> list[Array]:
-        """Return the logs of the factors of small chunks."""
-        xp = namespace(self.floor)
-        parts = []
-        for tile in _tiles(rows, block.columns):
-            shared = self.comparison.compare(rows.cut(tile), block.columns)
-            cuts = zip((0, *block.ends[:-1]), block.ends, strict=True)
-            parts.append(xp.stack([xp.max(shared[:, begin:end], axis=1) for begin, end in cuts]))
-        logs = self._log_factor(parts[0] if len(parts) == 1 else xp.concat(parts, axis=1))
-        return [logs[index, :] for index in range(len(block.ends))]
-
-    def _of_one(self, rows: Gathered, chunk: Gathered) -> Array:
+    def _of_one(self, rows: Gathered, chunk: Gathered, _ends: Sequence[int]) -> Array:
         """Return the logs of the factors of a chunk, leaving out on the way tokens whose factor can fall no further."""
         xp = namespace(self.floor)
-        if chunk.count <= TOGETHER:
-            return self._of_columns(rows, chunk)
         logs: Array | None = None
         open_rows: Array | None = None
-        done, width = 0, FIRST
+        done, width = 0, chunk.count if self.first == FIRST and chunk.count <= TOGETHER else self.first
         while done < chunk.count:
             columns = chunk.cut(slice(done, min(done + width, chunk.count)))
-            latest = self._of_columns(rows, columns)
+            latest = self._of_columns(rows, columns, (columns.count,))[0, :]
             done, width = done + columns.count, MOST
             if logs is None:
                 logs = latest
             elif open_rows is None:
                 logs = latest = xp.minimum(logs, latest)
             else:
-                latest = xp.minimum(xp.take(logs, open_rows), latest)
+                latest = xp.minimum(take(logs, open_rows), latest)
                 logs = scatter(logs, open_rows, latest)
             above = xp.nonzero(latest > self.least)[0]
+            if columns.count == done:
+                self.first = FIRST if above.shape[0] > 0 else ONCE
             if above.shape[0] == 0:
                 break
             if above.shape[0] < WORTHWHILE * rows.count:
-                rows, open_rows = rows.take(above), above if open_rows is None else xp.take(open_rows, above)
-        return logs
+                rows, open_rows = rows.take(above), above if open_rows is None else take(open_rows, above)
+        return logs[None, :]
 
-    def _of_columns(self, rows: Gathered, columns: Gathered) -> Array:
-        xp, compare = namespace(self.floor), self.comparison.compare
-        parts = [xp.max(compare(rows.cut(tile), columns), axis=1) for tile in _tiles(rows, columns)]
-        return self._log_factor(joined(parts))
+    def _of_columns(self, rows: Gathered, columns: Gathered, ends: Sequence[int]) -> Array:
+        """Return the logs of the factors of groups of consecutive columns, shape (G, R)."""
+        xp, parts = namespace(self.floor), []
+        for tile in _tiles(rows, columns):
+            shared = self.comparison.compare(columns, rows.cut(tile))
+            cuts = zip((0, *ends[:-1]), ends, strict=True)
+            parts.append(joined([xp.max(shared[begin:end, :], axis=0, keepdims=True) for begin, end in cuts]))
+        return self._log_factor(joined(parts, axis=1))
 
     def _log_factor(self, shared: Array) -> Array:
         """Return the log of max(floor, 1 - penalty * s) for largest duplications s, or for their roots."""
@@ -220,14 +230,14 @@ class Among:
 
     def log_factors(self, chosen: Array) -> Array:
         """Return the log of the factor that those at indices `chosen` put on each of them."""
-        columns = chosen if self.inverse is None else namespace(chosen).take(self.inverse, chosen)
+        columns = chosen if self.inverse is None else take(self.inverse, chosen)
         xp = namespace(chosen)
-        return _spread(self.log_factor(xp.max(xp.take(self.block, columns, axis=1), axis=1)), self.inverse)
+        return _spread(self.log_factor(xp.max(take(self.block, columns, axis=0), axis=0)), self.inverse)
 
 
 def _spread(x: Array, inverse: Array | None) -> Array:
     """Return one entry a token from one entry a distinct token."""
-    return x if inverse is None else namespace(x).take(x, inverse)
+    return x if inverse is None else take(x, inverse)
 
 
 def _tiles(rows: Gathered, columns: Gathered) -> list[slice]:

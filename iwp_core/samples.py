@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
-from iwp_core._arrays import Array, accumulation_dtype, as_dtype, namespace, widened
+from iwp_core._arrays import Array, accumulation_dtype, as_dtype, namespace, take, widened
 from iwp_core._validate import check_arrays, check_kind, with_leading
 
 __all__ = ["Sample", "Samples", "check_tokens", "expand_indices"]
@@ -73,7 +73,7 @@ class Samples:
 
     def _tokens(self, array: Array, row: int, real: Array | None) -> Array:
         one = array[row, ...]
-        return one if real is None else self.xp.take(one, real, axis=one.ndim - 2)
+        return one if real is None else take(one, real, axis=one.ndim - 2)
 
     def join(self, results: Sequence[Array], *, per_head: bool = False) -> Array:
         """Stack one result a sample and give it the leading axes, and the head axis only if the input had one."""

@@ -141,6 +141,7 @@ def _vectors(asarray: Callable[[Any], Array], keys: Array) -> Iterator[Case]:
     somewhere = arange_indices(TOKENS // 3, keys) * 3 + 1
     target, fresh = keys[0, :, 0], keys[1, : somewhere.shape[0], 0]
     yield Case(name="scatter", function=FUNCTIONS["scatter"], arguments=(target, somewhere, fresh))
+    yield Case(name="take", function=FUNCTIONS["take"], arguments=(keys, somewhere), options={"axis": 1})
 
 
 def _rows(asarray: Callable[[Any], Array], keys: list[list[list[float]]], arrays: tuple[Array, ...]) -> Iterator[Case]:

@@ -17,7 +17,7 @@ from iwp_torch.fused import (
     supports_log_magnitude,
     supports_progressive_chunked_mmr,
 )
-from iwp_torch.kernels import all_finite, duplication_block, gaussian_rows, hash_rows, largest, log_norm, scatter
+from iwp_torch.kernels import all_finite, duplication_block, gaussian_rows, hash_rows, largest, log_norm, scatter, take
 from iwp_torch.precision import full_precision
 
 __all__ = ["context", "kernels", "name"]
@@ -34,6 +34,7 @@ kernels: Mapping[str, Kernel] = {
     "log_norm": Kernel(run=log_norm),
     "progressive_chunked_mmr": Kernel(run=progressive_chunked_mmr, supports=supports_progressive_chunked_mmr),
     "scatter": Kernel(run=scatter),
+    "take": Kernel(run=take),
 }
 
 context = full_precision

@@ -11,7 +11,7 @@ from iwp_core.norms import EASY
 from iwp_core.norms import log_norm as reference_log_norm
 from iwp_core.similarity import LOG_2
 
-__all__ = ["all_finite", "duplication_block", "gaussian_rows", "hash_rows", "largest", "log_norm", "scatter"]
+__all__ = ["all_finite", "duplication_block", "gaussian_rows", "hash_rows", "largest", "log_norm", "scatter", "take"]
 
 
 def all_finite(array: Tensor) -> bool:
@@ -74,6 +74,11 @@ def largest(scores: Tensor, count: int) -> Tensor:
 def scatter(target: Tensor, positions: Tensor, values: Tensor) -> Tensor:
     """Assign by index."""
     return target.index_put((positions,), values)
+
+
+def take(x: Tensor, indices: Tensor, axis: int = 0) -> Tensor:
+    """Do without the search for negative indices."""
+    return torch.index_select(x, axis, indices)
 
 
 def hash_rows(array: Tensor, positions: Tensor) -> Tensor:

@@ -15,12 +15,13 @@ from rich.table import Table
 
 from iwp_cli.outputs import drawing, write_figure
 from iwp_cli.refusal import quoted
-from iwp_cli.timing import TimedAnswer, timed_answer
+from iwp_cli.timing import timed_answer
 from iwp_miniature import Miniature, draw_layout, load_miniature, render
 from iwp_miniature.digits import digit_bank
 from iwp_miniature.questions import ask
 from iwp_transformers import PruningRecord, family_of, prune_visual_tokens
 from iwp_transformers.picture import dim_dropped
+from iwp_transformers.timed_generation import TimedGeneration
 
 __all__ = ["digits_demo"]
 
@@ -40,7 +41,7 @@ class Comparison:
         None for a picture that nobody has described.
     inputs : mapping
         The model's inputs.
-    full, pruned : TimedAnswer
+    full, pruned : TimedGeneration
         With all visual tokens, and with few.
     words : tuple of str
         Both answers.
@@ -51,8 +52,8 @@ class Comparison:
     question: str
     truth: str | None
     inputs: Mapping[str, Any]
-    full: TimedAnswer
-    pruned: TimedAnswer
+    full: TimedGeneration
+    pruned: TimedGeneration
     words: tuple[str, str]
     record: PruningRecord
 
@@ -115,7 +116,7 @@ def _compare(miniature: Miniature, picture: Image.Image, question: str, truth: s
     full = timed_answer(miniature.model, inputs, 2)
     with prune_visual_tokens(miniature.model, budget=BUDGET, layer=LAYER) as session:
         pruned = timed_answer(miniature.model, inputs, 2)
-    first, second = (miniature.tokenizer.decode(answer.ids, skip_special_tokens=True) for answer in (full, pruned))
+    first, second = (miniature.tokenizer.decode(answer.ids[0], skip_special_tokens=True) for answer in (full, pruned))
     words = (first.strip(), second.strip())
     record = session.records[-1]
     return Comparison(
@@ -154,7 +155,7 @@ def _table(compared: Sequence[Comparison]) -> Table:
     total, kept = len(record.visual[0]), len(record.kept[0])
     table = Table("question", "truth", f"all {total} tokens", "prefill", f"{kept} tokens", "prefill")
     for each in compared:
-        times = (f"{1000 * answer.prefill_seconds:.0f} ms" for answer in (each.full, each.pruned))
+        times = (f"{1000 * answer.first_token_seconds:.0f} ms" for answer in (each.full, each.pruned))
         first, second = times
         table.add_row(each.question, each.truth or "?", each.words[0], first, each.words[1], second)
     return table

@@ -1,19 +1,69 @@
 """Processor and model from a folder or the Hub, with errors that say what to do."""
 
+import json
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForImageTextToText, AutoProcessor
+from transformers import __version__ as VERSION
 
 from iwp_cli.refusal import Refusal, quoted
 from iwp_cli.requirements import first_line, torchvision_trouble
-from iwp_transformers import supported_models
+from iwp_transformers import ModelReport, inspect_model
 
-__all__ = ["check_model", "load_model", "load_processor"]
+__all__ = ["check_model", "inspected", "load_model", "load_processor"]
+
+
+def inspected(name: str, *, local_files_only: bool) -> ModelReport:
+    """Tell what pruning would do with a model; reads its configuration and no weights.
+
+    Parameters
+    ----------
+    name : str
+        Folder, or owner and name on the Hub.
+    local_files_only : bool
+        Whether to keep off the network.
+
+    Returns
+    -------
+    ModelReport
+
+    Raises
+    ------
+    Refusal
+        If there is no such folder or configuration, if it is damaged, or if Transformers has no model for it.
+    """
+    is_path = name.startswith((".", "/", "~")) or name.count("/") != 1 or "\\" in name
+    folder = Path(name)
+    if is_path and not folder.is_dir():
+        msg = (
+            f"there is no folder {quoted(name)}: expected a folder with a model and its processor, or a name on the Hub"
+        )
+        raise Refusal(msg, code=1)
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        adapter = " (it holds an adapter: name the folder of its base model)"
+        hint = adapter if (folder / "adapter_config.json").is_file() else ""
+        msg = f"{quoted(name)} has no config.json, which says what a model is{hint}"
+        raise Refusal(msg, code=1)
+    try:
+        # Code that comes with a model is never run.
+        config = AutoConfig.from_pretrained(name, local_files_only=local_files_only, trust_remote_code=False)
+    except Exception as error:
+        # A damaged configuration fails in many ways.
+        raise Refusal(_unknown(name) or _reason(name, error), code=1) from error
+    try:
+        return inspect_model(config)
+    except TypeError as error:
+        msg = f"{quoted(name)} is of type {config.model_type!r}, of which Transformers has no model for images and text"
+        raise Refusal(msg, code=1) from error
+    except Exception as error:
+        # A configuration can be whole and make no model, or need a library that is not installed.
+        msg = f"{quoted(name)}: no model can be made from its config.json: {first_line(error)}"
+        raise Refusal(msg, code=1) from error
 
 
 def check_model(name: str, *, local_files_only: bool) -> None:
-    """Raise unless `name` leads to a model that can be pruned; reads its configuration and no weights.
+    """Raise unless `name` leads to a model that can be pruned and that sees; reads no weights.
 
     Parameters
     ----------
@@ -25,23 +75,31 @@ def check_model(name: str, *, local_files_only: bool) -> None:
     Raises
     ------
     Refusal
-        If there is none, or if no family serves it; the message lists those that are served.
+        If there is none, or if it cannot be pruned, with the reason.
     """
-    is_path = name.startswith((".", "/", "~")) or name.count("/") != 1 or "\\" in name
-    if is_path and not Path(name).is_dir():
-        msg = (
-            f"there is no folder {quoted(name)}: expected a folder with a model and its processor, or a name on the Hub"
-        )
+    report = inspected(name, local_files_only=local_files_only)
+    if report.refused:
+        msg = f"{quoted(name)} is refused: {report.refused}"
         raise Refusal(msg, code=1)
+    if not {"image", "video"} & {medium.name for medium in report.media}:
+        msg = f"{quoted(name)} is a {report.model}, which sees neither images nor videos"
+        raise Refusal(msg, code=1)
+
+
+def _unknown(name: str) -> str | None:
+    """Return in one sentence that Transformers does not know a folder's model; None where that is not the reason."""
     try:
-        config = AutoConfig.from_pretrained(name, local_files_only=local_files_only)
-    except Exception as error:
-        # A damaged configuration fails in many ways.
-        raise Refusal(_reason(name, error), code=1) from error
-    classes = config.architectures or [type(config).__name__]
-    if not set(classes) & set(supported_models()):
-        msg = f"{quoted(name)} is a {', '.join(classes)}, expected one of: {', '.join(supported_models())}"
-        raise Refusal(msg, code=1)
+        content = json.loads((Path(name) / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(content, dict):
+        return f"{quoted(name)}: its config.json holds no configuration, but a {type(content).__name__}"
+    kind = content.get("model_type")
+    if kind in CONFIG_MAPPING:
+        return None
+    told = "names no model_type" if kind is None else f"is of type {kind!r}, which Transformers {VERSION} does not know"
+    code = ", and the code that comes with it is not run" if content.get("auto_map") else ""
+    return f"{quoted(name)} {told}{code}: expected a model that Transformers itself has"
 
 
 def load_processor(name: str, *, local_files_only: bool) -> Any:

@@ -20,10 +20,11 @@ from transformers.models.llava_onevision.image_processing_pil_llava_onevision im
 from iwp_cli.images import read_image
 from iwp_cli.outputs import drawing, write_figure
 from iwp_cli.refusal import quoted
-from iwp_cli.timing import TimedAnswer, timed_answer
+from iwp_cli.timing import timed_answer
 from iwp_core import PCMMR, Strategy, TopK, selection_overlap
 from iwp_transformers import PruningRecord, family_of, prune_visual_tokens
 from iwp_transformers.picture import dim_dropped
+from iwp_transformers.timed_generation import TimedGeneration
 
 __all__ = ["photograph_demo"]
 
@@ -73,7 +74,7 @@ def photograph_demo(console: Console, given: tuple[Path, Image.Image] | None, ou
 class Pruned:
     """An answer under one rule, and what the rule kept."""
 
-    answer: TimedAnswer
+    answer: TimedGeneration
     record: PruningRecord
 
 
@@ -123,7 +124,7 @@ def _pruned(model: Any, inputs: Mapping[str, Any], strategy: Strategy) -> Pruned
 
 
 def _figure(
-    model: Any, inputs: Mapping[str, Any], photograph: Image.Image, full: TimedAnswer, pruned: Mapping[str, Pruned]
+    model: Any, inputs: Mapping[str, Any], photograph: Image.Image, full: TimedGeneration, pruned: Mapping[str, Pruned]
 ) -> Figure:
     """Draw the photograph, and a panel a rule in which the crops that stay are clear."""
     regions = family_of(model).regions(model.config, inputs, 0)
@@ -132,14 +133,14 @@ def _figure(
     figure = Figure(figsize=(15, 4.4), layout=ConstrainedLayoutEngine(h_pad=0.12))
     axes = figure.subplots(1, 1 + len(pruned))
     axes[0].imshow(photograph)
-    axes[0].set_title(f"all {len(regions)} visual tokens\nprefill {full.prefill_seconds:.2f} s")
+    axes[0].set_title(f"all {len(regions)} visual tokens\nprefill {full.first_token_seconds:.2f} s")
     for panel, (name, result) in zip(axes[1:], pruned.items(), strict=True):
         kept = torch.isin(result.record.visual[0], result.record.kept[0])
         panel.imshow(dim_dropped(photograph, crops, kept[in_crops]))
-        faster = full.prefill_seconds / result.answer.prefill_seconds
+        faster = full.first_token_seconds / result.answer.first_token_seconds
         panel.set_title(
             f"{name}: {int(kept.sum())} kept ({int(kept[in_crops].sum())} in the crops shown)\n"
-            f"prefill {result.answer.prefill_seconds:.2f} s, {faster:.1f} times as fast"
+            f"prefill {result.answer.first_token_seconds:.2f} s, {faster:.1f} times as fast"
         )
     for panel in axes:
         panel.set_axis_off()
@@ -147,13 +148,13 @@ def _figure(
     return figure
 
 
-def _report(console: Console, full: TimedAnswer, pruned: Mapping[str, Pruned]) -> None:
+def _report(console: Console, full: TimedGeneration, pruned: Mapping[str, Pruned]) -> None:
     records = [result.record for result in pruned.values()]
     visual = len(records[0].visual[0])
     table = Table("", "all tokens", *pruned, title=f"LLaVA-OneVision, random weights, layer {LAYER}")
     answers = [full, *(result.answer for result in pruned.values())]
     table.add_row("visual tokens", str(visual), *(str(len(record.kept[0])) for record in records))
-    table.add_row("prefill", *(f"{answer.prefill_seconds:.2f} s" for answer in answers))
+    table.add_row("prefill", *(f"{answer.first_token_seconds:.2f} s" for answer in answers))
     table.add_row(
         "decoding a token", *(f"{1000 * answer.decode_seconds / (NEW_TOKENS - 1):.0f} ms" for answer in answers)
     )

@@ -13,7 +13,7 @@ import typer
 
 from iwp_cli.requirements import first_line
 
-__all__ = ["Refusal", "quoted", "reading", "refusing"]
+__all__ = ["Refusal", "quoted", "reading", "refusing", "warn"]
 
 P = ParamSpec("P")
 TRACEBACK = "IWP_TRACEBACK"
@@ -118,5 +118,17 @@ def refusing(command: Callable[P, None]) -> Callable[P, None]:
     return run
 
 
-def _say(name: str, message: str) -> None:
-    typer.echo(f"iwp {name}: error: {' '.join(message.split())}", err=True)
+def warn(name: str, message: str) -> None:
+    """Print a warning in one line on the standard error.
+
+    Parameters
+    ----------
+    name : str
+        Of the command.
+    message : str
+    """
+    _say(name, message, kind="warning")
+
+
+def _say(name: str, message: str, kind: str = "error") -> None:
+    typer.echo(f"iwp {name}: {kind}: {' '.join(message.split())}", err=True)

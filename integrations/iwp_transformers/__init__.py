@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from iwp_transformers.benchmark import BenchReport, Measurements, bench
     from iwp_transformers.families import family_of, supported_models
     from iwp_transformers.inspection import ModelReport, inspect_model
     from iwp_transformers.picture import kept_tokens_figure
@@ -16,13 +17,16 @@ if TYPE_CHECKING:
     from iwp_transformers.view import LayerView, TokenView
 
 __all__ = [
+    "BenchReport",
     "LayerView",
+    "Measurements",
     "ModelReport",
     "PrefillSummary",
     "PruningRecord",
     "PruningSession",
     "StageRecord",
     "TokenView",
+    "bench",
     "family_of",
     "inspect_model",
     "kept_tokens_figure",
@@ -34,7 +38,10 @@ __all__ = [
 _HOMES = {
     "LayerView": "view",
     "TokenView": "view",
+    "BenchReport": "benchmark",
+    "Measurements": "benchmark",
     "ModelReport": "inspection",
+    "bench": "benchmark",
     "family_of": "families",
     "inspect_model": "inspection",
     "kept_tokens_figure": "picture",

@@ -1,8 +1,9 @@
 """The arguments of a shortened layer: its own, less the rows that were dropped."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask
 from transformers import Cache, PreTrainedConfig
@@ -28,21 +29,32 @@ class ShortenedArguments:
         The rows that stay.
     visible : torch.Tensor
         Shape (B, T), bool: which tokens are neither padding nor dropped.
+    before : callable
+        Number of a layer to the columns that its attention has in front of those of the forward.
     """
 
-    def __init__(self, config: PreTrainedConfig, cache: Cache | None, rows: KeptRows, visible: Tensor) -> None:
-        self._config, self._cache, self._rows, self._visible = config, cache, rows, visible
-        self._known: dict[tuple[int, bool], tuple[object, Any]] = {}
+    def __init__(
+        self,
+        config: PreTrainedConfig,
+        cache: Cache | None,
+        rows: KeptRows,
+        visible: Tensor,
+        before: Callable[[int], int] = lambda _index: 0,
+    ) -> None:
+        self._config, self._cache, self._rows, self._visible, self._before = config, cache, rows, visible, before
+        self._known: dict[tuple[int, bool, int], tuple[object, Any]] = {}
 
     def hiding(self, index: int, hidden: Tensor, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Return the arguments of a layer that holds all tokens and hides the dropped ones."""
         mask = arguments.get("attention_mask")
         if kind_of(self._config, index) not in ATTENDING:
             return dict(arguments)
+        before = self._before(index)
         if mask is None:
-            hiding = causal_mask(self._config, hidden, self._visible, self._cache, index)
+            visible = F.pad(self._visible, (before, 0), value=True)
+            hiding = causal_mask(self._config, hidden, visible, self._cache, index)
         else:
-            hiding = hide_columns(mask, self._visible)
+            hiding = hide_columns(mask, self._visible, before)
         return {**arguments, "attention_mask": hiding}
 
     def shortened(self, index: int, hidden: Tensor, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -57,28 +69,29 @@ class ShortenedArguments:
 
     def _mask(self, index: int, hidden: Tensor, mask: Any) -> Any:
         kind = kind_of(self._config, index)
-        key = (id(mask), kind in ATTENDING)
+        before = self._before(index) if kind in ATTENDING else 0
+        key = (id(mask), kind in ATTENDING, before)
         if key not in self._known:
             # The value is kept beside its answer, so that no other object can come to have its id.
-            self._known[key] = (mask, self._shortened_mask(index, hidden, mask, kind))
+            self._known[key] = (mask, self._shortened_mask(index, hidden, mask, kind, before))
         return self._known[key][1]
 
-    def _shortened_mask(self, index: int, hidden: Tensor, mask: Any, kind: str) -> Any:
+    def _shortened_mask(self, index: int, hidden: Tensor, mask: Any, kind: str, before: int) -> Any:
         keys = self._rows.index.shape[1]
         if mask is not None:
             if self._cache is not None and kind in ATTENDING:
                 keys = self._cache.get_mask_sizes(keys, index)[0]
-            return take_rows_and_columns(mask, self._rows, keys)
+            return take_rows_and_columns(mask, self._rows, keys, before)
         if not self._rows.filled:
             return None
         if kind in ATTENDING:
-            return causal_mask(self._config, hidden, self._rows.real, self._cache, index)
+            return causal_mask(self._config, hidden, self._rows.behind(before)[1], self._cache, index)
         return self._rows.real.to(hidden.device) if kind in RECURRENT else None
 
     def _once(self, name: str, value: Any) -> Any:
         if isinstance(value, Cache) or not isinstance(value, (Tensor, tuple, list, dict)) or not len(value):
             return value
-        key = (id(value), False)
+        key = (id(value), False, 0)
         if key not in self._known:
             self._known[key] = (value, self._taken(name, value))
         return self._known[key][1]

@@ -4,27 +4,30 @@ import inspect
 import threading
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers.utils.generic import ModelOutput
 
+from iwp_transformers.callers import drafted_tokens, running_generation
+from iwp_transformers.checkpointing import shorten_outside, unwrap_checkpointing
 from iwp_transformers.decode import check_step, restore_attentions, step_mask
 from iwp_transformers.deepstack import take_away
 from iwp_transformers.forwards import Forward, ThreadState
 from iwp_transformers.hooks import Hook
+from iwp_transformers.later_turns import EarlierTokens
 from iwp_transformers.masks import real_tokens
 from iwp_transformers.plan import PruningPlan
 from iwp_transformers.prefill import Costs, Prefill
 from iwp_transformers.prompt import prompt_of
 from iwp_transformers.pruned_cache import Lease, pruned_layer
 from iwp_transformers.refusals import check_ids, check_length, check_prefill
-from iwp_transformers.replay import Replay, running_generation
+from iwp_transformers.replay import Replay
 from iwp_transformers.tower import TowerWatch
 from iwp_transformers.tower_view import tower_reader
-from iwp_transformers.versions import cache_in
+from iwp_transformers.versions import cache_in, miss_mask
 
 if TYPE_CHECKING:
     from iwp_transformers.session import PruningSession
@@ -96,6 +99,7 @@ class Attachment:
             self._changed.wait_for(lambda: self._running <= mine)
         for handle in self._handles:
             handle.remove()
+        unwrap_checkpointing(self._plan.layers)
 
     # What the model with a head is called with.
 
@@ -189,23 +193,27 @@ class Attachment:
             return None
         plan, arguments = self._plan, forward.arguments
         tokens = arguments["input_ids"]
-        ids = plan.family.token_ids(plan.model_config, arguments)
-        visual = torch.isin(tokens, torch.tensor(ids, dtype=tokens.dtype, device=tokens.device))
-        if not bool(visual.any()):
+        placeholders = plan.family.placeholders(plan.model_config, arguments, plan.named)
+        modalities = {name: tokens == token for name, token in placeholders.items()}
+        if not any(bool(where.any()) for where in modalities.values()):
             return None
         check_prefill(plan, kwargs, tokens.shape[1])
+        shorten_outside(plan.layers, self._enter_checkpoint)
+        check_step(cache_in(kwargs), tokens.shape[0])
+        earlier = EarlierTokens(cache_in(kwargs), tokens.shape[1])
         given = arguments.get("attention_mask")
         padding = given if isinstance(given, Tensor) and given.ndim == 2 else kwargs.get("attention_mask")  # noqa: PLR2004 - of shape (B, T)
-        real = real_tokens(padding, (tokens.shape[0], tokens.shape[1]), tokens.device)
+        real = real_tokens(padding, (tokens.shape[0], tokens.shape[1]), tokens.device, earlier.count)
         if kwargs.get("use_cache") is False and not torch.is_grad_enabled():
             forward.generation = running_generation(plan.model)
         replay = self._thread.replay if forward.generation is not None else None
         chosen = () if replay is None else replay.kept_for(forward.generation, tokens)
-        labels = self._thread.labels
         deep, others = take_away(kwargs, len(plan.layers))
-        tower = tower_reader(self._watch, plan.model_config, arguments, forward.encoded) if self._watch else None
-        prompt = prompt_of(visual, real, labels)
-        forward.prefill = Prefill(plan, prompt, arguments, chosen, self._costs, deep, tower)
+        tower = (
+            None if self._watch is None else tower_reader(self._watch, plan.model_config, arguments, forward.encoded)
+        )
+        prompt = prompt_of(modalities, real, self._thread.labels, drafted_tokens(plan.model))
+        forward.prefill = Prefill(plan, prompt, arguments, chosen, self._costs, deep, earlier, tower)
         return args, others
 
     def _leave_text(
@@ -232,7 +240,7 @@ class Attachment:
             msg = f"the decoder returned a {type(output).__name__} without `last_hidden_state`: it cannot be restored"
             raise RuntimeError(msg)
         unseen = cache_in(output)
-        if unseen is not None and unseen is not prefill.cache:
+        if unseen is not None and unseen is not prefill.cache and unseen.get_seq_length():
             msg = (
                 "the prefill filled a cache that its layers were not seen to be called with, so that what was pruned is"
                 " not known to it; this version of Transformers hands caches over in a new way"
@@ -263,7 +271,7 @@ class Attachment:
         if len(args) > 1:
             args, kwargs = args[:1], {**dict(zip(self._layer_names[index][1:], args[1:], strict=False)), **kwargs}
         if "attention_mask" not in kwargs:
-            self._miss_mask(index)
+            miss_mask(index)
         mask = step_mask(self._plan.config, cache, index, hidden, kwargs["attention_mask"], self._kinds)
         return args, {**kwargs, "attention_mask": mask}
 
@@ -272,28 +280,23 @@ class Attachment:
         forward = self._forward()
         if forward is None or forward.prefill is None or forward.finished:
             return None
+        if forward.entered == index:
+            # This is the call that is checkpointed; its arguments are shortened already.
+            return None
         names = self._layer_names[index]
         arguments = {**dict(zip(names, args, strict=False)), **kwargs}
         hidden = arguments.pop(names[0])
         if "attention_mask" in names and "attention_mask" not in arguments:
-            self._miss_mask(index)
+            miss_mask(index)
         hidden, changed = forward.prefill.enter(index, hidden, arguments)
         return (hidden,), changed
 
-    @staticmethod
-    def _miss_mask(index: int) -> NoReturn:
-        """Raise: without its mask a layer would attend to what was dropped.
-
-        Raises
-        ------
-        RuntimeError
-            Always.
-        """
-        msg = (
-            f"layer {index} was called without `attention_mask`, which it takes: this version of Transformers hands"
-            " masks over in a new way, and pruning would miss them"
-        )
-        raise RuntimeError(msg)
+    def _enter_checkpoint(self, index: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Changed:
+        changed = self._enter_prefill(index, args, kwargs)
+        forward = self._forward()
+        if changed is not None and forward is not None:
+            forward.entered = index
+        return changed
 
     def _forward(self) -> Forward | None:
         return self._thread.forwards[-1] if self._thread.forwards else None

@@ -1,6 +1,7 @@
 """Ask a rule what one sample keeps, and hold it to what it may answer."""
 
 import warnings
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -15,7 +16,9 @@ from iwp_transformers.view import LayerView
 __all__ = ["chosen_tokens"]
 
 
-def chosen_tokens(rule: Selector, sources: Sources, sample: int, candidates: Tensor, budget: float) -> Chosen:
+def chosen_tokens(
+    rule: Selector, sources: Sources, sample: int, candidates: Tensor, budget: float | Mapping[str, float]
+) -> Chosen:
     """Return what one sample keeps of its candidates at one stage.
 
     Parameters
@@ -27,21 +30,45 @@ def chosen_tokens(rule: Selector, sources: Sources, sample: int, candidates: Ten
     sample : int
         Row of the batch.
     candidates : torch.Tensor
-        Shape (N,), int64, ascending: positions of the visual tokens that are left.
-    budget : int or float
-        Of all the visual tokens that the sample came with; 0 for none.
+        Shape (N,), int64, ascending: rows, in the forward, of the visual tokens that are left.
+    budget : int or float, or a mapping of str to these
+        Of all the visual tokens that the sample came with; 0 for none. A mapping has it for each modality.
 
     Returns
     -------
     Chosen
         A token whose own row is read is always among them.
+
+    Raises
+    ------
+    NotImplementedError
+        If a method that merges is to share out a budget by modality.
     """
+    if not isinstance(budget, Mapping):
+        return _chosen_from(rule, sources, sample, candidates, len(sources.prompt.visual[sample]), budget)
+    rows = []
+    for name, where in sources.prompt.modalities.items():
+        own, share = candidates[where[sample, candidates]], budget.get(name)
+        if share is None:
+            rows.append(own)
+            continue
+        chosen = _chosen_from(rule, sources, sample, own, int(where[sample].sum()), share)
+        if chosen.states is not None:
+            msg = "a budget that names modalities is for methods that drop tokens, not for one that merges them"
+            raise NotImplementedError(msg)
+        rows.append(chosen.rows)
+    return Chosen(torch.cat(rows).sort().values)
+
+
+def _chosen_from(
+    rule: Selector, sources: Sources, sample: int, candidates: Tensor, total: int, budget: float
+) -> Chosen:
+    """Return what is kept of candidates that share a budget, of which there were `total` at first."""
     prompt = sources.prompt
-    total = len(prompt.visual[sample])
     count = min(tokens_to_keep(budget, total) if total and budget else 0, len(candidates))
     pinned = prompt.pinned[sample, candidates]
     chosen = _asked(rule, sources, sample, candidates, count)
-    missing = candidates[pinned][~torch.isin(candidates[pinned], chosen.positions)]
+    missing = candidates[pinned][~torch.isin(candidates[pinned], chosen.rows)]
     if not len(missing):
         return chosen
     # A token whose row is read was dropped: it stays, and the rule shares the rest of the budget out.
@@ -56,15 +83,15 @@ def chosen_tokens(rule: Selector, sources: Sources, sample: int, candidates: Ten
 
 def _with_own(chosen: Chosen, candidates: Tensor, own: Tensor, sources: Sources, sample: int) -> Chosen:
     """Return what was chosen together with tokens that stay as they are."""
-    positions: Tensor = torch.cat((own, chosen.positions)).unique()  # type: ignore[no-untyped-call]  # untyped in torch
+    rows: Tensor = torch.cat((own, chosen.rows)).unique()  # type: ignore[no-untyped-call]  # untyped in torch
     states, sizes, merged_into = chosen.states, chosen.sizes, chosen.merged_into
-    kept = torch.searchsorted(positions, chosen.positions)
+    kept = torch.searchsorted(rows, chosen.rows)
     if states is not None:
-        hidden = sources.here.hidden[sample, sources.here.rows_of(sample, positions)].clone()
+        hidden = sources.here.hidden[sample, sources.here.rows_of(sample, rows + sources.here.before)].clone()
         hidden[kept.to(hidden.device)] = states.to(hidden)
         states = hidden
     if sizes is not None:
-        before = sources.sizes_of(sample, positions)
+        before = sources.sizes_of(sample, rows)
         before[kept.to(before.device)] = sizes.to(before)
         sizes = before
     if states is not None:
@@ -73,7 +100,7 @@ def _with_own(chosen: Chosen, candidates: Tensor, own: Tensor, sources: Sources,
         merged_into = torch.full_like(candidates, -1)
         merged_into[torch.searchsorted(candidates, asked)] = went
         merged_into[torch.searchsorted(candidates, own)] = own
-    return Chosen(positions, states, sizes, merged_into)
+    return Chosen(rows, states, sizes, merged_into)
 
 
 def _asked(rule: Selector, sources: Sources, sample: int, candidates: Tensor, count: int) -> Chosen:
@@ -82,14 +109,16 @@ def _asked(rule: Selector, sources: Sources, sample: int, candidates: Tensor, co
         return Chosen(candidates[:count])
     device = sources.here.hidden.device
     text = sources.prompt.text[sample].nonzero().squeeze(1)
-    view = LayerView(candidates.to(device), text.to(device), count, sources, sample)
+    # A view counts positions from the beginning of the cache.
+    visual, text = (rows.to(device) + sources.here.before for rows in (candidates, text))
+    view = LayerView(visual, text, count, sources, sample)
     choice = _choice(rule, view)
-    positions = candidates[choice.indices.to(candidates.device)]
+    rows = candidates[choice.indices.to(candidates.device)]
     merged_into = None
     if choice.assignment is not None:
         went = choice.assignment.to(candidates.device)
-        merged_into = positions[went].where(went >= 0, -1)
-    return Chosen(positions, choice.states, choice.sizes, merged_into)
+        merged_into = rows[went].where(went >= 0, -1)
+    return Chosen(rows, choice.states, choice.sizes, merged_into)
 
 
 def _choice(rule: Selector, view: LayerView) -> Choice:

@@ -39,11 +39,11 @@ class LayerCost:
     linear: float | None
     quadratic: float | None
 
-    def flops(self, length: int) -> float | None:
-        """Return the operations for one causal sequence: T tokens and T (T + 1) / 2 pairs."""
+    def flops(self, length: int, before: int = 0) -> float | None:
+        """Return the operations for one causal sequence: T tokens, T (T + 1) / 2 pairs, T more for each earlier one."""
         if self.linear is None or self.quadratic is None:
             return None
-        return self.linear * length + self.quadratic * length * (length + 1) / 2
+        return self.linear * length + self.quadratic * length * ((length + 1) / 2 + before)
 
 
 def layer_structure(layer: nn.Module) -> tuple[Any, ...]:

@@ -27,6 +27,8 @@ class Forward:
         What the multimodal model was called with, by name.
     prefill : Prefill or None
         Known once the decoder is called, where the forward sees visual tokens.
+    entered : int or None
+        The last layer whose arguments were shortened before it was checkpointed.
     finished : bool
         Whether the decoder has returned.
     encoded : dict
@@ -38,6 +40,7 @@ class Forward:
         self.arguments = arguments
         self.prefill: Prefill | None = None
         self.generation: Any = None
+        self.entered: int | None = None
         self.finished = False
         self.encoded: dict[str, Any] = {}
 

@@ -6,55 +6,20 @@ comes back. The functions here retrace that path from the processor's output alo
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from transformers import PreTrainedConfig
 from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape, unpad_image
 
-Box = tuple[float, float, float, float]
-Medium = Literal["image", "video"]
-Level = Literal["base", "crop", "grid", "newline"]
-Edges = NDArray[np.float64]
+from iwp_transformers.regions import Edges, Item, Region, cells, even_edges, in_sequence, listed
+
+__all__ = ["anyres_items_next", "anyres_regions_next", "anyres_regions_onevision"]
 
 # LLaVA-OneVision's own threshold: a grid that exceeds its limit by less in each direction stays as it is.
 SHRINKS_ABOVE = 1.1
-
-
-@dataclass(frozen=True, kw_only=True)
-class Region:
-    """What one visual token covers.
-
-    Parameters
-    ----------
-    medium : {"image", "video"}
-        Kind of picture the token belongs to.
-    index : int
-        Which image, or which video, of the sample; each kind is counted from 0.
-    frame : int
-        Temporal index in the token grid, not in the video file; 0 for images.
-    box : tuple of float, or None
-        (left, top, right, bottom) as fractions of the original picture, in [0, 1]. None for a token that covers no
-        pixel: a newline, or a patch that holds nothing but padding.
-    level : {"base", "crop", "grid", "newline"}
-        "base" is the whole image shrunk into one view, "crop" a piece of it at a higher resolution, "grid" the only
-        view of a model that has no such levels, "newline" a learned separator.
-    """
-
-    medium: Medium
-    index: int
-    frame: int
-    box: Box | None
-    level: Level
-
-
-# Builds the regions of one image or video, given its index within the sample.
-Item = Callable[[int], list[Region]]
 
 
 def anyres_regions_onevision(config: PreTrainedConfig, inputs: Mapping[str, Any], sample: int) -> tuple[Region, ...]:
@@ -87,8 +52,8 @@ def anyres_regions_onevision(config: PreTrainedConfig, inputs: Mapping[str, Any]
     is then given its share of the larger grid, although it interpolates the nearest two rows and columns only.
     """
     limit = int(config.vision_aspect_ratio.removeprefix("anyres_max_"))
-    sizes = _listed(inputs, "image_sizes")
-    groups = _listed(inputs, "batch_num_images") or [1] * len(sizes)
+    sizes = listed(inputs, "image_sizes")
+    groups = listed(inputs, "batch_num_images") or [1] * len(sizes)
     alone = [count == 1 for count in groups for _ in range(count)]
 
     def image(size: Sequence[int], is_alone: bool) -> Item:
@@ -96,7 +61,7 @@ def anyres_regions_onevision(config: PreTrainedConfig, inputs: Mapping[str, Any]
 
     images = [image(size, is_alone) for size, is_alone in zip(sizes, alone, strict=True)]
     videos = [_pooled_video(config, len(frames)) for frames in inputs.get("pixel_values_videos", ())]
-    return _in_sequence(config, inputs, sample, images, videos)
+    return in_sequence(config, inputs, sample, images, videos)
 
 
 def anyres_regions_next(config: PreTrainedConfig, inputs: Mapping[str, Any], sample: int) -> tuple[Region, ...]:
@@ -121,54 +86,22 @@ def anyres_regions_next(config: PreTrainedConfig, inputs: Mapping[str, Any], sam
     ValueError
         If `sample` is not in the batch, or if the tokens do not match the pictures of `inputs`.
     """
+    return in_sequence(config, inputs, sample, anyres_items_next(config, inputs), [])
+
+
+def anyres_items_next(config: PreTrainedConfig, inputs: Mapping[str, Any]) -> list[Item]:
+    """Return what builds the regions of each image of the batch, as LLaVA-NeXT cuts it."""
 
     def image(size: Sequence[int]) -> Item:
         return lambda index: _anyres_image(config, size, index, limit=None)
 
-    return _in_sequence(config, inputs, sample, [image(size) for size in _listed(inputs, "image_sizes")], [])
-
-
-def grid_regions(config: PreTrainedConfig, inputs: Mapping[str, Any], sample: int) -> tuple[Region, ...]:
-    """Regions of Qwen2-VL and Qwen2.5-VL: one grid over the picture, one grid a temporal patch for videos.
-
-    Parameters
-    ----------
-    config : Qwen2VLConfig or Qwen2_5_VLConfig
-        Configuration of the whole model.
-    inputs : mapping
-        The processor's output: `input_ids`, and `image_grid_thw` and `video_grid_thw` if it made them.
-    sample : int
-        Row of `input_ids`.
-
-    Returns
-    -------
-    tuple of Region
-        One for each visual token of the sample, in sequence order.
-
-    Raises
-    ------
-    ValueError
-        If `sample` is not in the batch, or if the tokens do not match the pictures of `inputs`.
-    """
-    merge = config.vision_config.spatial_merge_size
-
-    def item(medium: Medium, thw: Sequence[int]) -> Item:
-        frames, rows, columns = thw[0], _even_edges(thw[1] // merge), _even_edges(thw[2] // merge)
-        return lambda index: [
-            Region(medium=medium, index=index, frame=frame, box=box, level="grid")
-            for frame in range(frames)
-            for box in _cells(rows, columns)
-        ]
-
-    images = [item("image", thw) for thw in _listed(inputs, "image_grid_thw")]
-    videos = [item("video", thw) for thw in _listed(inputs, "video_grid_thw")]
-    return _in_sequence(config, inputs, sample, images, videos)
+    return [image(size) for size in listed(inputs, "image_sizes")]
 
 
 def _anyres_image(config: PreTrainedConfig, size: Sequence[int], index: int, limit: int | None) -> list[Region]:
     side, grid = config.vision_config.image_size, config.vision_config.image_size // config.vision_config.patch_size
     view = _patch_edges(config, crops=1) / side
-    regions = [Region(medium="image", index=index, frame=0, box=box, level="base") for box in _cells(view, view)]
+    regions = [Region(medium="image", index=index, frame=0, box=box, level="base") for box in cells(view, view)]
 
     # The two library functions carry no annotations, hence the ignores.
     pinpoints = config.image_grid_pinpoints
@@ -177,6 +110,10 @@ def _anyres_image(config: PreTrainedConfig, size: Sequence[int], index: int, lim
     shape = crop_rows * grid, crop_columns * grid
     ordinals = torch.arange(shape[0] * shape[1]).view(1, *shape)
     left = unpad_image(ordinals, tuple(size))[0]  # type: ignore[no-untyped-call]
+    if not left.numel():
+        # Of a picture far longer than wide, no column is left, and a newline alone stands for each row.
+        newline = Region(medium="image", index=index, frame=0, box=None, level="newline")
+        return [*regions, *[newline] * left.shape[0]]
     first_row, first_column = divmod(int(left[0, 0]), shape[1])
     rows = _patch_edges(config, crop_rows)[first_row : first_row + left.shape[0] + 1]
     columns = _patch_edges(config, crop_columns)[first_column : first_column + left.shape[1] + 1]
@@ -185,7 +122,7 @@ def _anyres_image(config: PreTrainedConfig, size: Sequence[int], index: int, lim
         rows, columns = _resampled(rows, int(left.shape[0] // ratio)), _resampled(columns, int(left.shape[1] // ratio))
 
     top, height, first_x, width = _placement(size, crop_rows * side, crop_columns * side)
-    boxes = _cells((rows - top) / height, (columns - first_x) / width)
+    boxes = cells((rows - top) / height, (columns - first_x) / width)
     for _ in range(len(rows) - 1):
         for _ in range(len(columns) - 1):
             regions.append(Region(medium="image", index=index, frame=0, box=next(boxes), level="crop"))
@@ -198,7 +135,7 @@ def _square_image(config: PreTrainedConfig, size: Sequence[int], index: int) -> 
     square = max(size)
     view = _patch_edges(config, crops=1) / config.vision_config.image_size * square
     rows, columns = (view - (square - height) // 2) / height, (view - (square - width) // 2) / width
-    regions = [Region(medium="image", index=index, frame=0, box=box, level="base") for box in _cells(rows, columns)]
+    regions = [Region(medium="image", index=index, frame=0, box=box, level="base") for box in cells(rows, columns)]
     return [*regions, Region(medium="image", index=index, frame=0, box=None, level="newline")]
 
 
@@ -210,7 +147,7 @@ def _pooled_video(config: PreTrainedConfig, frames: int) -> Item:
         regions = [
             Region(medium="video", index=index, frame=frame, box=box, level="grid")
             for frame in range(frames)
-            for box in _cells(edges, edges)
+            for box in cells(edges, edges)
         ]
         return [*regions, Region(medium="video", index=index, frame=frames - 1, box=None, level="newline")]
 
@@ -238,63 +175,7 @@ def _patch_edges(config: PreTrainedConfig, crops: int) -> Edges:
     return np.array([*starts, crops * side], dtype=np.float64)
 
 
-def _even_edges(cells: int) -> Edges:
-    return np.linspace(0.0, 1.0, cells + 1)
-
-
 def _resampled(edges: Edges, cells: int) -> Edges:
     """Edges of fewer cells over the same axis, as interpolation without aligned corners places them."""
     steps = len(edges) - 1
-    return np.interp(_even_edges(cells) * steps, np.arange(steps + 1), edges)
-
-
-def _cells(rows: Edges, columns: Edges) -> Iterator[Box | None]:
-    """Boxes between the edges, row by row, cut to the picture; None where nothing is left."""
-    clear_rows, clear_columns = np.clip(rows, 0.0, 1.0).tolist(), np.clip(columns, 0.0, 1.0).tolist()
-    for top, bottom in pairwise(clear_rows):
-        for left, right in pairwise(clear_columns):
-            yield (left, top, right, bottom) if top < bottom and left < right else None
-
-
-def _in_sequence(
-    config: PreTrainedConfig, inputs: Mapping[str, Any], sample: int, images: Sequence[Item], videos: Sequence[Item]
-) -> tuple[Region, ...]:
-    # Images and videos come apart; the text holds them in an order of its own.
-    ids = torch.as_tensor(inputs["input_ids"]).cpu()
-    if not 0 <= sample < len(ids):
-        msg = f"`sample` is {sample}, expected 0 to {len(ids) - 1}: `inputs` holds {len(ids)} samples"
-        raise ValueError(msg)
-    of_image = ids == config.image_token_id
-    # LLaVA-NeXT has no video token.
-    of_video = ids == getattr(config, "video_token_id", -1)
-    image_regions = iter(_of_sample("image", of_image.sum(dim=1).tolist(), sample, images))
-    video_regions = iter(_of_sample("video", of_video.sum(dim=1).tolist(), sample, videos))
-    visual = of_image[sample][of_image[sample] | of_video[sample]].tolist()
-    return tuple(next(image_regions if is_image else video_regions) for is_image in visual)
-
-
-def _of_sample(medium: Medium, tokens: Sequence[int], sample: int, items: Sequence[Item]) -> list[Region]:
-    # Pictures lie in `inputs` without saying whose they are: the tokens of the samples before tell.
-    start, stop = sum(tokens[:sample]), sum(tokens[: sample + 1])
-    regions: list[Region] = []
-    position = index = 0
-    for item in items:
-        if position >= stop:
-            break
-        built = item(index)
-        if position >= start:
-            regions += built
-            index += 1
-        position += len(built)
-    if len(regions) != stop - start:
-        msg = (
-            f"`inputs` has {stop - start} {medium} tokens in sample {sample}, but its {medium}s make {len(regions)}: "
-            "expected the whole, unchanged output of the processor that belongs to the model"
-        )
-        raise ValueError(msg)
-    return regions
-
-
-def _listed(inputs: Mapping[str, Any], name: str) -> list[Any]:
-    values: list[Any] = torch.as_tensor(inputs.get(name, ())).tolist()
-    return values
+    return np.interp(even_edges(cells) * steps, np.arange(steps + 1), edges)

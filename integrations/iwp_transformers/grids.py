@@ -1,75 +1,83 @@
-"""Grids of visual tokens: which of them stand in rows and columns, read from where they look."""
+"""Where the tokens of models of native resolution look: one grid over the whole picture."""
 
 from collections.abc import Mapping, Sequence
-from math import isqrt
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import torch
-from torch import Tensor
+from transformers import PreTrainedConfig
 
-from iwp_transformers.geometry import Region
-from iwp_transformers.replay import generation_inputs
+from iwp_transformers.regions import Item, Medium, Region, cells, even_edges, in_sequence, listed
 
-if TYPE_CHECKING:
-    from iwp_transformers.plan import PruningPlan
-
-__all__ = ["grids_of", "regions_of"]
+__all__ = ["grid_regions", "sized_regions"]
 
 
-def regions_of(plan: "PruningPlan", features: Mapping[str, Any], sample: int) -> Sequence[Region]:
-    """Return what each visual token of a sample looks at.
+def grid_regions(config: PreTrainedConfig, inputs: Mapping[str, Any], sample: int) -> tuple[Region, ...]:
+    """Regions of Qwen2-VL and what is laid out like it: a grid over each image and each temporal patch of a video.
 
     Parameters
     ----------
-    plan : PruningPlan
-        The model and its family.
-    features : mapping
-        What the multimodal model was called with, by name.
+    config : transformers.PreTrainedConfig
+        Configuration of the whole model, such as a Qwen2VLConfig.
+    inputs : mapping
+        The processor's output: `input_ids`, and `image_grid_thw` and `video_grid_thw`, `image_merge_sizes` and
+        `video_merge_sizes` if it made them.
     sample : int
-        Row of the batch.
-
-    Raises
-    ------
-    NotImplementedError
-        If it is not known for the family.
-    ValueError
-        If the pictures do not make up the visual tokens.
-    """
-    given = generation_inputs(plan.model) if features.get("mm_encoder_outputs") else {}
-    if "input_ids" in given:
-        # Beams and sequences to be returned repeat each sample.
-        repeats = len(features["input_ids"]) // len(given["input_ids"])
-        return plan.family.regions(plan.model_config, given, sample // repeats)
-    return plan.family.regions(plan.model_config, features, sample)
-
-
-def grids_of(regions: Sequence[Region]) -> tuple[Tensor, ...]:
-    """Return the grids that the tokens of a sample make up.
-
-    Parameters
-    ----------
-    regions : sequence of Region
-        One for each visual token, in sequence order.
+        Row of `input_ids`.
 
     Returns
     -------
-    tuple of torch.Tensor
-        Indices of tokens, int64, each of shape (h, w); every token is in exactly one. A frame, a shrunken view and all
-        crops of an image together are a grid; separators, and tokens that do not make up a rectangle, are one of a row.
+    tuple of Region
+        One for each visual token of the sample, in sequence order.
+
+    Raises
+    ------
+    ValueError
+        If `sample` is not in the batch, or if the tokens do not match the pictures of `inputs`.
     """
-    groups: dict[tuple[object, ...], list[int]] = {}
-    for index, region in enumerate(regions):
-        key = (region.medium, region.index, region.frame, region.level)
-        groups.setdefault(key, []).append(index)
-    return tuple(_grid([regions[index] for index in group], group) for group in groups.values())
+
+    def item(medium: Medium, thw: Sequence[int], merge: int) -> Item:
+        frames, rows, columns = thw[0], even_edges(thw[1] // merge), even_edges(thw[2] // merge)
+        return lambda index: [
+            Region(medium=medium, index=index, frame=frame, box=box, level="grid")
+            for frame in range(frames)
+            for box in cells(rows, columns)
+        ]
+
+    def items(medium: Medium) -> list[Item]:
+        grids = listed(inputs, f"{medium}_grid_thw")
+        merges = listed(inputs, f"{medium}_merge_sizes") or [config.vision_config.spatial_merge_size for _ in grids]
+        return [item(medium, thw, merge) for thw, merge in zip(grids, merges, strict=True)]
+
+    return in_sequence(config, inputs, sample, items("image"), items("video"))
 
 
-def _grid(regions: Sequence[Region], group: Sequence[int]) -> Tensor:
-    indices, side = torch.tensor(group), isqrt(len(group))
-    if regions[0].level == "base" and side**2 == len(group):
-        # A view of a tower is a square, also where some of it is padding that looks nowhere.
-        return indices.reshape(side, side)
-    tops = [None if region.box is None else round(region.box[1], 6) for region in regions]
-    width = len(group) // len(set(tops))
-    rows = [set(tops[start : start + width]) for start in range(0, len(group), width)]
-    return indices.reshape(-1, width) if len(rows) == len(set(tops)) and max(map(len, rows)) == 1 else indices[None]
+def sized_regions(config: PreTrainedConfig, inputs: Mapping[str, Any], sample: int) -> tuple[Region, ...]:
+    """Regions of Pixtral's tower: one grid over the picture, of the size that the processor resized it to.
+
+    Parameters
+    ----------
+    config : transformers.PreTrainedConfig
+        Configuration of the whole model, such as a Mistral3Config.
+    inputs : mapping
+        The processor's output: `input_ids`, and `image_sizes` if it made them.
+    sample : int
+        Row of `input_ids`.
+
+    Returns
+    -------
+    tuple of Region
+        One for each visual token of the sample, in sequence order; tokens that break rows are text.
+
+    Raises
+    ------
+    ValueError
+        If `sample` is not in the batch, or if the tokens do not match the pictures of `inputs`.
+    """
+    side = config.vision_config.patch_size * getattr(config, "spatial_merge_size", 1)
+
+    def image(size: Sequence[int]) -> Item:
+        rows, columns = (even_edges(length // side) for length in size)
+        return lambda index: [
+            Region(medium="image", index=index, frame=0, box=box, level="grid") for box in cells(rows, columns)
+        ]
+
+    return in_sequence(config, inputs, sample, [image(size) for size in listed(inputs, "image_sizes")], [])

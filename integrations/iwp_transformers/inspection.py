@@ -11,7 +11,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedConfig
 
 from iwp_transformers.attention import is_readable
-from iwp_transformers.families import FAMILIES, Family, Medium, family_of
+from iwp_transformers.families import Family, Medium, family_of, is_inferred
 from iwp_transformers.plan import PruningPlan, Stage
 from iwp_transformers.refusals import check_layers
 
@@ -110,11 +110,12 @@ def inspect_model(source: "nn.Module | PreTrainedConfig | str | PathLike[str]") 
         model=name,
         decoder=type(text).__name__,
         media=family.media,
-        inferred=not any(family is known for known in FAMILIES),
+        inferred=is_inferred(family),
         pictures=family.regions is not Family.regions,
         removals=removals,
         refusals=refusals,
         unreadable=tuple(layer for layer in removals if not is_readable(layers[layer])),
+        refused="" if removals else next(iter(refusals.values()), "its decoder has no layers"),
     )
 
 
@@ -128,7 +129,7 @@ def _without_weights(source: Any) -> nn.Module:
     """
     config: Any = source
     if not isinstance(source, PreTrainedConfig):
-        config = AutoConfig.from_pretrained(source, local_files_only=True)
+        config = AutoConfig.from_pretrained(source, local_files_only=True, trust_remote_code=False)
     kind: Any = getattr(transformers, (config.architectures or [""])[0], None)
     if kind is None and type(config) in AutoModelForImageTextToText._model_mapping:
         kind = AutoModelForImageTextToText._model_mapping[type(config)]

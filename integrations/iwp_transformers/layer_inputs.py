@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from iwp_transformers.attention import AttentionInputs, attention_inputs
-from iwp_transformers.geometry import Region
 from iwp_transformers.masks import allowed_rows
 from iwp_transformers.placement import beside_weights
 from iwp_transformers.prompt import Prompt
+from iwp_transformers.regions import Region
 from iwp_transformers.tower_view import TowerReader
 
 __all__ = ["LayerInputs", "Sources"]
@@ -33,7 +33,9 @@ class LayerInputs:
     columns : torch.Tensor
         Shape (B, R), int64: position in the input sequence of each row, -1 for filling.
     length : int
-        Length T of the input sequence, padding counted.
+        Length T of the input sequence, padding counted, and what the cache held before it.
+    before : int
+        Tokens that the cache held before; positions count them.
     gather : callable, optional
         Gathers heads from all ranks, where the model is sharded.
     log_sizes : torch.Tensor, optional
@@ -45,6 +47,7 @@ class LayerInputs:
     arguments: Mapping[str, Any]
     columns: Tensor
     length: int
+    before: int
     gather: Callable[[Tensor], Tensor] | None = None
     log_sizes: Tensor | None = None
 
@@ -77,7 +80,18 @@ class LayerInputs:
         -------
         torch.Tensor
             Shape (Hq, n, R): soft-max weights on all R rows of the layer.
+
+        Raises
+        ------
+        NotImplementedError
+            If the cache holds tokens of earlier turns, whose keys are not read.
         """
+        if self.before:
+            msg = (
+                "attention rows of a forward on a cache that holds tokens would lack what these are attended to: use a"
+                " method that reads no attention for images in later turns"
+            )
+            raise NotImplementedError(msg)
         own = self.rotated
         rows = self.rows_of(sample, positions).to(own.queries.device)
         allowed = allowed_rows(

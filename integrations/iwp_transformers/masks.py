@@ -35,8 +35,8 @@ WEIGHING = ("eager", "sdpa")
 PADDING, SQUARE = 2, 4
 
 
-def real_tokens(attention_mask: object, shape: tuple[int, int], device: torch.device) -> Tensor:
-    """Return which tokens of a prompt are no padding.
+def real_tokens(attention_mask: object, shape: tuple[int, int], device: torch.device, before: int = 0) -> Tensor:
+    """Return which tokens of a forward are no padding.
 
     Parameters
     ----------
@@ -46,6 +46,8 @@ def real_tokens(attention_mask: object, shape: tuple[int, int], device: torch.de
         Samples B and tokens T.
     device : torch.device
         Where the answer goes.
+    before : int, default 0
+        Tokens that the cache holds in front of them.
 
     Returns
     -------
@@ -67,7 +69,7 @@ def real_tokens(attention_mask: object, shape: tuple[int, int], device: torch.de
     if isinstance(mask, BlockMask):
         samples = torch.arange(batch, device=device)[:, None].expand(shape)
         head = torch.zeros((), dtype=torch.int64, device=device)
-        allowed = mask.mask_mod(samples.flatten(), head, tokens.repeat(batch), tokens.repeat(batch))
+        allowed = mask.mask_mod(samples.flatten(), head, tokens.repeat(batch), (tokens + before).repeat(batch))
         return allowed.view(shape) if allowed.numel() > 1 else allowed.expand(shape)
     if not isinstance(mask, Tensor) or mask.ndim not in (PADDING, SQUARE):
         what = f"shape {tuple(mask.shape)}" if isinstance(mask, Tensor) else f"a {type(mask).__name__}"
@@ -76,12 +78,13 @@ def real_tokens(attention_mask: object, shape: tuple[int, int], device: torch.de
     if mask.ndim == PADDING:
         return mask[:, -length:].to(device=device, dtype=torch.bool).expand(shape)
     # Whatever else a mask says, a token that is no padding may attend to itself.
-    own = mask[:, 0, tokens.to(mask.device), tokens.to(mask.device)]
+    tokens = tokens.to(mask.device)
+    own = mask[:, 0, tokens, tokens + min(before, mask.shape[-1] - length)]
     return _allowed(own).to(device).expand(shape)
 
 
-def take_rows_and_columns(mask: Any, rows: KeptRows, keys: int) -> Any:
-    """Return a layer's own mask of a prompt for the rows that stay, as queries and as keys.
+def take_rows_and_columns(mask: Any, rows: KeptRows, keys: int, before: int = 0) -> Any:
+    """Return a layer's own mask of a forward for the rows that stay, as queries and as keys.
 
     Parameters
     ----------
@@ -90,7 +93,9 @@ def take_rows_and_columns(mask: Any, rows: KeptRows, keys: int) -> Any:
     rows : KeptRows
         The rows that stay.
     keys : int
-        Columns that the shortened layer's attention has: M, or the capacity of a static cache.
+        Columns that the shortened layer's attention has: `before` + M, or the capacity of a static cache.
+    before : int, default 0
+        Columns in front of those of the forward, which the layer's cache holds; they stay.
 
     Returns
     -------
@@ -99,18 +104,20 @@ def take_rows_and_columns(mask: Any, rows: KeptRows, keys: int) -> Any:
         their softmax is finite, and nothing attends to them.
     """
     if isinstance(mask, BlockMask):
-        return _taken_blocks(mask, rows, keys)
+        return _taken_blocks(mask, rows, keys, before)
     rows = rows.to(mask.device)
-    batch, length = rows.index.shape
+    batch = rows.index.shape[0]
+    index, real = rows.behind(before)
     if mask.ndim == PADDING:
-        return mask.expand(batch, -1).gather(1, rows.index) * rows.real
+        return mask.expand(batch, -1).gather(1, index) * real
     mask = mask.expand(batch, *mask.shape[1:])
     lines = mask.gather(2, rows.index[:, None, :, None].expand(-1, mask.shape[1], -1, mask.shape[3]))
-    square = lines.gather(3, rows.index[:, None, None, :].expand(-1, mask.shape[1], length, -1))
+    square = lines.gather(3, index[:, None, None, :].expand(*lines.shape[:3], -1))
     if rows.filled:
-        square = _forbid(square, ~rows.real[:, None, None, :])
-        square = square.masked_fill(torch.diag_embed(~rows.real)[:, None], _permission(mask))
-    return F.pad(square, (0, keys - length), value=_refusal(mask))
+        square = _forbid(square, ~real[:, None, None, :])
+        itself = F.pad(torch.diag_embed(~rows.real), (before, 0))
+        square = square.masked_fill(itself[:, None], _permission(mask))
+    return F.pad(square, (0, keys - index.shape[1]), value=_refusal(mask))
 
 
 def take_columns(mask: Any, index: Tensor, live: Tensor) -> Any:
@@ -147,8 +154,9 @@ def take_columns(mask: Any, index: Tensor, live: Tensor) -> Any:
     return _forbid(mask.gather(3, index.expand(*mask.shape[:3], -1)), ~live)
 
 
-def hide_columns(mask: Any, visible: Tensor) -> Any:
-    """Return a mask that forbids what is not `visible`, shape (B, C); columns from C on stay as they are."""
+def hide_columns(mask: Any, visible: Tensor, before: int = 0) -> Any:
+    """Return a mask that forbids what is not `visible`, shape (B, C), behind `before` columns; others stay."""
+    visible = F.pad(visible, (before, 0), value=True)
     if isinstance(mask, BlockMask):
         index = torch.arange(mask.seq_lengths[1], device=visible.device).expand(visible.shape[0], -1)
         return take_columns(mask, index, F.pad(visible, (0, index.shape[1] - visible.shape[1]), value=True))
@@ -254,14 +262,16 @@ def _padding(mask: Tensor, sample: int, length: int) -> Tensor:
     return mask[sample if len(mask) > 1 else 0, -length:].bool()
 
 
-def _taken_blocks(mask: BlockMask, rows: KeptRows, keys: int) -> BlockMask:
+def _taken_blocks(mask: BlockMask, rows: KeptRows, keys: int, before: int) -> BlockMask:
     own, index, real = mask.mask_mod, rows.index, rows.real
-    last = index.shape[1] - 1
+    columns, live = rows.behind(before)
+    lowest, widest = index.shape[1] - 1, columns.shape[1] - 1
 
     def taken(sample: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        row, column = query.clamp(max=last), key.clamp(max=last)
-        allowed = own(sample, head, index[sample, row], index[sample, column]) & real[sample, column] & (key <= last)
-        return allowed | ((query == key) & ~real[sample, row])
+        row, column = query.clamp(max=lowest), key.clamp(max=widest)
+        allowed = own(sample, head, index[sample, row], columns[sample, column])
+        allowed = allowed & live[sample, column] & (key <= widest)
+        return allowed | ((query + before == key) & ~real[sample, row])
 
     return _blocks(taken, index.shape[0], index.shape[1], keys, index.device)
 

@@ -7,10 +7,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import PreTrainedConfig
 
-from iwp_transformers.layer_inputs import LayerInputs
-from iwp_transformers.masks import check_weighing, open_mask, weighed_mask
+from iwp_transformers.masks import open_mask, weighed_mask
 from iwp_transformers.rows import KeptRows
 
 __all__ = ["Chosen", "TokenSizes", "replaced_states"]
@@ -22,29 +20,31 @@ class Chosen:
 
     Attributes
     ----------
-    positions : torch.Tensor
-        Shape (M,), int64, ascending: positions in the input sequence of the visual tokens that stay.
+    rows : torch.Tensor
+        Shape (M,), int64, ascending: rows, in the forward, of the visual tokens that stay.
     states : torch.Tensor, optional
         Shape (M, E): their new states; None where they keep their own.
     sizes : torch.Tensor, optional
         Shape (M,): how many tokens each stands for in later attention; None where attention is left alone.
     merged_into : torch.Tensor, optional
-        Shape (N,), int64: for each candidate, the position of the token that it went into, -1 where it is lost.
+        Shape (N,), int64: for each candidate, the row of the token that it went into, -1 where it is lost.
     """
 
-    positions: Tensor
+    rows: Tensor
     states: Tensor | None = None
     sizes: Tensor | None = None
     merged_into: Tensor | None = None
 
 
-def replaced_states(inputs: LayerInputs, chosen: Sequence[Chosen]) -> Tensor:
-    """Return the states that enter a layer, (B, R, E), with the new ones of what stays.
+def replaced_states(hidden: Tensor, rows: Sequence[Tensor], chosen: Sequence[Chosen]) -> Tensor:
+    """Return the inputs of a layer with the new states of what stays.
 
     Parameters
     ----------
-    inputs : LayerInputs
-        What the layer is called with.
+    hidden : torch.Tensor
+        Shape (B, R, E).
+    rows : sequence of torch.Tensor
+        For each sample, shape (M,): the rows of what stays.
     chosen : sequence of Chosen
         For each sample.
 
@@ -53,16 +53,15 @@ def replaced_states(inputs: LayerInputs, chosen: Sequence[Chosen]) -> Tensor:
     NotImplementedError
         If gradients are asked for: new states are chosen without.
     """
-    hidden = inputs.hidden
     if all(each.states is None for each in chosen):
         return hidden
     if torch.is_grad_enabled() and hidden.requires_grad:
         msg = "the method gives tokens new states, through which no gradient flows: run it within `torch.no_grad()`"
         raise NotImplementedError(msg)
     hidden = hidden.clone()
-    for sample, each in enumerate(chosen):
+    for sample, (own, each) in enumerate(zip(rows, chosen, strict=True)):
         if each.states is not None:
-            hidden[sample, inputs.rows_of(sample, each.positions)] = each.states.to(hidden)
+            hidden[sample, own] = each.states.to(hidden)
     return hidden
 
 
@@ -79,24 +78,15 @@ class TokenSizes:
         self.log: Tensor | None = None
         self._known: dict[tuple[int, int], tuple[object, Any]] = {}
 
-    def update(
-        self, shape: tuple[int, int], chosen: Sequence[Chosen], device: torch.device, config: PreTrainedConfig
-    ) -> bool:
-        """Take in what samples chose; return whether any size came.
-
-        Raises
-        ------
-        NotImplementedError
-            If sizes came, and the decoder's attention implementation cannot weigh them.
-        """
+    def update(self, shape: tuple[int, int], chosen: Sequence[Chosen], device: torch.device) -> bool:
+        """Take in what samples chose; return whether any size came."""
         if all(each.sizes is None for each in chosen):
             return False
-        check_weighing(config._attn_implementation)
         # A new tensor each time: what was handed out before stays as it was.
         self.log = torch.zeros(shape, device=device) if self.log is None else self.log.clone()
         for row, each in zip(self.log, chosen, strict=True):
             if each.sizes is not None:
-                row[each.positions.to(device)] = each.sizes.to(device, torch.float32).log()
+                row[each.rows.to(device)] = each.sizes.to(device, torch.float32).log()
         self._known = {}
         return True
 

@@ -11,8 +11,9 @@ from PIL import Image
 
 from iwp_transformers.families import family_of
 from iwp_transformers.gallery import Panel, draw_gallery
-from iwp_transformers.geometry import Region
 from iwp_transformers.record import PruningRecord
+from iwp_transformers.regions import Medium, Region
+from iwp_transformers.tiles import tile_pixels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,7 +24,7 @@ Still = Image.Image | ArrayLike
 Pixels = NDArray[np.uint8]
 
 LEVEL_NAMES = {"base": "whole view", "crop": "crops", "grid": ""}
-FRAMES_SHOWN = 8
+FRAMES_SHOWN, TILES_SHOWN = 8, 16
 # An array that is one picture: height and width, or these and channels: grey, or colours with or without opacity.
 GREY_AXES, CHANNELS = 2, (1, 3, 4)
 # Fractions that resampling has led out of [0, 1] are cut off; further out they are something else.
@@ -121,7 +122,8 @@ def kept_tokens_figure(
     inputs : mapping
         The processor's output that was given to the model.
     images : PIL.Image.Image or array_like, or a sequence of them
-        Images of the sample, in the order of its text; a single one may come without a list around it. An array has
+        Images of the sample, in the order of its text; a single one may come without a list around it; unused where
+        tokens can be drawn on what the model saw only. An array has
         shape (height, width), or (height, width, channels) with 1, 3 or 4 channels, and holds bytes or fractions.
     model : torch.nn.Module
         The model that was pruned.
@@ -142,8 +144,10 @@ def kept_tokens_figure(
     ------
     ImportError
         If matplotlib is not installed.
+    NotImplementedError
+        If it is not known where the tokens of such a model look.
     TypeError
-        If the model's family is not supported.
+        If the model cannot be pruned.
     ValueError
         If `sample` is not in the batch or has no picture, if pictures, tokens and record do not match, or if an array
         holds neither bytes nor fractions.
@@ -152,6 +156,9 @@ def kept_tokens_figure(
     -----
     An image that the model saw at two resolutions gets two panels. A video shows at most eight steps of its token grid,
     evenly spread, each over its middle frame.
+
+    Many processors make squares of a picture and do not say whether they stretched it, cut its margins off or padded
+    it. There each square that the model saw is a panel of its own, in colours that are stretched to the whole range.
     """
     config: Any = model.config
     regions = family_of(model).regions(config, inputs, sample)
@@ -165,10 +172,17 @@ def kept_tokens_figure(
     flags = torch.isin(visual, kept).numpy()
     stills = cast(Sequence[Still], [images] if _is_still(images) else images)
     clips = cast(Sequence[Sequence[Still]], [videos] if len(videos) and all(map(_is_still, videos)) else videos)
-    _check_count("images", len(stills), len({region.index for region in regions if region.medium == "image"}))
-    _check_count("videos", len(clips), len({region.index for region in regions if region.medium == "video"}))
-    groups = [_image_panels(image, index, regions, flags) for index, image in enumerate(stills)]
-    groups += [_video_panels(video, index, regions, flags) for index, video in enumerate(clips)]
+    groups: list[list[Panel]] = []
+    if _on_tiles(regions, "image"):
+        groups.append(_tile_panels(inputs, "image", regions, flags))
+    else:
+        _check_count("images", len(stills), len({region.index for region in regions if region.medium == "image"}))
+        groups += [_image_panels(image, index, regions, flags) for index, image in enumerate(stills)]
+    if _on_tiles(regions, "video"):
+        groups.append(_tile_panels(inputs, "video", regions, flags))
+    else:
+        _check_count("videos", len(clips), len({region.index for region in regions if region.medium == "video"}))
+        groups += [_video_panels(video, index, regions, flags) for index, video in enumerate(clips)]
     heading = title or f"Layer {record.layer}: {_share(flags)} visual tokens kept"
     return draw_gallery(groups, heading, _caption(regions, flags))
 
@@ -198,6 +212,25 @@ def _video_panels(
         chosen = by_frame[frame]
         heading = f"video {index + 1}, step {frame + 1}/{len(by_frame)}"
         panels.append(_panel(video[middle], [regions[n] for n in chosen], flags[chosen], heading))
+    return panels
+
+
+def _on_tiles(regions: Sequence[Region], medium: Medium) -> bool:
+    return any(region.tile is not None for region in regions if region.medium == medium)
+
+
+def _tile_panels(
+    inputs: Mapping[str, Any], medium: Medium, regions: Sequence[Region], flags: NDArray[np.bool_]
+) -> list[Panel]:
+    tiles = sorted({region.tile for region in regions if region.medium == medium and region.tile is not None})
+    shown = sorted({round(step) for step in np.linspace(0, len(tiles) - 1, TILES_SHOWN)})
+    panels = []
+    for place in shown:
+        chosen = [n for n, r in enumerate(regions) if (r.medium, r.tile) == (medium, tiles[place])]
+        pixels = tile_pixels(inputs, medium, tiles[place]).numpy()
+        name = "tile" if medium == "image" else "frame"
+        heading = f"{name} {place + 1}/{len(tiles)}, as the model saw it"
+        panels.append(_panel(pixels, [regions[n] for n in chosen], flags[chosen], heading))
     return panels
 
 

@@ -1,6 +1,6 @@
 """What a session was asked to do, and the model it does it to."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import cast
@@ -24,12 +24,12 @@ class Stage:
     ----------
     layer : int
         First layer that no longer sees the dropped tokens.
-    budget : int or float
-        Visual tokens that stay, of all that a sample had: a count, or a share.
+    budget : int or float, or a mapping of str to these
+        Visual tokens that stay, of all that a sample had: a count, or a share; a mapping has it for each modality.
     """
 
     layer: int
-    budget: float
+    budget: float | Mapping[str, float]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -88,6 +88,12 @@ class PruningPlan:
     def longest(self) -> int | None:
         """Tokens up to which the decoder is exact; None where there is no such limit."""
         return None if self.family.longest is None else self.family.longest(self.text)
+
+    @cached_property
+    def named(self) -> Collection[str] | None:
+        """The modalities that the budget names; None where it names none."""
+        budget = self.stages[0].budget
+        return budget.keys() if isinstance(budget, Mapping) else None
 
     def removal(self, stage: Stage) -> int:
         """Return the first layer whose sequence is shorter: the stage's own, or a later one."""

@@ -1,4 +1,4 @@
-"""The forward that sees visual tokens for the first time: choose, remove, and put the output back at full length."""
+"""A forward that brings visual tokens: choose, remove, and put the output back at full length."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,16 +14,18 @@ from iwp_transformers.arguments import ShortenedArguments
 from iwp_transformers.choosing import chosen_tokens
 from iwp_transformers.cost import LayerCost, cache_sizes, layer_structure, measured_cost
 from iwp_transformers.deepstack import DeepFeatures
-from iwp_transformers.grids import regions_of
+from iwp_transformers.later_turns import EarlierTokens
 from iwp_transformers.layer_inputs import LayerInputs, Sources
 from iwp_transformers.layer_kinds import attending_layers
+from iwp_transformers.masks import check_weighing
 from iwp_transformers.merging import Chosen, TokenSizes, replaced_states
 from iwp_transformers.plan import PruningPlan, Stage
 from iwp_transformers.prompt import Prompt
 from iwp_transformers.pruned_cache import Lease, mark, shorten_static
 from iwp_transformers.record import PruningRecord, StageRecord
-from iwp_transformers.rows import KeptRows, kept_rows, restored_attention
+from iwp_transformers.rows import KeptRows, kept_rows
 from iwp_transformers.stopwatch import Stopwatch
+from iwp_transformers.token_grids import regions_of
 from iwp_transformers.tower_view import TowerReader
 from iwp_transformers.training_compression import training_compression
 from iwp_transformers.versions import cache_in
@@ -61,9 +63,14 @@ class Drop:
     arguments: ShortenedArguments
     log_sizes: Tensor | None
 
+    def told(self, length: int) -> tuple[int, int, KeptRows, Tensor, Tensor | None]:
+        """Return what a cache is told of it, for the first `length` tokens."""
+        log_sizes = None if self.log_sizes is None else self.log_sizes[:, :length]
+        return self.layer, self.removal, self.rows.first(length), self.visible[:, :length], log_sizes
+
 
 class Prefill:
-    """One forward that sees visual tokens for the first time.
+    """One forward that brings visual tokens.
 
     Parameters
     ----------
@@ -79,6 +86,8 @@ class Prefill:
         What is known of the layers' costs; this forward adds to it.
     deep : DeepFeatures, optional
         What the decoder would add between its layers.
+    earlier : EarlierTokens
+        What the cache holds before the forward.
     tower : TowerReader, optional
         What reads the vision tower, where the rule does.
 
@@ -87,7 +96,7 @@ class Prefill:
     cache : transformers.Cache or None
         The cache that the layers are called with.
     kept : list of tuple of Chosen
-        What was kept at each stage so far.
+        What was kept at each stage so far, by rows; records and views count from the beginning of the cache.
     """
 
     def __init__(
@@ -97,10 +106,11 @@ class Prefill:
         features: Mapping[str, Any],
         chosen: Sequence[Kept],
         costs: Costs,
-        deep: DeepFeatures | None = None,
-        tower: TowerReader | None = None,
+        deep: DeepFeatures | None,
+        earlier: EarlierTokens,
+        tower: TowerReader | None,
     ) -> None:
-        self._plan, self._prompt, self._tower = plan, prompt, tower
+        self._plan, self._prompt, self._earlier, self._tower = plan, prompt, earlier, tower
         self._features = {name: value for name, value in features.items() if value is not None}
         self._chosen, self._costs, self._deep = chosen, costs, deep
         self._structures: list[tuple[Any, ...]] = []
@@ -119,11 +129,7 @@ class Prefill:
         """Whether an earlier forward chose what is kept, and has a record of it."""
         return bool(self._chosen)
 
-    @property
-    def _rows(self) -> KeptRows | None:
-        return None if self._removed is None else self._removed.rows
-
-    def enter(self, index: int, hidden: Tensor, arguments: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
+    def enter(self, index: int, hidden: Tensor, arguments: Mapping[str, Any]) -> tuple[Tensor, dict[str, Any]]:
         """Return what layer `index` gets in place of what it is about to get."""
         if self.cache is None:
             self.cache = cache_in(arguments)
@@ -133,8 +139,9 @@ class Prefill:
                 " each sample: several streams of a token are not served"
             )
             raise NotImplementedError(msg)
+        arguments = self._earlier.masked(self._plan.config, self._plan.kinds, index, hidden, arguments)
         if self._deep is not None:
-            hidden = self._deep.added(index, hidden, self._rows)
+            hidden = self._deep.added(index, hidden, None if self._removed is None else self._removed.rows)
         hidden, present = self._changed(index, hidden, arguments)
         self._measure(index, hidden, present)
         for stage in self._plan.stages:
@@ -147,14 +154,20 @@ class Prefill:
             self._first = None
         elif not index:
             self._first = self._inputs(index, hidden, present)
-        if self._sizes.log is None or "attention_mask" not in present:
-            return hidden, present
-        keys = hidden.shape[1] if self.cache is None else self.cache.get_mask_sizes(hidden.shape[1], index)[0]
-        mask = self._sizes.weighed(present["attention_mask"], hidden, self._rows, keys)
-        return hidden, {**present, "attention_mask": mask}
+        if "attention_mask" in present and self._sizes.log is not None:
+            rows = None if self._removed is None else self._removed.rows
+            keys = hidden.shape[1]
+            keys = keys if self.cache is None else self.cache.get_mask_sizes(keys, index)[0]
+            weighed = self._sizes.weighed(present["attention_mask"], hidden, rows, keys)
+            present = {**present, "attention_mask": weighed}
+        return hidden, present
 
     def finish(self, output: ModelOutput) -> ModelOutput:
         """Put what the decoder returns back at full length."""
+        if getattr(output, "attentions", None):
+            indices = attending_layers(self._plan.kinds, len(output["attentions"]))
+            rows = [self._rows_at(index) for index in range(len(self._plan.layers))]
+            output["attentions"] = self._earlier.restored(output["attentions"], indices, self._plan.kinds, rows)
         if not self._drops:
             return output
         last = output["last_hidden_state"]
@@ -166,46 +179,47 @@ class Prefill:
         output["last_hidden_state"] = last
         if getattr(output, "hidden_states", None):
             output["hidden_states"] = self._restored_states(output["hidden_states"], last)
-        if getattr(output, "attentions", None):
-            # The first layer always holds all tokens, and a static cache more columns than those.
-            keys = output["attentions"][0].shape[-1]
-            indices = attending_layers(self._plan.kinds, len(output["attentions"]))
-            output["attentions"] = tuple(
-                self._restored_attention(index, weights, keys)
-                for index, weights in zip(indices, output["attentions"], strict=True)
-            )
         return output
 
     def mark_cache(self, lease: Lease) -> None:
         """Write on the cache what later steps need to know."""
-        if self.cache is not None and self._drops:
-            kinds = self._plan.kinds
-            stages = [(each.layer, each.removal, each.rows, each.visible, each.log_sizes) for each in self._drops]
-            mark(self.cache, stages, lease, kinds)
+        # Checkpointed layers leave the cache as it was.
+        if self.cache is not None and self._drops and int(self.cache.get_seq_length()) > self._earlier.count:
+            kinds, drafts = self._plan.kinds, self._prompt.drafts
+            length = self._prompt.real.shape[1] - drafts
+            stages = [drop.told(length) for drop in self._drops]
+            mark(self.cache, stages, lease, kinds, before=self._earlier.count, drafts=drafts)
 
     def record(self) -> PruningRecord:
         """Return what was kept, and what it cost."""
-        full = self._prompt.real.shape[1]
-        held = [full] * len(self._plan.layers)
+        full, before = self._prompt.real.shape[1], self._earlier.count
+        cached = self._earlier.held(len(self._plan.layers))
+        held = [full] * len(cached)
         for stage in self._stages:
             held[stage.removal :] = [stage.padded] * len(held[stage.removal :])
+        held = [old + new for old, new in zip(cached, held, strict=True)]
         return PruningRecord(
-            visual=self._prompt.visual,
-            stages=tuple(self._stages),
+            visual=tuple(rows + before for rows in self._prompt.visual),
+            stages=tuple(stage.behind(before) for stage in self._stages),
+            cached_full=before,
+            cached=cached,
             lengths_full=tuple(self._prompt.real.sum(1).tolist()),
             padded_full=full,
             training_compression=training_compression(self._plan.model_config),
             costs=[self._costs[structure] for structure in self._structures],
-            cache_sizes=[] if self.cache is None else cache_sizes(self.cache, full, held),
+            cache_sizes=[] if self.cache is None else cache_sizes(self.cache, before + full, held),
             watches=tuple(self._watches),
+            modalities={
+                name: tuple(rows + before for rows in each) for name, each in self._prompt.rows_by_modality().items()
+            },
         )
 
-    def _changed(self, index: int, hidden: Tensor, arguments: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
+    def _changed(self, index: int, hidden: Tensor, arguments: Mapping[str, Any]) -> tuple[Tensor, dict[str, Any]]:
         """Return inputs and arguments without what has been dropped so far."""
         due = [drop for drop in self._drops if drop.removal <= index]
         if not due:
             hiding = self._drops[-1].arguments.hiding(index, hidden, arguments) if self._drops else arguments
-            return hidden, hiding
+            return hidden, dict(hiding)
         if due[-1] is not self._removed:
             rows = due[-1].rows.to(hidden.device)
             place = rows.index if self._removed is None else rows.within(self._removed.rows.to(hidden.device))
@@ -214,13 +228,21 @@ class Prefill:
         return hidden, due[-1].arguments.shortened(index, hidden, arguments)
 
     def _inputs(self, index: int, hidden: Tensor, arguments: dict[str, Any]) -> LayerInputs:
-        full = self._prompt.real.shape[1]
+        full, before = self._prompt.real.shape[1], self._earlier.count
         if self._removed is None:
             columns = torch.arange(full, device=hidden.device).expand(hidden.shape[0], -1)
         else:
             columns = self._removed.rows.columns().to(hidden.device)
-        log_sizes = self._sizes.columns(self._rows)
-        return LayerInputs(self._plan.layers[index], hidden, arguments, columns, full, self._plan.gather, log_sizes)
+        return LayerInputs(
+            layer=self._plan.layers[index],
+            hidden=hidden,
+            arguments=arguments,
+            columns=columns.where(columns < 0, columns + before),
+            length=before + full - self._prompt.drafts,
+            before=before,
+            gather=self._plan.gather,
+            log_sizes=self._sizes.columns(None if self._removed is None else self._removed.rows),
+        )
 
     def _drop(self, stage: Stage, inputs: LayerInputs) -> Tensor:
         """Choose what stays from a stage on, prepare its removal, and return the layer's inputs with its states."""
@@ -228,28 +250,40 @@ class Prefill:
         with Stopwatch(device) as watch, torch.no_grad():
             chosen = self._chosen[len(self.kept)] if self._chosen else None
             kept = self._choose(stage, inputs) if chosen is None else chosen
-            keep = self._prompt.text.clone()
+            keep = self._prompt.others.clone()
             for row, each in zip(keep, kept, strict=True):
-                row[each.positions] = True
+                row[each.rows] = True
             lengths = keep.sum(1).tolist()
         before = self._stages[-1].lengths if self._stages else tuple(self._prompt.real.sum(1).tolist())
         self._watches.append(watch)
         self.kept.append(kept)
         removal, padded = plan.removal(stage), inputs.hidden.shape[1]
-        weighed = self._sizes.update((keep.shape[0], keep.shape[1]), kept, device, plan.config)
+        weighed = self._sizes.update((keep.shape[0], keep.shape[1]), kept, device)
+        if weighed:
+            check_weighing(plan.config._attn_implementation)
+            self._earlier.check_weighing()
         if weighed or tuple(lengths) != before:
             rows = kept_rows(keep, max(lengths))
-            arguments = ShortenedArguments(plan.config, self.cache, rows, keep)
+            arguments = ShortenedArguments(plan.config, self.cache, rows, keep, self._earlier.columns)
             self._drops.append(Drop(stage.layer, removal, rows, keep, arguments, self._sizes.log))
-            shorten_static(self.cache, removal, rows.full - max(lengths))
+            if not self._earlier.count:
+                shorten_static(self.cache, removal, rows.full - max(lengths))
             padded = max(lengths)
-        positions, went = (tuple(getattr(each, name) for each in kept) for name in ("positions", "merged_into"))
-        sizes: dict[str, Any] = {"lengths": tuple(lengths), "padded": padded}
-        self._stages.append(StageRecord(layer=stage.layer, removal=removal, kept=positions, merged_into=went, **sizes))
-        return replaced_states(inputs, kept)
+        self._stages.append(
+            StageRecord(
+                layer=stage.layer,
+                removal=removal,
+                kept=tuple(each.rows for each in kept),
+                lengths=tuple(lengths),
+                padded=padded,
+                merged_into=tuple(each.merged_into for each in kept),
+            )
+        )
+        places = [inputs.rows_of(sample, each.rows + inputs.before) for sample, each in enumerate(kept)]
+        return replaced_states(inputs.hidden, places, kept)
 
     def _choose(self, stage: Stage, inputs: LayerInputs) -> Kept:
-        """Return, for each sample, the positions of the visual tokens that stay."""
+        """Return, for each sample, the rows of the visual tokens that stay."""
         plan = self._plan
         sources = Sources(
             here=inputs,
@@ -262,17 +296,15 @@ class Prefill:
             tower=self._tower,
             log_sizes=self._sizes.log,
         )
-        candidates = [each.positions for each in self.kept[-1]] if self.kept else self._prompt.visual
+        candidates = [each.rows for each in self.kept[-1]] if self.kept else self._prompt.visual
         return tuple(
-            chosen_tokens(plan.selector, sources, sample, positions, stage.budget)
-            for sample, positions in enumerate(candidates)
+            chosen_tokens(plan.selector, sources, sample, rows, stage.budget) for sample, rows in enumerate(candidates)
         )
 
     def _measure(self, index: int, hidden: Tensor, arguments: dict[str, Any]) -> None:
         """Learn what a layer costs, unless one of its structure is known."""
         layer = self._plan.layers[index]
-        structure = layer_structure(layer)
-        self._structures.append(structure)
+        self._structures.append(structure := layer_structure(layer))
         if structure not in self._costs:
             self._costs[structure] = measured_cost(self._plan.config, index, layer, hidden, arguments)
 
@@ -281,16 +313,12 @@ class Prefill:
         restored = list(states)
         for place in range(1, len(states) - 1):
             # What stands at `place` is what the layer before returned.
-            drops = [drop for drop in self._drops if drop.removal < place]
-            state = states[place]
-            if drops and state is not None:
-                restored[place] = drops[-1].rows.scatter(state)
+            rows, state = self._rows_at(place - 1), states[place]
+            if rows is not None and state is not None:
+                restored[place] = rows.scatter(state)
         restored[-1] = None if states[-1] is None else last
         return tuple(restored)
 
-    def _restored_attention(self, index: int, weights: Tensor, keys: int) -> Tensor:
-        drops = [drop for drop in self._drops if drop.removal <= index]
-        if not drops:
-            return weights
-        columns, full = drops[-1].rows.columns(), drops[-1].rows.full
-        return restored_attention(weights, columns, columns, (full, keys))
+    def _rows_at(self, index: int) -> KeptRows | None:
+        """Return the rows that a layer got, where these are not all."""
+        return next((drop.rows for drop in reversed(self._drops) if drop.removal <= index), None)

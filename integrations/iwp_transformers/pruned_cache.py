@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from functools import cache as remembered
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import Cache, cache_utils
 from transformers.cache_utils import CacheLayerMixin, StaticLayer
@@ -188,13 +189,16 @@ def mark(
     stages: Sequence[tuple[int, int, KeptRows, Tensor, Tensor | None]],
     lease: Lease,
     kinds: Sequence[str],
+    *,
+    before: int,
+    drafts: int,
 ) -> None:
     """Write on a cache that was just pruned what later steps need to know.
 
     Parameters
     ----------
     cache : transformers.Cache
-        The cache, which holds the prompt.
+        The cache, which holds the prompt, and what stood before and behind it.
     stages : sequence of tuple
         For each time that tokens were dropped, ascending: the layer from which they are hidden, the layer from which
         they are removed, the rows that stay, which tokens are visible, shape (B, T), and the logarithm of how many
@@ -203,33 +207,55 @@ def mark(
         Whether the session is open.
     kinds : sequence of str
         What each layer lets a token see; those that do not attend have nothing to be told.
+    before : int
+        Tokens that the cache held before; what earlier forwards dropped of them stays so.
+    drafts : int
+        Tokens behind the prompt, which can be cropped.
     """
     layers: list[Any] = cache.layers
     unknown = {"rows": None, "shortened": False, "fresh": False, "closing": False, "owner": False}
     for index, part in enumerate(layers):
         if isinstance(part, CacheLayerMixin):
+            told = {} if pruned_layer(cache, index) is not None else unknown
             layers[index] = _as_pruned(part)
-            layers[index].__dict__.update(unknown, lease=lease, base=int(part.get_seq_length()))
-    for number, (hidden_from, removed_from, rows, visible, log_sizes) in enumerate(stages):
-        ends = stages[number + 1][0] if number + 1 < len(stages) else len(layers)
-        attending = [index for index, kind in enumerate(kinds) if kind in ATTENDING]
-        concerned = [index for index in attending if hidden_from <= index < ends]
-        shorter = [index for index in concerned if index >= removed_from]
-        if not concerned:
-            continue
+            layers[index].__dict__.update(told, lease=lease, base=int(part.get_seq_length()) - drafts)
+    for number, concerned in _alike(layers, [stage[0] for stage in stages], kinds).items():
+        _, removed_from, rows, visible, log_sizes = stages[number[0]]
+        shorter = [index for index in concerned if index >= removed_from or layers[index].shortened]
         # The first of a kind holds all tokens; another kind may hold fewer.
         last = layers[(shorter or concerned)[0]]
         first = layers[kinds.index(kinds[(shorter or concerned)[0]])]
         capacity = (first.max_cache_len, last.max_cache_len) if isinstance(last, StaticLayer) else None
-        known = PrunedRows(rows, visible, capacity, log_sizes)
+        known = PrunedRows(*_behind(layers[concerned[0]].rows, before, rows, visible), capacity, log_sizes)
         for index in concerned:
             layers[index].__dict__.update(
                 rows=known,
-                shortened=index >= removed_from,
+                shortened=index in shorter,
                 fresh=index in (concerned[0], *shorter[:1]),
                 closing=index == concerned[-1],
                 owner=index == concerned[0],
             )
+
+
+def _alike(layers: Sequence[Any], hidden_from: Sequence[int], kinds: Sequence[str]) -> dict[Any, list[int]]:
+    """Return the layers for which a stage makes one map: what it drops, behind what one earlier map tells."""
+    alike: dict[Any, list[int]] = {}
+    for index, kind in enumerate(kinds):
+        stage = sum(first <= index for first in hidden_from) - 1
+        if stage >= 0 and kind in ATTENDING:
+            alike.setdefault((stage, id(layers[index].rows)), []).append(index)
+    return alike
+
+
+def _behind(known: PrunedRows | None, before: int, rows: KeptRows, visible: Tensor) -> tuple[KeptRows, Tensor]:
+    """Return what stays, and what is visible, of the `before` tokens that a cache held and of those behind them."""
+    if not before:
+        return rows, visible
+    if known is None:
+        index = torch.arange(before, device=rows.index.device).expand(rows.index.shape[0], -1)
+        real = torch.ones_like(index, dtype=torch.bool)
+        return KeptRows(index, real, before, filled=False).followed_by(rows), torch.cat((real, visible), dim=1)
+    return known.held(before).followed_by(rows), torch.cat((known.seen(before), visible), dim=1)
 
 
 def _as_pruned(part: Any) -> Any:

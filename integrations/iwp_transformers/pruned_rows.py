@@ -64,6 +64,14 @@ class PrunedRows:
         """Copy without the mask of a step."""
         return {**self.__dict__, "_last": {}}
 
+    def held(self, seen: int) -> KeptRows:
+        """Return the rows that shortened layers hold of the first `seen` tokens."""
+        return KeptRows(*self._extended(self.kept + seen - self.full), seen, self.filled)
+
+    def seen(self, length: int) -> Tensor:
+        """Return which of the first `length` tokens are neither padding nor dropped, shape (B, length)."""
+        return F.pad(self.visible, (0, max(length - self.visible.shape[1], 0)), value=True)[:, :length]
+
     def select(self, change: Callable[[Tensor], Tensor]) -> None:
         """Follow samples that are repeated, selected or put in another order."""
         self.index, self.live, self.visible = change(self.index), change(self.live), change(self.visible)

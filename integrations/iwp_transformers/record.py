@@ -1,7 +1,7 @@
 """What one pruned prefill kept, and what that saved."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -138,6 +138,11 @@ class StageRecord:
     padded: int
     merged_into: tuple[Tensor | None, ...] = ()
 
+    def behind(self, count: int) -> "StageRecord":
+        """Return the same with positions behind `count` earlier tokens."""
+        went = tuple(None if each is None else (each + count).where(each >= 0, -1) for each in self.merged_into)
+        return replace(self, kept=tuple(rows + count for rows in self.kept), merged_into=went)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class PruningRecord:
@@ -146,25 +151,33 @@ class PruningRecord:
     Attributes
     ----------
     visual : tuple of torch.Tensor
-        For each sample, int64 and ascending: positions of its visual tokens in the input sequence, padding counted.
+        For each sample, int64 and ascending: positions of its visual tokens in the input sequence, padding counted. On
+        a cache that holds tokens, those that the forward brought, counted from the beginning of the conversation.
     stages : tuple of StageRecord
         What was kept where, by ascending layer; one for each layer that tokens are dropped at.
     lengths_full : tuple of int
         For each sample, its tokens without padding.
     padded_full : int
         Rows that the layers before the first stage compute for each sample.
+    cached_full : int
+        Tokens of earlier turns: how many the cache had seen before the prefill, 0 for a new one.
     training_compression : float or None
         Patches that the model was trained to see as one visual token, where its configuration tells.
+    modalities : mapping of str to tuple of torch.Tensor
+        For each modality, such as "image", and each sample: which of `visual` are its.
     """
 
     visual: tuple[Tensor, ...]
     stages: tuple[StageRecord, ...]
     lengths_full: tuple[int, ...]
     padded_full: int
+    cached_full: int
+    cached: Sequence[int] = field(repr=False)
     training_compression: float | None = field(repr=False)
     costs: Sequence[LayerCost | None] = field(repr=False)
     cache_sizes: Sequence[tuple[int | None, int | None]] = field(repr=False)
     watches: tuple[Stopwatch, ...] = field(repr=False)
+    modalities: Mapping[str, tuple[Tensor, ...]] = field(default_factory=dict)
 
     @property
     def layer(self) -> int:
@@ -196,6 +209,14 @@ class PruningRecord:
         """For each sample, which of its own visual tokens stay: int64, ascending, whatever shared the batch."""
         return tuple(torch.searchsorted(visual, kept) for kept, visual in zip(self.kept, self.visual, strict=True))
 
+    @property
+    def kept_by_modality(self) -> dict[str, tuple[Tensor, ...]]:
+        """For each modality and sample, which of `kept` are its."""
+        return {
+            name: tuple(kept[torch.isin(kept, own)] for kept, own in zip(self.kept, where, strict=True))
+            for name, where in self.modalities.items()
+        }
+
     def __repr__(self) -> str:
         """Return layers and counts in one line."""
         kept, visual = (sum(map(len, part)) for part in (self.kept, self.visual))
@@ -219,8 +240,14 @@ class PruningRecord:
             lengths[layers - shorter :] = [sum(stage.lengths)] * shorter
             padded[layers - shorter :] = [stage.padded] * shorter
         full, pruned = (
-            [None if cost is None else cost.flops(length) for cost, length in zip(self.costs, rows, strict=True)]
-            for rows in ([self.padded_full] * layers, padded)
+            [
+                None if cost is None else cost.flops(length, before)
+                for cost, length, before in zip(self.costs, rows, held, strict=True)
+            ]
+            for rows, held in (
+                ([self.padded_full] * layers, [self.cached_full] * layers),
+                (padded, self.cached),
+            )
         )
         held_full, held = zip(*self.cache_sizes, strict=True) if self.cache_sizes else ((0,), (0,))
         return PrefillSummary(

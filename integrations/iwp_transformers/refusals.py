@@ -1,8 +1,7 @@
 """Everything that is refused, each with its reason: better no answer than a wrong one."""
 
 import inspect
-from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Mapping
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +9,11 @@ from torch import Tensor, nn
 from transformers import Cache
 from transformers.cache_utils import StaticLayer
 
-from iwp_core.budget import check_budget
+from iwp_transformers.callers import is_chunk
+from iwp_transformers.checkpointing import check_checkpointing
 from iwp_transformers.hooks import is_pruned
 from iwp_transformers.layer_kinds import RECURRENT, SERVED, WINDOWED
 from iwp_transformers.masks import MASKED
-from iwp_transformers.plan import Stage
 from iwp_transformers.versions import cache_in
 
 if TYPE_CHECKING:
@@ -27,66 +26,10 @@ __all__ = [
     "check_length",
     "check_prefill",
     "check_unused",
-    "stages_of",
 ]
 
 # Rows of M-RoPE positions when those of the text are put in front: text, time, height, width.
 TEXT_AND_MULTIMODAL = 4
-
-
-def stages_of(
-    layer: int | Sequence[int], budget: float | Sequence[float], layers: Sequence[nn.Module]
-) -> tuple[Stage, ...]:
-    """Return where how many tokens are kept.
-
-    Parameters
-    ----------
-    layer, budget : number or sequence of numbers
-        As given to `prune_visual_tokens`.
-    layers : sequence of torch.nn.Module
-        The decoder's layers.
-
-    Raises
-    ------
-    TypeError
-        If a budget is no number.
-    ValueError
-        If they do not belong together, do not ascend and descend, or are outside what is allowed.
-    """
-    if not isinstance(layer, Sequence) and not isinstance(budget, Sequence):
-        check_budget(budget)
-        return (Stage(layer=_checked_layer(layer, layers), budget=budget),)
-    if isinstance(budget, str):
-        check_budget(budget)
-    if not isinstance(layer, Sequence) or not isinstance(budget, Sequence) or len(layer) != len(budget):
-        msg = f"`layer` is {layer!r} and `budget` is {budget!r}, expected two numbers, or two tuples of the same length"
-        raise ValueError(msg)
-    numbers = [_checked_layer(each, layers) for each in layer]
-    if not numbers or any(later <= earlier for earlier, later in pairwise(numbers)):
-        msg = f"`layer` is {layer!r}, expected at least one layer, and each behind the one before"
-        raise ValueError(msg)
-    for each in budget:
-        if isinstance(each, bool) or each != 0:
-            check_budget(each)
-    alike = [isinstance(each, Integral) for each in budget if each]
-    if len(set(alike)) < 2 and any(later > earlier for earlier, later in pairwise(budget)):  # noqa: PLR2004 - two kinds
-        msg = f"`budget` is {budget!r}, expected no stage to keep more than the one before: what was dropped is gone"
-        raise ValueError(msg)
-    return tuple(Stage(layer=number, budget=each) for number, each in zip(numbers, budget, strict=True))
-
-
-def _checked_layer(layer: object, layers: Sequence[nn.Module]) -> int:
-    """Return a layer as an int.
-
-    Raises
-    ------
-    ValueError
-        If it is no integer, or the model has no such layer.
-    """
-    if isinstance(layer, bool) or not isinstance(layer, Integral) or not 0 <= int(layer) < len(layers):
-        msg = f"`layer` is {layer!r}, expected an int from 0 to {len(layers) - 1}: the model has {len(layers)} layers"
-        raise ValueError(msg)
-    return int(layer)
 
 
 def check_history(history: int) -> None:
@@ -196,34 +139,31 @@ def check_prefill(plan: "PruningPlan", arguments: Mapping[str, Any], length: int
     Raises
     ------
     NotImplementedError
-        If the cache holds tokens already, the prompt comes in chunks, sequences are packed, gradient checkpointing is
-        on, or windows would be counted in rows.
+        If the prompt comes in chunks, the cache holds a recurrence, sequences are packed, layers are
+        checkpointed in a way that is not known, or windows would be counted in rows.
     """
     cache = cache_in(arguments)
     _check_windows(plan, cache)
-    check_length(plan, length)
     seen = 0 if cache is None else int(cache.get_seq_length())
-    if seen:
+    check_length(plan, seen + length)
+    if seen and set(plan.kinds[plan.stages[0].layer :]) & set(RECURRENT):
         msg = (
-            f"visual tokens arrive on a cache that holds {seen} tokens already (a later image, or a prefill in"
-            " chunks): the tokens to keep are chosen once, from the whole prompt; give it in one forward"
+            f"visual tokens arrive on a cache that holds {seen} tokens already, and layers from"
+            f" {plan.stages[0].layer} on carry a recurrence: rows that only fill up a batch would enter it; give the"
+            " images in one forward"
         )
         raise NotImplementedError(msg)
-    if _cut(arguments.get("position_ids")):
+    if is_chunk(plan.model) or _cut(arguments.get("position_ids")):
         msg = (
-            "`position_ids` are the beginning of longer ones, as in a prefill in chunks: the text that the tokens are"
-            " chosen by would be incomplete; set `prefill_chunk_size=None`, or pass contiguous positions"
+            "the prompt comes in chunks (by `prefill_chunk_size`, or with `position_ids` that are the beginning of"
+            " longer ones): the text that the tokens are chosen by would be incomplete; set `prefill_chunk_size=None`,"
+            " or pass contiguous positions"
         )
         raise NotImplementedError(msg)
     if arguments.get("cu_seq_lens_q") is not None or _packed(arguments):
         msg = "several sequences are packed into one row: pruning chooses for each row; use one sequence a row"
         raise NotImplementedError(msg)
-    if any(layer.training and getattr(layer, "gradient_checkpointing", False) for layer in plan.layers):
-        msg = (
-            "gradient checkpointing runs a layer again without its neighbours, so it would not see which tokens were"
-            " removed; switch it off while the session is open"
-        )
-        raise NotImplementedError(msg)
+    check_checkpointing(plan.text, plan.layers, cache)
 
 
 def _check_windows(plan: "PruningPlan", cache: Cache | None) -> None:

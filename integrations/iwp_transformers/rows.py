@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 __all__ = ["KeptRows", "kept_rows", "restored_attention"]
@@ -33,6 +34,23 @@ class KeptRows:
     def to(self, device: torch.device) -> "KeptRows":
         """Return the same rows with their tensors on a device."""
         return KeptRows(self.index.to(device), self.real.to(device), self.full, self.filled)
+
+    def first(self, length: int) -> "KeptRows":
+        """Return the rows of the first `length` tokens, where all tokens behind them stay in every sample."""
+        behind = self.full - length
+        count = self.index.shape[1] - behind
+        return KeptRows(self.index[:, :count], self.real[:, :count], length, self.filled)
+
+    def behind(self, count: int) -> tuple[Tensor, Tensor]:
+        """Return index and `real` of these rows as columns behind `count` others, which all stay."""
+        first = torch.arange(count, device=self.index.device).expand(self.index.shape[0], -1)
+        return torch.cat((first, self.index + count), dim=1), F.pad(self.real, (count, 0), value=True)
+
+    def followed_by(self, rows: "KeptRows") -> "KeptRows":
+        """Return these rows and, behind the sequences that they are from, those of further ones."""
+        index = torch.cat((self.index, rows.index + self.full), dim=1)
+        real = torch.cat((self.real, rows.real), dim=1)
+        return KeptRows(index, real, self.full + rows.full, self.filled or rows.filled)
 
     def gather(self, states: Tensor, dim: int) -> Tensor:
         """Take the rows out of a tensor whose axis `dim` runs over T, and the one before it over B or 1."""

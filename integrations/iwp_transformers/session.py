@@ -3,7 +3,7 @@
 import warnings
 import weakref
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -11,7 +11,7 @@ from torch import nn
 
 from iwp_core import PCMMR, Strategy
 from iwp_transformers.attachment import Attachment
-from iwp_transformers.families import family_of
+from iwp_transformers.families import family_of, is_inferred, warn_of_inferred
 from iwp_transformers.masks import check_weighing
 from iwp_transformers.methods import Method
 from iwp_transformers.methods.iwp import IWP, Query
@@ -20,9 +20,10 @@ from iwp_transformers.prefill import Costs
 from iwp_transformers.pruned_cache import Lease
 from iwp_transformers.readable import check_readable
 from iwp_transformers.record import PruningRecord
-from iwp_transformers.refusals import check_history, check_layers, check_unused, stages_of
+from iwp_transformers.refusals import check_history, check_layers, check_unused
 from iwp_transformers.selection import Selector, asked_stages, chosen_rule
 from iwp_transformers.sharding import gather_of_heads
+from iwp_transformers.stages import check_modalities, stages_of
 from iwp_transformers.tower_tokens import read_tower
 from iwp_transformers.versions import warn_if_untested
 from iwp_transformers.wrappers import unwrapped
@@ -41,7 +42,7 @@ UNSAID_LAYER = _Unsaid(IWP.layer)
 def prune_visual_tokens(
     model: nn.Module,
     *,
-    budget: float | Sequence[float] | None = None,
+    budget: float | Sequence[float] | Mapping[str, float] | None = None,
     layer: int | Sequence[int] = UNSAID_LAYER,
     method: str | Method | None = None,
     strategy: Strategy = PCMMR(),  # noqa: B008 - frozen, so one default instance is safe
@@ -61,10 +62,12 @@ def prune_visual_tokens(
     model : torch.nn.Module
         A vision-language model of Transformers, with or without its language head; also within `torch.compile`, a
         `PeftModel`, or a data-parallel wrapper of one device.
-    budget : int or float, or a tuple of these
+    budget : int or float, or a tuple of these, or a mapping of str to these
         Visual tokens to keep for each sample: a count >= 1, or a share in (0, 1]. A tuple has one for each of
         `layer`, each of all the visual tokens that the sample came with, descending; there 0 keeps none. One number for
-        a method that has several stages is the mean share over all layers from its first stage on.
+        a method that has several stages is the mean share over all layers from its first stage on. A mapping, such as
+        ``{"image": 0.2, "video": 64}``, has one for each modality, of which it is a count or a share in each sample;
+        the rule chooses among the tokens of one modality at a time, and one that is left out is not pruned.
     layer : int, or a tuple of int, default 4, or that of the method
         First decoder layer, counted from 0, that no longer sees the dropped tokens. Of several, each drops more.
     method : str or Method, optional
@@ -97,8 +100,9 @@ def prune_visual_tokens(
         If it cannot be told how the model places visual tokens (the message says what is missing), it is wrapped in a
         way that hooks cannot follow, or `budget` or `layer` is no number.
     ValueError
-        If `budget`, `layer`, `method`, `query` or `history` is outside what is allowed, two of `method`, `selector` and
-        options of the paper's rule are given, or the model is being pruned already.
+        If `budget`, `layer`, `method`, `query` or `history` is outside what is allowed, `budget` names a modality that
+        the model has not, two of `method`, `selector` and options of the paper's rule are given, or the model is being
+        pruned already.
     NotImplementedError
         If a layer from `layer` on is of a kind that is not known to stay exact, `layer` has no queries and keys to
         read and there is no `selector`, the rule reads a vision tower of which it is not known how, or a model is
@@ -125,9 +129,14 @@ def prune_visual_tokens(
     its copies included; it can lose decoded tokens, and be used while the session is open. Without a cache, the
     forwards of one `generate` share one selection, and every other forward selects for itself.
 
-    A forward raises NotImplementedError where it could not be exact: new images on a cache that holds tokens, a
-    prefill in chunks, a crop that reaches into the prompt, a cache whose session is closed, `inputs_embeds` without
-    `input_ids`, packed sequences, gradient checkpointing.
+    Images may come in later turns, on a cache that holds tokens. Theirs are new candidates, weighed by the text after
+    the first of them; tokens of earlier turns stay as they are. Positions count from the beginning of the cache.
+    Drafts of assisted decoding are no part of a question.
+
+    A forward raises NotImplementedError where it could not be exact: a prefill in chunks, a crop that reaches into the
+    newest turn with images, a cache whose session is closed, `inputs_embeds` without `input_ids`, packed sequences;
+    images in a later turn where layers from `layer` on carry a recurrence; gradient checkpointing of layers that are
+    not Transformers' own.
 
     What was compiled before a session begins is compiled again within it.
 
@@ -153,10 +162,13 @@ def prune_visual_tokens(
     model = unwrapped(model)
     family = family_of(model)
     inner, text = family.stacks(model)
+    if is_inferred(family):
+        warn_of_inferred(family, text)
     check_unused(text)
     stages = stages_of(
         *asked_stages(rule, None if layer is UNSAID_LAYER else layer, budget, len(text.layers)), text.layers
     )
+    check_modalities(stages, family)
     check_history(history)
     warn_if_untested()
     plan = PruningPlan(

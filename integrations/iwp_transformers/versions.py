@@ -4,7 +4,7 @@ import inspect
 import warnings
 from collections.abc import Mapping
 from functools import cache
-from typing import Any
+from typing import Any, NoReturn
 
 import transformers
 from packaging.version import Version
@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import Cache, EncoderDecoderCache, PreTrainedConfig
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, create_causal_mask
 
-__all__ = ["CACHE_ARGUMENT", "NEWEST", "OLDEST", "cache_in", "causal_mask", "warn_if_untested"]
+__all__ = ["CACHE_ARGUMENT", "NEWEST", "OLDEST", "cache_in", "causal_mask", "miss_mask", "warn_if_untested"]
 
 OLDEST, NEWEST = "5.17", "5.24"
 
@@ -65,6 +65,21 @@ def cache_in(arguments: Mapping[str, Any]) -> Cache | None:
             msg = "the cache is an EncoderDecoderCache: only decoders that attend to their own tokens can be pruned"
             raise NotImplementedError(msg)
     return None
+
+
+def miss_mask(index: int) -> NoReturn:
+    """Raise: without its mask, layer `index` would attend to what was dropped.
+
+    Raises
+    ------
+    RuntimeError
+        Always.
+    """
+    msg = (
+        f"layer {index} was called without `attention_mask`, which it takes: this version of Transformers hands"
+        " masks over in a new way, and pruning would miss them"
+    )
+    raise RuntimeError(msg)
 
 
 def causal_mask(config: PreTrainedConfig, hidden: Tensor, visible: Tensor, cache: Cache | None, layer: int) -> object:

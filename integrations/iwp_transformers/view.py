@@ -7,9 +7,9 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
-from iwp_transformers.grids import grids_of
 from iwp_transformers.layer_inputs import LayerInputs, Sources
 from iwp_transformers.placement import beside_weights
+from iwp_transformers.token_grids import grids_of
 from iwp_transformers.tower_view import TowerView
 
 __all__ = ["LayerView", "TokenView"]
@@ -188,7 +188,7 @@ class LayerView(_Explained):
     @cached_property
     def ids(self) -> Tensor:
         """Token ids of the whole prompt without padding, shape (n,)."""
-        return self._sources.ids[self._sample, self._real]
+        return self._sources.ids[self._sample, self._real - self._sources.here.before]
 
     @cached_property
     def grids(self) -> tuple[Tensor, ...]:
@@ -279,18 +279,23 @@ class LayerView(_Explained):
 
         Raises
         ------
+        NotImplementedError
+            If the cache holds tokens of earlier turns, whose keys are not read.
         ValueError
             If pruning starts at layer 0, which no layer precedes.
         """
         before = self._layer_before("last_attention()")
         weights = before.attention(self._sample, self.last.positions).float().mean(0).squeeze(0)
         row, columns = weights.new_zeros(before.length), before.columns[self._sample].to(weights.device)
-        row[columns[columns >= 0]] = weights[columns >= 0]
+        # Neither filling nor drafts behind the prompt are anything that it attends to.
+        seen = (columns >= 0) & (columns < before.length)
+        row[columns[seen]] = weights[seen]
         return row
 
     @cached_property
     def _real(self) -> Tensor:
-        return self._sources.prompt.real[self._sample].nonzero().squeeze(1).to(self.visual_positions.device)
+        rows = self._sources.prompt.asked[self._sample].nonzero().squeeze(1)
+        return rows.to(self.visual_positions.device) + self._sources.here.before
 
     def _layer_before(self, asked: str) -> LayerInputs:
         if self._sources.before is None:

@@ -16,14 +16,13 @@ def _reference_only() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module", params=[0, pc_mmr.FEW], ids=["lazily", "step by step"])
-def either_way(request: pytest.FixtureRequest) -> Iterator[None]:
+@pytest.fixture(scope="module", params=["from a pool", "behind a pool", "lazily", "in place"])
+def every_way(request: pytest.FixtureRequest) -> Iterator[None]:
     """Run a test with each of the ways in which PC-MMR computes, however few the tokens are."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pc_mmr, "FEW", request.param)
-        patch.setattr(pc_mmr, "MANY", request.param)
-        patch.setattr(pc_mmr, "SPARE", 0 if request.param == 0 else pc_mmr.SPARE)
-        patch.setattr(pc_mmr, "POOLED", 0)
-        patch.setattr(pc_mmr, "CHEAP", 9.0)
         patch.setattr(pc_mmr, "PATIENCE", 1)
+        patch.setattr(pc_mmr, "SPARE", 24 if request.param == "from a pool" else 0)
+        patch.setattr(pc_mmr, "FREE", 0 if request.param in ("lazily", "in place") else 64 * 64)
+        patch.setattr(pc_mmr, "CHEAP", 0.0)
+        patch.setattr(pc_mmr, "WORTHWHILE", -1.0 if request.param == "in place" else 0.8)
         yield

@@ -44,7 +44,7 @@ def agrees_with_algorithm_1(xp: Library, pool: Pool, options: dict[str, Any]) ->
     return choose(PCMMR(**options), pool, xp) == sorted(expected)
 
 
-@pytest.mark.usefixtures("either_way")
+@pytest.mark.usefixtures("every_way")
 @given(data=st.data(), options=pcmmr_options())
 def test_pc_mmr_is_algorithm_1_always(xp: Library, data: st.DataObject, options: dict[str, Any]) -> None:
     """For every pool, however full of ties, and all options, the answer is that of the plain loop, bit for bit."""
@@ -53,7 +53,7 @@ def test_pc_mmr_is_algorithm_1_always(xp: Library, data: st.DataObject, options:
 
 @pytest.mark.parametrize("pool", [TIES, SILENT], ids=["all tie", "all zero"])
 @pytest.mark.parametrize("options", [{}, {"exponent": 1}, {"temper": 0.0}, {"floor": 0.0}, {"chunk": 1}], ids=repr)
-@pytest.mark.usefixtures("either_way")
+@pytest.mark.usefixtures("every_way")
 def test_pc_mmr_is_algorithm_1_where_nothing_but_the_index_decides(
     xp: Library, pool: Pool, options: dict[str, Any]
 ) -> None:
@@ -61,7 +61,7 @@ def test_pc_mmr_is_algorithm_1_where_nothing_but_the_index_decides(
     assert agrees_with_algorithm_1(xp, pool, options)
 
 
-@pytest.mark.usefixtures("either_way")
+@pytest.mark.usefixtures("every_way")
 def test_identical_tokens_tie_however_their_products_round() -> None:
     """Tokens 1 and 2 are identical, but their products with token 0 round apart: the first of them is kept."""
     table = np.eye(4)
@@ -87,13 +87,13 @@ def test_lazy_pc_mmr_is_algorithm_1_on_a_large_pool(clusters: int | None) -> Non
         assert sorted(PCMMR().select(scores, pairs, count).tolist()) == sorted(expected)
 
 
-@pytest.mark.parametrize("few", [0, 2000], ids=["lazily", "step by step"])
+@pytest.mark.parametrize("worthwhile", [-1.0, 0.8], ids=["in place", "lazily"])
 @pytest.mark.parametrize("options", [{}, {"penalty": 1.0}, {"penalty": 0.5, "exponent": 1}], ids=repr)
 def test_a_large_chunk_penalises_by_its_closest_token_wherever_it_stands(
-    few: int, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    worthwhile: float, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A chunk of 700 is compared piece by piece; what an early piece has taken, no later one gives back."""
-    monkeypatch.setattr(pc_mmr, "FEW", few)
+    monkeypatch.setattr(pc_mmr, "WORTHWHILE", worthwhile)
     generator = np.random.default_rng(5)
     scores = np.concatenate([np.zeros(700), -0.1 - generator.random(200)])
     table = np.eye(900)

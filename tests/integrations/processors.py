@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from transformers import (
     LlavaOnevisionImageProcessor,
     LlavaOnevisionProcessor,
     LlavaOnevisionVideoProcessor,
+    LlavaProcessor,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
@@ -29,6 +30,7 @@ from transformers import (
     Qwen2VLVideoProcessor,
 )
 from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 WORDS = "[PAD] [UNK] </s> <image> <video> <|vision_start|> <|vision_end|> <|image_pad|> <|video_pad|> <|im_start|> "
 WORDS += "<|im_end|> user assistant a the what where is this that picture shows red green house ball sky , . ?"
@@ -98,11 +100,15 @@ def _qwen_text() -> dict[str, Any]:
     }
 
 
-def word_tokenizer() -> PreTrainedTokenizerFast:
-    """Tokenizer over a list of words, split at spaces and punctuation; placeholders are single tokens."""
-    tokenizer = Tokenizer(models.WordLevel(IDS, unk_token="[UNK]"))
+def word_tokenizer(others: Mapping[str, int] | None = None) -> PreTrainedTokenizerFast:
+    """Tokenizer over a list of words, split at spaces and punctuation; placeholders are single tokens.
+
+    `others` are words with ids of their own.
+    """
+    words = IDS | dict(others or {})
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    special = [word for word in IDS if word.startswith("<") and word != "</s>"]
+    special = [word for word in words if word.startswith("<") and word != "</s>"]
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token="[PAD]",
@@ -269,3 +275,11 @@ def whole_processor(config: PreTrainedConfig, chat_template: str | None = None) 
         Qwen2VLVideoProcessor(patch_size=patch, cap_pixels_per_frame=False, **plain),
         chat_template=chat_template,
     )
+
+
+def llava_processor(config: PreTrainedConfig) -> Any:
+    """Processor of LLaVA-1.5, which needs Pillow only; placeholders have the id that the configuration names."""
+    side, patch = config.vision_config.image_size, config.vision_config.patch_size
+    sizes = {"size": {"shortest_edge": side}, "crop_size": {"height": side, "width": side}}
+    tokenizer = word_tokenizer({"<image>": config.image_token_id})
+    return LlavaProcessor(CLIPImageProcessorPil(**sizes), tokenizer, patch, "default", num_additional_image_tokens=1)

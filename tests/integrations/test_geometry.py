@@ -23,7 +23,9 @@ from transformers import (
     Qwen2VLForConditionalGeneration,
 )
 
-from iwp_transformers.geometry import Region, anyres_regions_next, anyres_regions_onevision, grid_regions
+from iwp_transformers.geometry import anyres_regions_next, anyres_regions_onevision
+from iwp_transformers.grids import grid_regions
+from iwp_transformers.regions import Region
 from tests.integrations.processors import (
     IDS,
     NEWLINE,
@@ -106,6 +108,21 @@ def test_onevision_regions_lie_where_the_features_looked(onevision: PreTrainedMo
     regions = anyres_regions_onevision(onevision.config, inputs, 0)
 
     assert_looked_at(features, regions, [1.0] * len(regions))
+
+
+@pytest.mark.parametrize("side", [30, 32], ids=["odd grid", "even grid"])
+@pytest.mark.parametrize("size", [(1000, 1), (1, 1000), (400, 2), (3, 1000), (1, 1), (1, 2)], ids=str)
+def test_onevision_regions_of_a_thread_are_those_of_its_features(size: tuple[int, int], side: int) -> None:
+    """Unpadding may leave no column, so that newlines stand alone, or no row, so that nothing does."""
+    model = show_colours(LlavaOnevisionForConditionalGeneration(onevision_config(side)))
+    encoded = image_processor(model.config)(images=[coordinate_picture(*size)], return_tensors="pt")
+    (features,) = image_features(model, encoded)
+    inputs = {**encoded, "input_ids": padded([sentence((IDS["<image>"], len(features)))])}
+
+    regions = anyres_regions_onevision(model.config, inputs, 0)
+
+    newlines = [region.level == "newline" for region in regions]
+    assert newlines == (features[:, 0] == NEWLINE).tolist()
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)

@@ -20,8 +20,8 @@ from transformers import (
 )
 
 from iwp_transformers import PruningRecord, prune_visual_tokens
-from iwp_transformers.geometry import Box, Region
 from iwp_transformers.picture import dim_dropped, kept_mask, kept_tokens_figure
+from iwp_transformers.regions import Box, Region
 from tests.integrations.processors import (
     IDS,
     PillowOnevisionProcessor,

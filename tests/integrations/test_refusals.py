@@ -79,54 +79,6 @@ def test_something_that_is_no_strategy_is_a_type_error(model: nn.Module) -> None
         prune_visual_tokens(model, budget=0.5, layer=1, strategy="pc-mmr")  # type: ignore[arg-type]  # the point
 
 
-@pytest.mark.parametrize("family", FACTORIES)
-def test_new_images_on_a_filled_cache_are_refused(family: str) -> None:
-    """After a pruned prompt, and after text alone."""
-    model = FACTORIES[family]()
-    inputs = make_inputs(model, [PROMPTS[1]])
-
-    for first in (inputs, make_inputs(model, [(7,)])):
-        with prune_visual_tokens(model, budget=0.3, layer=1) as session, torch.no_grad():
-            cache = model(**first, use_cache=True).past_key_values
-            mask = torch.ones(1, cache.get_seq_length() + inputs["input_ids"].shape[1], dtype=torch.int64)
-            records = len(session.records)
-            with pytest.raises(NotImplementedError, match=r"holds .* tokens already"):
-                model(**{**inputs, "attention_mask": mask}, **{CACHE: cache})
-            assert len(session.records) == records
-
-
-@pytest.mark.parametrize("short", [8, -3], ids=["within the image", "behind it"])
-@pytest.mark.parametrize("cache", ["dynamic", "static"])
-@pytest.mark.parametrize("family", FACTORIES)
-def test_chunked_prefill_is_refused(family: str, cache: str, short: int) -> None:
-    """Also where the first chunk holds all visual tokens and only some of the question is missing."""
-    if transformers.__version__.startswith("5.17"):
-        pytest.skip("Transformers 5.17 loses the images of a prefill in chunks before the model sees them")
-    model = FACTORIES[family]()
-    inputs = make_inputs(model, [PROMPTS[1]])
-    size = short if short > 0 else inputs["input_ids"].shape[1] + short
-
-    with (
-        prune_visual_tokens(model, budget=0.3, layer=1),
-        pytest.raises(NotImplementedError, match="in chunks"),
-    ):
-        model.generate(**inputs, max_new_tokens=2, prefill_chunk_size=size, cache_implementation=cache)
-
-
-@pytest.mark.parametrize("layer", [0, 1])
-def test_assisted_decoding_that_crops_the_cache_is_refused(model: nn.Module, layer: int) -> None:
-    """The first step on a cache that lost tokens says so."""
-    inputs = make_inputs(model, [(3, Image(), 30)])
-    # The end of the prompt repeats its middle, so what followed there is guessed, wrongly, to follow here.
-    inputs["input_ids"][:, -4:] = inputs["input_ids"][:, -14:-10]
-
-    with (
-        prune_visual_tokens(model, budget=0.3, layer=layer),
-        pytest.raises(NotImplementedError, match="crop"),
-    ):
-        model.generate(**inputs, max_new_tokens=12, do_sample=False, prompt_lookup_num_tokens=3)
-
-
 def test_embeddings_without_ids_are_refused(model: nn.Module) -> None:
     """Nobody can tell which embeddings are visual."""
     embeddings = torch.ones(1, 4, 32)
@@ -150,20 +102,6 @@ def test_packed_sequences_are_refused(model: nn.Module) -> None:
             model(**inputs, position_ids=positions, use_cache=False)
         with pytest.raises(NotImplementedError, match="packed"):
             model(**inputs, cu_seq_lens_q=torch.tensor([0, half]))
-
-
-def test_gradient_checkpointing_is_refused(model: nn.Module) -> None:
-    """Layers that run twice would lose their neighbours."""
-    inputs = make_inputs(model, [PROMPTS[1]])
-    model.train()
-    for layer in model.model.language_model.layers:
-        layer.gradient_checkpointing = True
-
-    with (
-        prune_visual_tokens(model, budget=0.3, layer=1),
-        pytest.raises(NotImplementedError, match="gradient checkpointing runs a layer again"),
-    ):
-        model(**inputs, use_cache=False)
 
 
 @pytest.mark.parametrize("kind", ["dynamic", "static"])

@@ -1,37 +1,47 @@
-"""The verdicts as a page of the documentation: `python -m tests.models.table` writes it."""
+"""The verdicts as data of the package and as a page: `python -m tests.models.table` writes both."""
 
-import re
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import transformers
 from packaging.version import Version
 
+import iwp_miniature
+from iwp_transformers.model_list import LIST, ListedModel, listed_version
 from tests.models.checks import TOLERANCE
 from tests.models.factory import CLASSES
 from tests.models.verdicts import EXACT, REFUSED, UNBUILDABLE, WRONG, Verdict, verdict_on
 
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"
 NAMES = Path(__file__).with_name("exact.txt")
+WEIGHTS = Path(iwp_miniature.__file__).with_name("weights")
+
+TRAINED, RANDOM = "trained miniature", "tiny and random"
 
 HEAD = """# Models
 
 What `prune_visual_tokens` does with each class that `AutoModelForImageTextToText` of Transformers {version} loads, by
 its `model_type`. `python -m tests.models.table` writes this page from the tests in `tests/models`, which build a tiny
 random model of each class and compare it with a model of full length whose layers behind the one that prunes may not
-attend to the dropped tokens.
+attend to the dropped tokens. `iwp models` prints the same, and `iwp models FOLDER` tells of a model on your disk.
 """
 
 EXACT_HEAD = """
 ## Exact: {count} of {all}
 
 Prefill of one sample and of two with left and right padding, and decoding, equal the model of full length to {bar:.0e}
-of the largest logit. *Layers* are those of the tiny model's four that can prune. *Static cache*: decoding on one is
+of the largest logit. *Tested*: with the trained miniature that comes with `iwp_miniature` too, or with random weights
+only. *Layers* are those of the tiny model's four that can prune. *Static cache*: decoding on one is
 exact, refused with a reason, or the class has none. *Paper's rule*: it reads queries, keys and values as the layer's
-attention receives them; without, the class is pruned with a selector of your own.
+attention receives them; without, the class is pruned with a selector of your own. *Pictures*: kept tokens are drawn
+on the picture itself, on the square tiles of it that the model saw (since its processor does not say what of the
+picture they show), or not at all.
 
-| model type | class | layers | static cache | paper's rule |
-|---|---|---|---|---|
+| model type | class | tested | layers | static cache | paper's rule | pictures |
+|---|---|---|---|---|---|---|
 """
 
 REASONS_HEAD = {
@@ -41,25 +51,47 @@ REASONS_HEAD = {
 }
 
 
-def row(model_type: str, verdict: Verdict) -> str:
+def listed(model_type: str, verdict: Verdict) -> ListedModel:
+    """Return what is to be written of a class."""
+    known: dict[str, Any] = {"model_type": model_type, "model": CLASSES[model_type], "outcome": verdict.outcome}
+    if verdict.outcome != EXACT:
+        return ListedModel(**known, tested=RANDOM if verdict.outcome == REFUSED else "", reason=verdict.reason)
+    return ListedModel(
+        **known,
+        tested=TRAINED if model_type in trained() else RANDOM,
+        layers=verdict.layers,
+        static_cache=verdict.static,
+        paper_rule=verdict.rule,
+        pictures=verdict.pictures,
+    )
+
+
+def trained() -> set[str]:
+    """Return the model types of the miniatures whose trained weights are shipped."""
+    return {json.loads(path.read_text())["model_type"] for path in WEIGHTS.glob("*/config.json")}
+
+
+def row(entry: ListedModel) -> str:
     """Return a class's row of its table."""
-    told = (verdict.layers, verdict.static, verdict.rule) if verdict.outcome == EXACT else (verdict.reason,)
-    cells = (f"`{model_type}`", f"`{CLASSES[model_type]}`", *told)
+    told: tuple[str, ...] = (entry.reason,)
+    if entry.outcome == EXACT:
+        told = (entry.tested, entry.layers, entry.static_cache, entry.paper_rule, entry.pictures)
+    cells = (f"`{entry.model_type}`", f"`{entry.model}`", *told)
     return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |\n"
 
 
-def page(verdicts: Mapping[str, Verdict]) -> str:
+def page(entries: Sequence[ListedModel], version: str) -> str:
     """Return the whole page."""
-    return "".join(_parts(verdicts))
+    return "".join(_parts(entries, version))
 
 
-def _parts(verdicts: Mapping[str, Verdict]) -> Iterator[str]:
+def _parts(entries: Sequence[ListedModel], version: str) -> Iterator[str]:
     rows = {
-        outcome: [row(name, verdict) for name, verdict in sorted(verdicts.items()) if verdict.outcome == outcome]
+        outcome: [row(entry) for entry in entries if entry.outcome == outcome]
         for outcome in (EXACT, REFUSED, UNBUILDABLE, WRONG)
     }
-    yield HEAD.format(version=transformers.__version__)
-    yield EXACT_HEAD.format(count=len(rows[EXACT]), all=len(verdicts), bar=TOLERANCE)
+    yield HEAD.format(version=version)
+    yield EXACT_HEAD.format(count=len(rows[EXACT]), all=len(entries), bar=TOLERANCE)
     yield from rows.pop(EXACT)
     for outcome, lines in rows.items():
         if lines:
@@ -69,8 +101,7 @@ def _parts(verdicts: Mapping[str, Verdict]) -> Iterator[str]:
 
 def is_older_than_the_page() -> bool:
     """Say whether this version of Transformers is older than that which the page was written for."""
-    written = re.search(r"Transformers (\S+) loads", PAGE.read_text()) if PAGE.exists() else None
-    return written is not None and Version(transformers.__version__) < Version(written[1])
+    return LIST.exists() and Version(transformers.__version__) < Version(listed_version())
 
 
 def exact_names() -> list[str]:
@@ -78,11 +109,18 @@ def exact_names() -> list[str]:
     return NAMES.read_text().split()
 
 
+def write(entries: Sequence[ListedModel], version: str) -> None:
+    """Write the data of the package, and the page."""
+    told = [{name: text for name, text in asdict(entry).items() if text} for entry in entries]
+    LIST.write_text(json.dumps({"transformers": version, "models": told}, indent=1) + "\n")
+    PAGE.write_text(page(entries, version))
+
+
 def main() -> None:
-    """Judge all classes, and write the page and the names that must not leave it."""
-    verdicts = {model_type: verdict_on(model_type) for model_type in CLASSES}
-    PAGE.write_text(page(verdicts))
-    exact = {name for name, verdict in verdicts.items() if verdict.outcome == EXACT}
+    """Judge all classes, and write what was found and the names that must not leave it."""
+    entries = [listed(model_type, verdict_on(model_type)) for model_type in sorted(CLASSES)]
+    write(entries, transformers.__version__)
+    exact = {entry.model_type for entry in entries if entry.outcome == EXACT}
     NAMES.write_text("".join(f"{name}\n" for name in sorted(exact.union(exact_names()))))
 
 

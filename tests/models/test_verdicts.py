@@ -12,7 +12,7 @@ from tests.models.batches import make_batch
 from tests.models.checks import LAYER, check_decoding, check_prefill, check_shown, refusal, scattered
 from tests.models.factory import tiny_model
 from tests.models.received import Received, received
-from tests.models.table import row
+from tests.models.table import listed, row
 from tests.models.verdicts import EXACT, REFUSED, Verdict
 
 NAME = "llava_next"
@@ -100,8 +100,9 @@ def test_a_refusal_is_raised_by_the_integration_itself(model: Any) -> None:
 
 def test_a_row_of_the_page_has_one_line() -> None:
     """Reasons of several lines, or with bars, do not break the table."""
-    exact = row(NAME, Verdict(outcome=EXACT, layers="0, 1", static="none", rule="exact"))
-    refused = row(NAME, Verdict(outcome=REFUSED, reason="one\ntwo | three"))
+    exact = row(listed(NAME, Verdict(outcome=EXACT, layers="0, 1", static="none", rule="exact", pictures="no")))
+    refused = row(listed(NAME, Verdict(outcome=REFUSED, reason="one\ntwo | three")))
 
-    assert exact == "| `llava_next` | `LlavaNextForConditionalGeneration` | 0, 1 | none | exact |\n"
+    told = "tiny and random | 0, 1 | none | exact | no"
+    assert exact == f"| `llava_next` | `LlavaNextForConditionalGeneration` | {told} |\n"
     assert refused == "| `llava_next` | `LlavaNextForConditionalGeneration` | one two \\| three |\n"

@@ -8,7 +8,9 @@ from typing import Any
 import torch
 import transformers
 
-from iwp_transformers import prune_visual_tokens
+from iwp_transformers import inspect_model, prune_visual_tokens
+from iwp_transformers.families._layouts import READERS
+from iwp_transformers.tiles import tile_regions
 from tests.models.batches import make_batch
 from tests.models.checks import BUDGET, LAYER, check_exact, paper_rule, pruning_layers, refusal, scattered, static_cache
 from tests.models.factory import CLASSES, tiny_config, tiny_model
@@ -22,7 +24,8 @@ class Verdict:
     """What is true of one class.
 
     `outcome` is one of the four above, `reason` says why it is not the first; the rest is told of exact classes:
-    the layers that prune, whether static caches are exact, and whether the paper's rule reads what attention receives.
+    the layers that prune, whether static caches are exact, whether the paper's rule reads what attention receives, and
+    whether kept tokens can be drawn.
     """
 
     outcome: str
@@ -30,6 +33,7 @@ class Verdict:
     layers: str = ""
     static: str = ""
     rule: str = ""
+    pictures: str = ""
 
 
 @cache
@@ -71,9 +75,17 @@ def _judged(model: Any, model_type: str) -> Verdict:
             layers=pruning_layers(model, model_type),
             static=static_cache(model, model_type),
             rule=paper_rule(model, model_type),
+            pictures=pictures_of(model, model_type),
         )
     except Exception as error:
         reason = refusal(error)
         if reason is None:
             return Verdict(outcome=WRONG, reason=str(error) if isinstance(error, AssertionError) else repr(error))
         return Verdict(outcome=REFUSED, reason=reason)
+
+
+def pictures_of(model: Any, model_type: str) -> str:
+    """Return on what kept tokens can be drawn."""
+    if not inspect_model(model).pictures:
+        return "no"
+    return "on tiles" if READERS.get(model_type) is tile_regions else "on the picture"

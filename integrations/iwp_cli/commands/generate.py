@@ -1,5 +1,6 @@
 """`iwp generate`: answer a question about pictures while dropping most of their tokens."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
@@ -18,13 +19,14 @@ from iwp_cli.images import read_image
 from iwp_cli.loading import check_model, load_model, load_processor
 from iwp_cli.outputs import check_writable, drawing, write_figure
 from iwp_cli.prompt import Media, encode
-from iwp_cli.refusal import Refusal, quoted
+from iwp_cli.refusal import Refusal, quoted, warn
 from iwp_cli.requirements import first_line
-from iwp_cli.timing import TimedAnswer, timed_answer
+from iwp_cli.timing import timed_answer
 from iwp_cli.videos import read_video
 from iwp_core import MMR, PCMMR, Strategy, TopK
 from iwp_core.budget import check_budget
 from iwp_transformers import PruningSession, kept_tokens_figure, prune_visual_tokens
+from iwp_transformers.timed_generation import TimedGeneration
 
 __all__ = ["generate"]
 
@@ -130,7 +132,12 @@ def _answering() -> Iterator[None]:
 
 def _session(network: Any, *, budget: float, layer: int, strategy: Strategy) -> PruningSession:
     try:
-        return prune_visual_tokens(network, budget=budget, layer=layer, strategy=strategy)
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always", UserWarning)
+            session = prune_visual_tokens(network, budget=budget, layer=layer, strategy=strategy)
+        for warning in told:
+            warn("generate", str(warning.message))
+        return session
     except ValueError as error:
         msg = f"--layer: {error}"
         raise Refusal(msg) from error
@@ -170,9 +177,9 @@ def _read(images: Sequence[Path], videos: Sequence[Path], frames: int) -> Media:
     )
 
 
-def _table(columns: dict[str, tuple[TimedAnswer, int, int | None]], visual: int, processor: Any) -> Table:
+def _table(columns: dict[str, tuple[TimedGeneration, int, int | None]], visual: int, processor: Any) -> Table:
     answers, kept, cached = zip(*columns.values(), strict=True)
-    said = [processor.decode(a.ids, skip_special_tokens=True) for a in answers]
+    said = [processor.decode(a.ids[0], skip_special_tokens=True) for a in answers]
     table = Table("", *columns, caption="prefill: up to the first token, pictures encoded; decoding: the rest")
 
     def row(name: str, cells: Sequence[str]) -> None:
@@ -180,12 +187,12 @@ def _table(columns: dict[str, tuple[TimedAnswer, int, int | None]], visual: int,
 
     row("answer", [escape(text.strip()) or "(nothing)" for text in said])
     row("visual tokens", [f"{count} of {visual} ({count / visual:.1%})" for count in kept])
-    row("prefill", [f"{answer.prefill_seconds:.3f} s" for answer in answers])
+    row("prefill", [f"{answer.first_token_seconds:.3f} s" for answer in answers])
     row("decoding", [f"{answer.decode_seconds:.3f} s" for answer in answers])
-    row("tokens in answer", [f"{len(answer.ids)}" for answer in answers])
+    row("tokens in answer", [f"{answer.ids.shape[1]}" for answer in answers])
     rates = [answer.tokens_per_second for answer in answers]
     row("tokens a second", ["-" if rate is None else f"{rate:.1f}" for rate in rates])
     row("KV cache", ["not known" if count is None else f"{decimal(count)} after prefill" for count in cached])
     if answers[0].peak_bytes is not None:
-        row("peak memory", [decimal(answer.peak_bytes) for answer in answers])
+        row("memory beside the weights", [decimal(answer.peak_bytes) for answer in answers])
     return table

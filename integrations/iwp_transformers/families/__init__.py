@@ -4,14 +4,14 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from iwp_transformers.families._family import Family, Medium
-from iwp_transformers.families._inference import inferred_family
+from iwp_transformers.families._inference import inferred_family, warn_of_inferred
 from iwp_transformers.families.llama4 import LLAMA4
 from iwp_transformers.families.llava_next import LLAVA_NEXT
 from iwp_transformers.families.llava_onevision import LLAVA_ONEVISION
 from iwp_transformers.families.qwen2_5_vl import QWEN2_5_VL
 from iwp_transformers.families.qwen2_vl import QWEN2_VL
 
-__all__ = ["FAMILIES", "Family", "Medium", "family_of", "supported_models"]
+__all__ = ["FAMILIES", "Family", "Medium", "family_of", "is_inferred", "supported_models", "warn_of_inferred"]
 
 FAMILIES = (LLAVA_ONEVISION, LLAVA_NEXT, QWEN2_5_VL, QWEN2_VL, LLAMA4)
 
@@ -52,3 +52,8 @@ def family_of(model: nn.Module) -> Family:
         )
         raise TypeError(msg)
     return inferred_family(model)
+
+
+def is_inferred(family: Family) -> bool:
+    """Tell whether a family has no file of its own."""
+    return not any(family is known for known in FAMILIES)

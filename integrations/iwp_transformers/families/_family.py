@@ -1,14 +1,14 @@
 """What the integration has to know about a model family, and nothing else."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 from transformers import PreTrainedConfig
 
-from iwp_transformers.geometry import Region
+from iwp_transformers.regions import Region
 
 __all__ = ["Family", "Medium", "RegionReader"]
 
@@ -17,12 +17,13 @@ RegionReader = Callable[[PreTrainedConfig, Mapping[str, Any], int], tuple[Region
 
 @dataclass(frozen=True, kw_only=True)
 class Medium:
-    """One kind of visual input: the placeholder it stands at and the arguments that bring its features.
+    """One modality: the placeholder it stands at and the arguments that bring its features.
 
     Attributes
     ----------
     name : str
-        Key of the medium in `mm_encoder_outputs`, the features that `generate` encodes ahead.
+        The modality: "image", "video" or "audio"; also its key in `mm_encoder_outputs`, the features that `generate`
+        encodes ahead.
     token : str
         Attribute of the model's configuration with the placeholder's token id.
     pixels : str
@@ -59,7 +60,7 @@ class Family:
     models : tuple of str
         Class names: the model with the language head first, then the one without.
     media : tuple of Medium
-        The visual inputs that the family knows.
+        The modalities that the family knows.
     regions : callable, optional
         (config, processor output, sample) to one `Region` per visual token, in sequence order; without it, kept tokens
         cannot be drawn.
@@ -74,6 +75,11 @@ class Family:
     regions: RegionReader = _no_regions
     unplaced: tuple[str, ...] = ()
     longest: Callable[[nn.Module], int | None] | None = None
+
+    @property
+    def seen(self) -> tuple[Medium, ...]:
+        """What a budget that names no modality is of: what the model sees, or hears where it sees nothing."""
+        return tuple(medium for medium in self.media if medium.name != "audio") or self.media
 
     @property
     def bringers(self) -> tuple[str, ...]:
@@ -123,10 +129,21 @@ class Family:
             raise TypeError(msg)
         return inner, decoder
 
-    def token_ids(self, config: PreTrainedConfig, features: Mapping[str, Any]) -> list[int]:
-        """Return the placeholder ids that stand for features in this call.
+    def placeholders(
+        self, config: PreTrainedConfig, features: Mapping[str, Any], named: Collection[str] | None = None
+    ) -> dict[str, int]:
+        """Return, by modality, the placeholder ids that stand for features in this call.
 
         A placeholder id without features is text: a model may sample one while it decodes.
+
+        Parameters
+        ----------
+        config : transformers.PreTrainedConfig
+            Of the multimodal model.
+        features : mapping
+            What the model is called with.
+        named : collection of str, optional
+            The modalities that a budget names: then all are told. Otherwise, audio is text beside what is seen.
 
         Raises
         ------
@@ -140,8 +157,8 @@ class Family:
                     f"`{name}` came, but the configuration names no placeholder for its features: they cannot be pruned"
                 )
                 raise NotImplementedError(msg)
-        return [
-            getattr(config, medium.token)
-            for medium in self.media
+        return {
+            medium.name: getattr(config, medium.token)
+            for medium in (self.seen if named is None else self.media)
             if features.get(medium.pixels) is not None or encoded.get(medium.name) is not None
-        ]
+        }

@@ -11,8 +11,9 @@ from typing import Any
 from torch import nn
 
 from iwp_transformers.families._family import Family, Medium
+from iwp_transformers.families._layouts import region_reader
 
-__all__ = ["inferred_family"]
+__all__ = ["inferred_family", "warn_of_inferred"]
 
 # Attributes of configurations that hold a placeholder's id, and arguments that bring its features.
 _VISUAL = {
@@ -25,7 +26,7 @@ _CROSSING = {"cross_attention_states", "cross_attention_mask", "encoder_hidden_s
 
 
 def inferred_family(model: nn.Module) -> Family:
-    """Return what can be told of a model; warns once for each class.
+    """Return what can be told of a model.
 
     Parameters
     ----------
@@ -35,14 +36,14 @@ def inferred_family(model: nn.Module) -> Family:
     Returns
     -------
     Family
-        Without pictures.
+        With pictures where it is known where the tokens of such models look.
 
     Raises
     ------
     TypeError
         If something that is needed cannot be told; the message says what.
     """
-    media = _media(model, _VISUAL) or _media(model, _AUDIBLE)
+    media = _media(model, _VISUAL) + _media(model, _AUDIBLE)
     missing = _missing(model, media)
     if missing:
         msg = f"`model` is a {type(model).__name__}, which cannot be pruned: {missing}"
@@ -50,10 +51,24 @@ def inferred_family(model: nn.Module) -> Family:
     known = {medium.pixels for medium in media}
     wanted = {argument for _, argument in _VISUAL.values()}
     unplaced = tuple(sorted((wanted & _arguments(Family.inner_of(model))) - known))
-    family = Family(models=(type(model).__name__,), media=media, unplaced=unplaced)
-    found = ", ".join(f"{medium.pixels} at `{medium.token}`" for medium in media)
-    _warn_once(type(model).__name__, found, type(family.stacks(model)[1]).__name__)
-    return family
+    config: Any = model.config
+    return Family(
+        models=(type(model).__name__,), media=media, unplaced=unplaced, regions=region_reader(config.model_type)
+    )
+
+
+def warn_of_inferred(family: Family, decoder: nn.Module) -> None:
+    """Warn, once for each class, that a family was inferred, and name what was found.
+
+    Parameters
+    ----------
+    family : Family
+        What `inferred_family` returned.
+    decoder : torch.nn.Module
+        The decoder of its model.
+    """
+    found = ", ".join(f"{medium.pixels} at `{medium.token}`" for medium in family.media)
+    _warn_once(family.models[0], found, type(decoder).__name__)
 
 
 def _media(model: nn.Module, kinds: Mapping[str, tuple[tuple[str, ...], str]]) -> tuple[Medium, ...]:
@@ -110,5 +125,5 @@ def _warn_once(kind: str, found: str, decoder: str) -> None:
     warnings.warn(
         f"{kind} is served by what was found in its configuration: {found}, decoded by {decoder}; compare a few"
         " answers with `budget=1.0` before you rely on it",
-        stacklevel=5,
+        stacklevel=4,
     )

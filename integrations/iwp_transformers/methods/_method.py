@@ -1,6 +1,6 @@
 """What a method is: when it acts, what it reads, and how it chooses among the visual tokens of one sample."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -10,7 +10,7 @@ from iwp_transformers.view import LayerView
 
 __all__ = ["Budget", "Layers", "Merged", "Method", "Paper", "Reads"]
 
-Budget = float | Sequence[float]
+Budget = float | Sequence[float] | Mapping[str, float]
 Layers = int | Sequence[int]
 
 Reads = Literal[

@@ -1,6 +1,6 @@
 """Schedules of methods that drop at several layers, scaled to a model's depth and to a mean share."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from numbers import Integral
@@ -145,6 +145,9 @@ class Staged(Method):
                 raise ValueError(msg)
         if not isinstance(layer, Sequence) or not layer:
             layer = self.schedule.scaled_layers(layers, None if isinstance(layer, Sequence) else whole_layer(layer))
+        if isinstance(budget, Mapping):
+            msg = f"`budget` is {dict(budget)!r}, which names modalities: {self.name} has several stages, give a number"
+            raise ValueError(msg)
         if not isinstance(budget, Sequence):
             budget = self.schedule.scaled_budgets(layer, budget, layers)
         return layer, budget

@@ -19,6 +19,7 @@ from transformers import (
     BertConfig,
     LlavaOnevisionForConditionalGeneration,
     Qwen2_5_VLForConditionalGeneration,
+    VoxtralConfig,
 )
 from typer.testing import CliRunner, Result
 
@@ -27,13 +28,16 @@ from iwp_cli.commands import generate as command
 from iwp_cli.images import read_image
 from iwp_core import MMR, PCMMR, Strategy, TopK
 from iwp_transformers import PruningSession, prune_visual_tokens
+from iwp_transformers.families import _inference
 from tests.integrations.processors import (
     PillowQwenProcessor,
     coordinate_picture,
+    llava_processor,
     onevision_config,
     qwen2_5_vl_config,
     whole_processor,
 )
+from tests.models.factory import tiny_model
 
 ROOT = Path(__file__).parents[3]
 QUESTION = "what is this ?"
@@ -229,8 +233,13 @@ def test_command_hands_its_options_on(
             1,
             r"there is no folder '.*': expected a folder with a model",
         ),
-        (["--image", "{picture}", "--model", "{bert}"], 1, r"is a BertModel, expected one of: .*Qwen2_5_VLFor"),
-        (["--image", "{picture}", "--model", "{empty}"], 1, r"cannot be loaded: "),
+        (
+            ["--image", "{picture}", "--model", "{bert}"],
+            1,
+            r"bert' is refused: .* BertModel, which cannot be pruned: its config",
+        ),
+        (["--image", "{picture}", "--model", "{empty}"], 1, r"empty' has no config\.json"),
+        (["--image", "{picture}", "--model", "{audio}"], 1, r"VoxtralFor\w+, which sees neither images nor videos"),
         (["--image", "{picture}", "--attention", "psychic"], 1, r"cannot be loaded: .*psychic"),
     ],
     ids=lambda value: " ".join(value[-2:]) if isinstance(value, list) else None,
@@ -244,7 +253,10 @@ def test_command_refuses_with_one_clear_sentence(
     (tmp_path / "empty").mkdir()
     BertConfig(architectures=["BertModel"]).save_pretrained(tmp_path / "bert")
     places = {"missing": tmp_path / "missing", "text": tmp_path / "notes.png", "picture": picture}
-    places |= {"bert": tmp_path / "bert", "empty": tmp_path / "empty"}
+    VoxtralConfig(audio_token_id=5, architectures=["VoxtralForConditionalGeneration"]).save_pretrained(
+        tmp_path / "audio"
+    )
+    places |= {name: tmp_path / name for name in ("bert", "empty", "audio")}
     model = [] if "--model" in arguments else ["--model", weights]
 
     result = invoke("--prompt", QUESTION, *model, *(argument.format(**places) for argument in arguments))
@@ -252,3 +264,24 @@ def test_command_refuses_with_one_clear_sentence(
     assert result.exit_code == code, result.output
     assert re.search(message, " ".join(re.sub(r"[│\s]+", " ", result.output).split()))
     assert isinstance(result.exception, SystemExit)
+
+
+def test_command_serves_a_model_without_a_file_of_its_own_and_warns_as_the_library_does(
+    tmp_path: Path, picture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LLaVA-1.5: the answer comes with one line that names what was found."""
+    _inference._warn_once.cache_clear()
+    model = tiny_model("llava")
+    model.save_pretrained(tmp_path / "model")
+    monkeypatch.setattr(command, "load_processor", lambda *_, **__: llava_processor(model.config))
+
+    result = invoke(
+        *("--model", tmp_path / "model", "--image", picture, "--prompt", QUESTION, "--budget", 0.25, "--layer", 1),
+        *("--max-new-tokens", 2),
+    )
+
+    assert result.exit_code == 0, result.output
+    assert row(result.output, "visual tokens") == ["4 of 16 (25.0%)"]
+    assert "pixel_values at `image_token_i" in result.stderr
+    assert result.stderr.startswith("iwp generate: warning: LlavaForConditionalGeneration is served by what was found")
+    assert len(result.stderr.splitlines()) == 1

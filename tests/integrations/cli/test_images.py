@@ -97,6 +97,39 @@ def test_transparent_pixels_lie_on_white(mode: str, alpha: int, tmp_path: Path) 
     np.testing.assert_allclose(pixels, on_white(40, alpha), atol=1)
 
 
+def test_premultiplied_grey_lies_on_white_too() -> None:
+    """Pillow converts this mode to nothing but the plain one."""
+    image = Image.new("LA", (3, 2), (40, 100)).convert("La")
+
+    np.testing.assert_allclose(np.asarray(module.as_seen(image)), on_white(40, 100), atol=2)
+
+
+def test_palette_of_several_opacities_lies_on_white(tmp_path: Path) -> None:
+    """A palette's table of opacities counts entry by entry."""
+    image = Image.new("P", (3, 1))
+    image.putpalette([0, 0, 0, 40, 40, 40, 200, 200, 200])
+    image.putdata([0, 1, 2])
+    image.save(tmp_path / "clear.png", transparency=bytes([255, 100, 0]))
+
+    pixels = seen(tmp_path / "clear.png")
+
+    np.testing.assert_allclose(pixels[0, :, 0], [0, on_white(40, 100), 255], atol=1)
+
+
+@pytest.mark.parametrize("ending", ["jpg", "tif"])
+def test_wide_print_colours_are_shrunk_and_stay_the_colours(
+    ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A CMYK page larger than a model sees."""
+    monkeypatch.setattr(module, "NEEDED", 16 * 16)
+    Image.new("CMYK", (64, 64), (0, 255, 255, 0)).save(tmp_path / f"page.{ending}")
+
+    pixels = seen(tmp_path / f"page.{ending}")
+
+    assert pixels.shape == (16, 16, 3)
+    np.testing.assert_allclose(pixels, np.broadcast_to((255, 0, 0), pixels.shape), atol=3)
+
+
 @pytest.mark.parametrize("mode", ["P", "L", "RGB"])
 def test_transparent_colour_lies_on_white(mode: str, tmp_path: Path) -> None:
     """One colour or palette entry is named as transparent; it is white, and others are what they are."""
@@ -172,12 +205,13 @@ def test_large_jpeg_is_decoded_small(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert np.abs(pixels - np.asarray(coordinate_picture(24, 32))).max() <= 8
 
 
-def test_image_of_more_pixels_than_fit_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
-    """A few bytes that announce ten billion pixels; the limit is named."""
+@pytest.mark.parametrize("size", [(100_000, 100_000), (2**15, 2**14 + 1)], ids=["far more", "one row more"])
+def test_image_of_more_pixels_than_fit_is_refused_before_it_is_decoded(size: tuple[int, int], tmp_path: Path) -> None:
+    """A few bytes that announce billions of pixels; the limit is named."""
     path = tmp_path / "bomb.png"
     Image.new("1", (8, 8)).save(path)
     data = bytearray(path.read_bytes())
-    data[16:24] = struct.pack(">II", 100_000, 100_000)
+    data[16:24] = struct.pack(">II", *size)
     data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
     path.write_bytes(data)
 
@@ -185,9 +219,10 @@ def test_image_of_more_pixels_than_fit_is_refused_before_it_is_decoded(tmp_path:
         read_image(path)
 
 
-def test_reading_leaves_pillows_limit_as_it_was(tmp_path: Path) -> None:
+def test_reading_leaves_pillows_limit_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever imports this keeps Pillow's protection, after an error too."""
-    before = Image.MAX_IMAGE_PIXELS
+    before = 123_456_789
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", before)
     Image.new("RGB", (8, 8)).save(tmp_path / "fine.png")
     (tmp_path / "bad.png").write_bytes(b"no image")
 

@@ -129,6 +129,33 @@ def test_still_image_is_a_video_of_one_frame(tmp_path: Path) -> None:
     assert (video.total, number_of(video.frames[0])) == (1, 5)
 
 
+@pytest.mark.parametrize("ending", ["gif", "webp"])
+def test_animation_of_one_frame_is_a_video_of_one_frame(ending: str, tmp_path: Path) -> None:
+    """Saved as an animation, with nothing to follow."""
+    numbered(60).save(tmp_path / f"still.{ending}", save_all=True, lossless=True)
+
+    video = read_video(tmp_path / f"still.{ending}", 4)
+
+    assert (video.total, video.indices, video.frames.shape) == (1, [0], (1, 8, 8, 3))
+    assert number_of(video.frames[0]) == 60
+
+
+def test_animation_with_transparency_lies_on_white(tmp_path: Path) -> None:
+    """In every frame, not the first alone."""
+    clear = [Image.new("RGBA", (8, 8), (0, 0, number, 0)) for number in (0, 1, 2)]
+    clear[0].save(tmp_path / "clear.webp", save_all=True, append_images=clear[1:], lossless=True, exact=True)
+
+    assert (read_video(tmp_path / "clear.webp", 3).frames == 255).all()
+
+
+def test_a_thread_of_pixels_is_read_as_it_is(tmp_path: Path) -> None:
+    """No frame is too long or too small to be read; what a model makes of it is its processor's word."""
+    for size in ((1, 1), (1000, 1), (1, 1000)):
+        Image.new("RGB", size, (9, 9, 9)).save(tmp_path / "thread.png")
+
+        assert read_video(tmp_path / "thread.png", 4).frames.shape == (1, size[1], size[0], 3)
+
+
 def test_pages_of_different_sizes_are_refused(tmp_path: Path) -> None:
     """Both sizes are told."""
     numbered(0).save(tmp_path / "pages.tif", save_all=True, append_images=[Image.new("RGB", (9, 5))])
@@ -239,6 +266,21 @@ def test_video_is_turned_as_the_phone_was_held(turn: int, matrix: tuple[int, int
     frames = read_video(path, 1).frames.astype(int)
 
     assert np.abs(frames[0] - np.rot90(stored, turn)).mean() < 6
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mkv", "avi"])
+@pytest.mark.parametrize("count", [1, 2, 9])
+def test_short_video_file_of_any_container_gives_its_frames(count: int, ending: str, tmp_path: Path) -> None:
+    """One frame is a video too, and Matroska does not say how many it holds."""
+    av = pytest.importorskip("av", reason="video files are read with PyAV, which is not installed")
+    path = tmp_path / f"video.{ending}"
+    write_video(av, path, [np.full((48, 64, 3), 25 * number, np.uint8) for number in range(count)])
+
+    video = read_video(path, 3)
+
+    assert video.total == count
+    assert video.indices == {1: [0], 2: [0, 1], 9: [0, 4, 8]}[count]
+    np.testing.assert_allclose(video.frames.mean(axis=(1, 2, 3)), [25 * index for index in video.indices], atol=6)
 
 
 def test_file_with_sound_alone_is_refused(tmp_path: Path) -> None:

@@ -194,7 +194,7 @@ def test_a_pinned_token_keeps_its_own_state_and_size() -> None:
 def test_kernels_without_additive_masks_refuse_sizes() -> None:
     """Attention would be left unweighed; the message says what to use."""
     model = llava_onevision()
-    model.set_attn_implementation("flex_attention")
+    model.model.language_model.set_attn_implementation("flex_attention")
 
     with (
         prune_visual_tokens(model, budget=0.5, layer=0, selector=Pairs(True)),

@@ -1,0 +1,116 @@
+"""Which loop of `generate` is calling a model, and what that loop knows of the tokens that it hands over."""
+
+import inspect
+import sys
+from types import FrameType
+from typing import Any
+
+from torch import nn
+from transformers import GenerationConfig, GenerationMixin
+
+__all__ = ["drafted_tokens", "generation_inputs", "is_chunk", "running_generation"]
+
+_GENERATE, _ASSISTED, _PREFILL = (
+    inspect.unwrap(getattr(GenerationMixin, name)).__code__ for name in ("generate", "_assisted_decoding", "_prefill")
+)
+# Where the loops of `generate` stand; a logits processor that calls the model stands elsewhere.
+_LOOPS = ("transformers.generation.utils", "transformers.models.")
+
+
+def running_generation(model: nn.Module) -> GenerationConfig | None:
+    """Return the configuration of the `generate` that is calling a model.
+
+    Every call of `generate` makes a configuration of its own, so that this object tells calls apart.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The model with its head.
+
+    Returns
+    -------
+    transformers.GenerationConfig or None
+        None where the model was called by anybody else, within a `generate` or not.
+    """
+    frame = _frame_of_generate(model)
+    config = None if frame is None else frame.f_locals.get("generation_config")
+    return config if isinstance(config, GenerationConfig) else None
+
+
+def generation_inputs(model: nn.Module) -> dict[str, Any]:
+    """Return what the `generate` that is calling a model was given, by name; nothing where nobody generates.
+
+    Features are encoded before the prefill, which then lacks what the processor said of the pictures.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The model with its head.
+    """
+    frame = _frame_of_generate(model)
+    if frame is None:
+        return {}
+    given = {"input_ids": frame.f_locals.get("inputs"), **frame.f_locals.get("kwargs", {})}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def drafted_tokens(model: nn.Module) -> int:
+    """Return how many tokens at the end of what a model is called with are drafts, which assisted decoding checks.
+
+    Its first forward holds the prompt and the drafts behind it.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The model with its head.
+
+    Raises
+    ------
+    RuntimeError
+        If assisted decoding calls the model, but does not tell how many they are.
+    """
+    frame = _calling_loop(model)
+    if frame is None or frame.f_code is not _ASSISTED:
+        return 0
+    count = frame.f_locals.get("candidate_length")
+    if not isinstance(count, int):
+        msg = (
+            "assisted decoding calls the model without telling how many drafts stand behind the prompt: this version of"
+            " Transformers counts them in a new way"
+        )
+        raise RuntimeError(msg)
+    return count
+
+
+def is_chunk(model: nn.Module) -> bool:
+    """Tell whether a model is called with one of several chunks that `generate` cuts its prompt into.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The model with its head.
+    """
+    frame: FrameType | None = sys._getframe()
+    # The model may be called through a compiled twin, so that its own frames are not looked for.
+    while frame is not None and not (frame.f_code is _PREFILL and frame.f_locals.get("self") is model):
+        frame = frame.f_back
+    return frame is not None and len(frame.f_locals.get("input_chunks", ())) > 1
+
+
+def _frame_of_generate(model: nn.Module) -> FrameType | None:
+    frame = _calling_loop(model)
+    while frame is not None and frame.f_code is not _GENERATE:
+        frame = frame.f_back
+    return frame
+
+
+def _calling_loop(model: nn.Module) -> FrameType | None:
+    """Return the frame of the loop that is calling a model; None where somebody else does."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and not (frame.f_code.co_name == "_call_impl" and frame.f_locals.get("self") is model):
+        frame = frame.f_back
+    while frame is not None and frame.f_globals.get("__name__") == nn.Module.__module__:
+        frame = frame.f_back
+    if frame is None or not str(frame.f_globals.get("__name__")).startswith(_LOOPS):
+        return None
+    return frame

@@ -1,0 +1,75 @@
+"""Grids of visual tokens: which of them stand in rows and columns, read from where they look."""
+
+from collections.abc import Mapping, Sequence
+from math import isqrt
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from iwp_transformers.callers import generation_inputs
+from iwp_transformers.regions import Region
+
+if TYPE_CHECKING:
+    from iwp_transformers.plan import PruningPlan
+
+__all__ = ["grids_of", "regions_of"]
+
+
+def regions_of(plan: "PruningPlan", features: Mapping[str, Any], sample: int) -> Sequence[Region]:
+    """Return what each visual token of a sample looks at.
+
+    Parameters
+    ----------
+    plan : PruningPlan
+        The model and its family.
+    features : mapping
+        What the multimodal model was called with, by name.
+    sample : int
+        Row of the batch.
+
+    Raises
+    ------
+    NotImplementedError
+        If it is not known for the family.
+    ValueError
+        If the pictures do not make up the visual tokens.
+    """
+    given = generation_inputs(plan.model) if features.get("mm_encoder_outputs") else {}
+    if "input_ids" in given:
+        # Beams and sequences to be returned repeat each sample.
+        repeats = len(features["input_ids"]) // len(given["input_ids"])
+        return plan.family.regions(plan.model_config, given, sample // repeats)
+    return plan.family.regions(plan.model_config, features, sample)
+
+
+def grids_of(regions: Sequence[Region]) -> tuple[Tensor, ...]:
+    """Return the grids that the tokens of a sample make up.
+
+    Parameters
+    ----------
+    regions : sequence of Region
+        One for each visual token, in sequence order.
+
+    Returns
+    -------
+    tuple of torch.Tensor
+        Indices of tokens, int64, each of shape (h, w); every token is in exactly one. A frame, a shrunken view and all
+        crops of an image together are a grid; separators, and tokens that do not make up a rectangle, are one of a row.
+    """
+    groups: dict[tuple[object, ...], list[int]] = {}
+    for index, region in enumerate(regions):
+        key = (region.medium, region.index, region.frame, region.level)
+        groups.setdefault(key, []).append(index)
+    return tuple(_grid([regions[index] for index in group], group) for group in groups.values())
+
+
+def _grid(regions: Sequence[Region], group: Sequence[int]) -> Tensor:
+    indices, side = torch.tensor(group), isqrt(len(group))
+    if regions[0].level == "base" and side**2 == len(group):
+        # A view of a tower is a square, also where some of it is padding that looks nowhere.
+        return indices.reshape(side, side)
+    tops = [None if region.box is None else round(region.box[1], 6) for region in regions]
+    width = len(group) // len(set(tops))
+    rows = [set(tops[start : start + width]) for start in range(0, len(group), width)]
+    return indices.reshape(-1, width) if len(rows) == len(set(tops)) and max(map(len, rows)) == 1 else indices[None]
