@@ -1,7 +1,8 @@
 """Speed of `select_tokens` beside the plain dense loop, on every kind of data: the worst case beside the best.
 
-Run: ``python benchmarks/bench_selection_kinds.py`` (about half an hour). One thread, float32. Ours and the plain loop
-take turns on the same tokens, in processor time of the thread, so that ratios hold on a machine with other work.
+Run: ``python benchmarks/bench_selection_kinds.py`` (about an hour). Synthetic tokens of wide heads, and narrow
+ones that models computed. One thread, float32. Ours and the plain loop take turns on the same tokens, in processor time
+of the thread, so that ratios hold on a machine with other work.
 """
 
 import os
@@ -18,6 +19,7 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 import typer  # noqa: E402
 from _harness import header, write  # noqa: E402
+from selection_captured import CAPTURED, MOST_CAPTURED  # noqa: E402
 from selection_data import HEADS, KINDS, QUERY_HEADS, WIDTH  # noqa: E402
 from selection_rivals import dense_pc_mmr, dense_pc_mmr_numpy  # noqa: E402
 
@@ -49,7 +51,7 @@ def clocked(call: Callable[[], Any]) -> tuple[float, Any]:
 def run_case(total: int, share: float, kind: str, library: str, repeats: int) -> dict[str, Any]:
     """Let both take turns, and compare their answers."""
     convert, plain = LIBRARIES[library]
-    arrays = [convert(array) for array in KINDS[kind](total)]
+    arrays = [convert(array) for array in (KINDS | CAPTURED)[kind](total)]
     count = tokens_to_keep(share, total)
     calls = {"ours": lambda: select_tokens(*arrays, count), "plain": lambda: plain(*arrays, count)}
     times: dict[str, list[float]] = {name: [] for name in calls}
@@ -102,7 +104,7 @@ def main(
     cases: list[dict[str, Any]] = []
     for total in [total for total in SIZES if total <= largest]:
         for share in SIZES[total]:
-            for kind in KINDS:
+            for kind in (*KINDS, *(CAPTURED if total <= MOST_CAPTURED else ())):
                 for library in LIBRARIES:
                     turns = repeats if total < max(SIZES) else min(repeats, 3)
                     cases.append(run_case(total, share, kind, library, turns))

@@ -1,4 +1,4 @@
-"""Keys, values and queries that models computed, for timing selections: of the trained miniatures and of a random model."""
+"""Keys, values and queries that models computed, to time selections on: the trained miniatures and a random model."""
 
 import math
 from collections.abc import Callable
@@ -12,9 +12,12 @@ from selection_data import Floats
 from iwp_miniature import draw_examples, load_miniature
 from iwp_transformers import LayerView, prune_visual_tokens
 
-__all__ = ["CAPTURED"]
+__all__ = ["CAPTURED", "MOST_CAPTURED"]
 
 Captured = tuple[Floats, Floats, Floats]
+
+MOST_CAPTURED = 2048
+"""Tokens that are captured at most: the random model takes minutes for more on one thread."""
 
 LAYER = 2
 """Layer at whose entrance the miniatures' tokens are read."""

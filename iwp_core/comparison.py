@@ -27,18 +27,12 @@ class Gathered:
         """How many tokens they are."""
         return int(self.parts[0].shape[1])
 
-    @property
-    def width(self) -> int:
-        """How many numbers a token has in all parts and heads."""
-        return sum(part.shape[0] * part.shape[2] for part in self.parts)
-
     def cut(self, where: slice) -> "Gathered":
         """Return consecutive ones."""
         return Gathered(tuple(part[:, where, ...] for part in self.parts))
 
     def take(self, indices: Array) -> "Gathered":
         """Return those at `indices`."""
-        xp = namespace(indices)
         return Gathered(tuple(take(part, indices, axis=1) for part in self.parts))
 
     @staticmethod
@@ -123,6 +117,11 @@ class Duplication:
         if isinstance(first, Cosine):
             rows = rows * namespace(rows).exp(-other.divisors)[..., None]
         return Gathered((rows, other.tokens))
+
+    @property
+    def width(self) -> int:
+        """How many numbers of a token are multiplied by those of another, in all factors and heads."""
+        return sum(part.shape[0] * part.shape[2] for part in self.everyone.parts)
 
     def columns(self, tokens: Array) -> Gathered:
         """Return some tokens as columns of a block."""

@@ -8,10 +8,10 @@ import math
 from collections.abc import Sequence
 from itertools import accumulate
 
-from iwp_core._arrays import Array, arange_indices, locate, namespace, order_descending, scatter, take
+from iwp_core._arrays import Array, arange_indices, locate, namespace, order_descending, scatter, take, tiles
 from iwp_core._plugins import overridable
 from iwp_core.duplication import PairwiseDuplication
-from iwp_core.penalties import WORTHWHILE, Penalties
+from iwp_core.penalties import WORTHWHILE, Held, Penalties
 
 __all__ = ["largest", "progressive_chunked_mmr"]
 
@@ -26,6 +26,9 @@ CHEAP, FREE = 0.3, 64 * 64
 
 EASY = 1 << 24
 """Multiplications that are done at once, even if some are not needed: to find out which would take longer."""
+
+COPIED = 4096
+"""Candidates that are copied at a time to be compared: memory stays below that of the inputs."""
 
 PATIENCE = 96
 """Least number of candidates behind the best ones that catch up with them: the next chunk will ask for them."""
@@ -151,15 +154,12 @@ class _Candidates:
 
     def _penalise_everyone(self) -> None:
         """Apply the penalties that any candidate misses."""
-        xp = self.xp
-        for chunk, logs in enumerate(self.penalties.log_factors(self.penalties.everyone, self.least), self.least):
-            self.scores = self.scores + (
-                logs if self.even else xp.where(self.applied <= chunk, logs, xp.zeros_like(logs))
-            )
+        applied = None if self.even else self.applied
+        self.scores = self._lowered(self.scores, applied, self.penalties.everyone, self.least)
         self.applied = self._marked(self.applied < self.penalties.count, self.penalties.count)
 
     def _penalise(self, some: Array) -> int:
-        """Apply the penalties that the candidates miss where `some`, of shape (N,), is true; return how many they are."""
+        """Apply the penalties that candidates miss where `some`, of shape (N,), is true; return how many they are."""
         xp = self.xp
         rows = xp.nonzero(some)[0]
         if rows.shape[0] == 0:
@@ -175,15 +175,24 @@ class _Candidates:
         return int(rows.shape[0])
 
     def _lower(self, where: Array, rows: Array, start: int) -> None:
-        """Apply the penalties of the chunks from `start` on that the candidates `rows` miss, which are those `where`."""
+        """Apply the penalties of the chunks from `start` on that the candidates `rows`, those `where`, miss."""
+        xp, penalties = self.xp, self.penalties
+        if rows.shape[0] > WORTHWHILE * self.scores.shape[0]:  # compare all in place, rather than copy most
+            scores = self._lowered(self.scores, self.applied, penalties.everyone, start)
+            self.scores = xp.where(where, scores, self.scores)
+            return
+        for tile in tiles(rows.shape[0], COPIED):
+            some = rows[tile]
+            held = penalties.hold(some)
+            scores = self._lowered(take(self.scores, some), take(self.applied, some), held, start)
+            self.scores = scatter(self.scores, some, scores)
+
+    def _lowered(self, scores: Array, applied: Array | None, held: Held, start: int) -> Array:
+        """Return the scores of tokens with the penalties from `start` on that they miss: all of these for None."""
         xp = self.xp
-        in_place = rows.shape[0] > WORTHWHILE * self.scores.shape[0]  # rather than copy most tokens
-        held = self.penalties.everyone if in_place else self.penalties.hold(rows)
-        scores = self.scores if in_place else take(self.scores, rows)
-        applied = self.applied if in_place else take(self.applied, rows)
         for chunk, logs in enumerate(self.penalties.log_factors(held, start), start):
-            scores = scores + xp.where(applied <= chunk, logs, xp.zeros_like(logs))
-        self.scores = xp.where(where, scores, self.scores) if in_place else scatter(self.scores, rows, scores)
+            scores = scores + (logs if applied is None else xp.where(applied <= chunk, logs, xp.zeros_like(logs)))
+        return scores
 
     def _marked(self, where: Array, chunks: int) -> Array:
         return self.xp.where(where, self.xp.full_like(self.applied[:1], chunks), self.applied)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import accumulate
 from typing import Protocol
 
@@ -26,6 +25,9 @@ FIRST, MOST = 32, 256
 ONCE = 4
 """The first ones instead, after a chunk whose first columns left out everybody: all tokens are nearly the same."""
 
+WIDE = 1024
+"""Multiplications that a pair is taken to cost where nobody says: 4 heads of 128, keys and values."""
+
 WORTHWHILE = 0.8
 """Leaving tokens out copies the others, which pays if at most this share of them is left."""
 
@@ -42,6 +44,9 @@ class _Comparison(Protocol):
     @property
     def everyone(self) -> Gathered: ...
 
+    @property
+    def width(self) -> int: ...
+
     def columns(self, tokens: Array, /) -> Gathered: ...
 
     def compare(self, columns: Gathered, rows: Gathered, /) -> Array: ...
@@ -54,12 +59,13 @@ class _Asked:
         self.duplication = duplication
         self.identical: Array | None = getattr(duplication, "identical", None)
         self.everyone = self.columns(positions)
+        self.width = WIDE
 
     def columns(self, tokens: Array) -> Gathered:
-        return Gathered((tokens[None, :, None],))
+        return Gathered((tokens[None, :],))
 
     def compare(self, columns: Gathered, rows: Gathered) -> Array:
-        block: Array = self.duplication(rows.parts[0][0, :, 0], columns.parts[0][0, :, 0])
+        block: Array = self.duplication(rows.parts[0][0, :], columns.parts[0][0, :])
         return namespace(block).matrix_transpose(block)
 
 
@@ -116,7 +122,7 @@ class Penalties:
     def cost(self, rows: int, start: int) -> int:
         """Return how many multiplications it takes to compare so many tokens with the chunks from `start` on."""
         columns = sum(block.since(start).columns.count for block in self.blocks if block.stop > start)
-        return rows * columns * self.comparison.everyone.width
+        return rows * columns * self.comparison.width
 
     def add(self, chunks: Sequence[Array]) -> None:
         """Take note of chunks that were chosen."""
@@ -136,14 +142,10 @@ class Penalties:
         else:
             self.blocks.append(_Block(self.count, columns, ends))
 
-    @cached_property
+    @property
     def everyone(self) -> "Held":
-        """All tokens ready to be compared: in place if none is identical to another."""
-        return (
-            self.hold(self.positions)
-            if self.twins is not None
-            else Held(self.positions, self.comparison.everyone, None)
-        )
+        """All tokens ready to be compared, in place."""
+        return Held(self.positions, self.comparison.everyone, self.twins)
 
     def hold(self, positions: Array) -> "Held":
         """Make some tokens ready to be compared: copy them."""
@@ -172,7 +174,7 @@ class Penalties:
     def _of_one(self, rows: Gathered, chunk: Gathered, _ends: Sequence[int]) -> Array:
         """Return the logs of the factors of a chunk, leaving out on the way tokens whose factor can fall no further."""
         xp = namespace(self.floor)
-        logs: Array | None = None
+        logs: Array = None
         open_rows: Array | None = None
         done, width = 0, chunk.count if self.first == FIRST and chunk.count <= TOGETHER else self.first
         while done < chunk.count:
@@ -213,7 +215,7 @@ class Penalties:
 
 @dataclass(frozen=True)
 class Held:
-    """Tokens ready to be compared: of identical ones only the first, and where each token finds its row."""
+    """Tokens ready to be compared, and where each finds its row: identical ones in the row of the first of them."""
 
     positions: Array
     rows: Gathered

@@ -27,7 +27,7 @@ class ModelReport:
     model, decoder : str
         Class names of the model and of its decoder; the second is empty where the model is refused.
     media : tuple of Medium
-        The visual inputs, each with its placeholder and the argument that brings its features.
+        The modalities, each with its placeholder and the argument that brings its features.
     inferred : bool
         Whether this was told by the configuration, and not by a family's own file.
     pictures : bool

@@ -163,6 +163,8 @@ def kept_tokens_figure(
     config: Any = model.config
     regions = family_of(model).regions(config, inputs, sample)
     visual, kept = record.visual[sample].cpu(), record.kept[sample].cpu()
+    if "audio" in record.modalities:
+        visual = visual[~torch.isin(visual, record.modalities["audio"][sample].cpu())]
     if len(regions) != len(visual):
         msg = f"`inputs` has {len(regions)} visual tokens in sample {sample}, `record` {len(visual)}: expected the same"
         raise ValueError(msg)
@@ -172,15 +174,12 @@ def kept_tokens_figure(
     flags = torch.isin(visual, kept).numpy()
     stills = cast(Sequence[Still], [images] if _is_still(images) else images)
     clips = cast(Sequence[Sequence[Still]], [videos] if len(videos) and all(map(_is_still, videos)) else videos)
-    groups: list[list[Panel]] = []
-    if _on_tiles(regions, "image"):
-        groups.append(_tile_panels(inputs, "image", regions, flags))
-    else:
+    on_tiles = {region.medium for region in regions if region.tile is not None}
+    groups = [_tile_panels(inputs, medium, regions, flags) for medium in sorted(on_tiles)]
+    if "image" not in on_tiles:
         _check_count("images", len(stills), len({region.index for region in regions if region.medium == "image"}))
         groups += [_image_panels(image, index, regions, flags) for index, image in enumerate(stills)]
-    if _on_tiles(regions, "video"):
-        groups.append(_tile_panels(inputs, "video", regions, flags))
-    else:
+    if "video" not in on_tiles:
         _check_count("videos", len(clips), len({region.index for region in regions if region.medium == "video"}))
         groups += [_video_panels(video, index, regions, flags) for index, video in enumerate(clips)]
     heading = title or f"Layer {record.layer}: {_share(flags)} visual tokens kept"
@@ -213,10 +212,6 @@ def _video_panels(
         heading = f"video {index + 1}, step {frame + 1}/{len(by_frame)}"
         panels.append(_panel(video[middle], [regions[n] for n in chosen], flags[chosen], heading))
     return panels
-
-
-def _on_tiles(regions: Sequence[Region], medium: Medium) -> bool:
-    return any(region.tile is not None for region in regions if region.medium == medium)
 
 
 def _tile_panels(

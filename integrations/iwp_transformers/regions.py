@@ -104,6 +104,9 @@ def in_sequence(
         msg = f"`sample` is {sample}, expected 0 to {len(ids) - 1}: `inputs` holds {len(ids)} samples"
         raise ValueError(msg)
     of_image, of_video = (ids == placeholder(config, medium) for medium in ("image", "video"))
+    if videos and not images and not bool(of_video.any()):
+        # GLM-4V's videos stand at placeholders of images.
+        of_image, of_video = of_video, of_image
     image_regions = iter(_of_sample("image", of_image.sum(dim=1).tolist(), sample, images))
     video_regions = iter(_of_sample("video", of_video.sum(dim=1).tolist(), sample, videos))
     visual = of_image[sample][of_image[sample] | of_video[sample]].tolist()

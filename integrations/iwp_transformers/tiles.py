@@ -6,7 +6,6 @@ lie in the squares themselves, which the inputs hold.
 
 import math
 from collections.abc import Mapping
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -91,11 +90,8 @@ def next_video_regions(config: PreTrainedConfig, inputs: Mapping[str, Any], samp
     """
     side, cell = config.vision_config.image_size, config.vision_config.patch_size * config.spatial_pool_stride
     edges = _edges(side, cell, side // cell)
-    videos: list[Item] = []
-    for video, frames in enumerate(inputs.get("pixel_values_videos", ())):
-        first = video * len(frames)
-        films = [_tile("video", first + frame, frame, edges) for frame in range(len(frames))]
-        videos.append(lambda index, films=films: list(chain.from_iterable(film(index) for film in films)))  # type: ignore[misc]
+    films = inputs.get("pixel_values_videos", ())
+    videos = [_film(video * len(frames), len(frames), edges) for video, frames in enumerate(films)]
     return in_sequence(config, inputs, sample, anyres_items_next(config, inputs), videos)
 
 
@@ -132,8 +128,8 @@ def _real_tiles(inputs: Mapping[str, Any]) -> list[int]:
     return tiles
 
 
-def _flat(pixels: Tensor) -> Tensor:
-    return pixels.reshape(-1, *pixels.shape[-TILE_AXES:])
+def _flat(pixels: Any) -> Tensor:
+    return torch.as_tensor(pixels).reshape(-1, *pixels.shape[-TILE_AXES:])
 
 
 def _side(patch: Any) -> int:
@@ -151,3 +147,8 @@ def _tile(medium: Medium, tile: int, frame: int, edges: Edges, classes: int = 0)
     return lambda index: [
         Region(medium=medium, index=index, frame=frame, box=box, level="grid", tile=tile) for box in boxes
     ]
+
+
+def _film(first: int, count: int, edges: Edges) -> Item:
+    frames = [_tile("video", first + frame, frame, edges) for frame in range(count)]
+    return lambda index: [region for frame in frames for region in frame(index)]

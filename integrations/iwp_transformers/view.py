@@ -39,7 +39,7 @@ class TokenView(_Explained):
     Attributes
     ----------
     positions : torch.Tensor
-        Shape (n,), int64, ascending: their positions in the input sequence, padding counted.
+        Shape (n,), int64, ascending: their positions in the input sequence, padding and what the cache holds counted.
     hidden : torch.Tensor
         Shape (n, E): the layer's inputs.
     queries, rotated_queries : torch.Tensor
@@ -114,7 +114,7 @@ class LayerView(_Explained):
     visual : TokenView
         The candidates, N tokens; a selector returns indices into them.
     text : TokenView
-        All other tokens but padding.
+        All other tokens of the forward but padding and drafts; earlier turns on the cache are not among them.
     question : TokenView
         Text after the first visual token; all text where none follows; the candidates where there is no text.
     budget : int

@@ -16,7 +16,7 @@ def _reference_only() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module", params=["from a pool", "behind a pool", "lazily", "in place"])
+@pytest.fixture(scope="module", params=["from a pool", "behind a pool", "lazily", "in place", "at once"])
 def every_way(request: pytest.FixtureRequest) -> Iterator[None]:
     """Run a test with each of the ways in which PC-MMR computes, however few the tokens are."""
     with pytest.MonkeyPatch.context() as patch:
@@ -24,5 +24,6 @@ def every_way(request: pytest.FixtureRequest) -> Iterator[None]:
         patch.setattr(pc_mmr, "SPARE", 24 if request.param == "from a pool" else 0)
         patch.setattr(pc_mmr, "FREE", 0 if request.param in ("lazily", "in place") else 64 * 64)
         patch.setattr(pc_mmr, "CHEAP", 0.0)
+        patch.setattr(pc_mmr, "EASY", 1 << 60 if request.param == "at once" else 0)
         patch.setattr(pc_mmr, "WORTHWHILE", -1.0 if request.param == "in place" else 0.8)
         yield

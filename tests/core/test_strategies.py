@@ -94,6 +94,7 @@ def test_a_large_chunk_penalises_by_its_closest_token_wherever_it_stands(
 ) -> None:
     """A chunk of 700 is compared piece by piece; what an early piece has taken, no later one gives back."""
     monkeypatch.setattr(pc_mmr, "WORTHWHILE", worthwhile)
+    monkeypatch.setattr(pc_mmr, "EASY", 0)
     generator = np.random.default_rng(5)
     scores = np.concatenate([np.zeros(700), -0.1 - generator.random(200)])
     table = np.eye(900)

@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
+import PIL.Image
 import pytest
 import torch
 from torch import Tensor
 
 from iwp_core.budget import tokens_to_keep
-from iwp_transformers import LayerView, prune_visual_tokens
+from iwp_transformers import LayerView, family_of, kept_tokens_figure, prune_visual_tokens
 from tests.integrations.oracle import assert_close, dropped_tokens, text_rows, true_generation, true_logits
 from tests.integrations.prompts import logits_of
 from tests.integrations.test_audio import AUDIO, FEATURES, MEL, qwen2_audio, voxtral
@@ -17,7 +18,7 @@ from tests.integrations.tiny_models import IMAGE_ID, VIDEO_ID, Image, Video, mak
 from tests.models.factory import tiny_model, weighted
 from tests.models.media import media_for
 from tests.models.oracle import steps, true_steps
-from tests.models.sizes import AUDIO_END, AUDIO_START, END, START
+from tests.models.sizes import AUDIO_END, AUDIO_START, END, IMAGE, START
 
 LAYER = 2
 PROMPTS = [(3, Image(), 4, Video(4), 5, Image(16, 16), 2), (2, Video(), 3, Image(32, 16), 6), (7,)]
@@ -189,3 +190,28 @@ def test_audio_beside_an_image_is_pruned_where_it_is_named_only(budget: Any) -> 
         expected = total - tokens_to_keep(asked[modality], total) if modality in asked else 0
         assert counts[modality] == expected
     assert_close(decoded, true_steps(omni, batch, 1, dropped, 3))
+    figure = kept_tokens_figure(record, batch, PIL.Image.new("RGB", (8, 8)), model=omni)
+    assert f"{16 - counts['image']} of 16 " in figure.axes[0].get_title()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("budget", [0.4, {"video": 3}], ids=str)
+def test_videos_that_stand_at_placeholders_of_images_are_pruned(budget: Any) -> None:
+    """GLM-4V writes each frame as an image; its picture has both frames."""
+    glm: Any = tiny_model("glm4v")
+    tower = glm.config.vision_config
+    width = 3 * tower.temporal_patch_size * tower.patch_size**2
+    tokens = torch.tensor([[5, 6, 7, START, *[IMAGE] * 4, END, 30, START, *[IMAGE] * 4, END, 31, 8, 9, 10]])
+    batch = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens), "mm_token_type_ids": 2 * (tokens == IMAGE)}
+    batch |= {"pixel_values_videos": torch.randn(32, width), "video_grid_thw": torch.tensor([[2, 4, 4]])}
+
+    with prune_visual_tokens(glm, budget=budget, layer=LAYER, selector=scattered) as session:
+        decoded = steps(glm, batch, 3)
+
+    record = session.records[0]
+    dropped = tokens == IMAGE
+    dropped[0, record.kept[0]] = False
+    assert [len(part[0]) for part in record.kept_by_modality.values()] == [3]
+    assert_close(decoded, true_steps(glm, batch, LAYER, dropped, 3))
+    regions = family_of(glm).regions(glm.config, batch, 0)
+    assert [(region.medium, region.frame) for region in regions] == [("video", 0)] * 4 + [("video", 1)] * 4

@@ -62,7 +62,7 @@ def record_of(inputs: Mapping[str, torch.Tensor], ordinals: list[int]) -> Prunin
     """Record of a prefill that kept the visual tokens of these ordinals."""
     ids = inputs["input_ids"][0]
     visual = torch.nonzero((ids == IDS["<|image_pad|>"]) | (ids == IDS["<|video_pad|>"])).flatten()
-    return cast(PruningRecord, SimpleNamespace(layer=4, visual=(visual,), kept=(visual[ordinals],)))
+    return cast(PruningRecord, SimpleNamespace(layer=4, visual=(visual,), kept=(visual[ordinals],), modalities={}))
 
 
 def panels(figure: Figure) -> list[tuple[str, NDArray[np.uint8]]]:
