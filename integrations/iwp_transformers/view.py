@@ -156,9 +156,9 @@ class LayerView(_Explained):
         """What the layer multiplies products of queries and keys with."""
         return self._sources.here.rotated.scaling
 
-    @cached_property
+    @property
     def sizes(self) -> Tensor:
-        """How many tokens each candidate stands for since earlier stages, shape (N,), float32; ones before any."""
+        """How many tokens each candidate stands for since earlier stages, shape (N,), float32."""
         return self._sources.sizes_of(self._sample, self.visual_positions)
 
     @property
@@ -176,10 +176,7 @@ class LayerView(_Explained):
             If the rule has not said by an attribute ``reads = ("vision tower",)`` that it reads the tower.
         """
         if self._sources.tower is None:
-            msg = (
-                "`view.tower` is read by a rule that has not said so: give it an attribute `reads` with 'vision tower',"
-                " so that the tower is listened to while it runs"
-            )
+            msg = "`view.tower` is read by a rule that does not say so by an attribute `reads` with 'vision tower'"
             raise ValueError(msg)
         return TowerView(self._sources.tower, self._sample, self.visual_positions)
 

@@ -125,7 +125,8 @@ def test_decoded_tokens_equal_the_reading(family: str, layer: int, padded: bool,
 def test_beams_and_decoding_without_a_cache_agree(family: str) -> None:
     """Samples are repeated and reordered with their sizes; without a cache the first forward's states are used."""
     model: Any = FACTORIES[family]()
-    inputs = make_inputs(model, PAIR)
+    # Older versions of Transformers mix up the images of a sample that has several, where they repeat it.
+    inputs = make_inputs(model, [(3, Image(), 4), (2, Image(32, 16), 6)])
     beams = {"num_beams": 2, "num_return_sequences": 2}
 
     with prune_visual_tokens(model, budget=0.5, layer=1, selector=Pairs(True)) as session:
@@ -189,6 +190,7 @@ def test_a_pinned_token_keeps_its_own_state_and_size() -> None:
     assert_close(logits, read_merged(model, inputs, [Stage(1, rest)]))
 
 
+@pytest.mark.filterwarnings("ignore")  # flex attention is compiled, which warns of its own parts
 def test_kernels_without_additive_masks_refuse_sizes() -> None:
     """Attention would be left unweighed; the message says what to use."""
     model = llava_onevision()

@@ -6,13 +6,23 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from torch import Tensor, nn
 
 from iwp_transformers import LayerView, prune_visual_tokens
 from iwp_transformers.hooks import Hook
-from tests.integrations.methods.towers import SIDE, read_tower
+from tests.integrations.methods.towers import SIDE, eager_tower, read_tower
 from tests.integrations.prompts import BOTH, PAIR, greedy
-from tests.integrations.tiny_models import FACTORIES, Image, Video, llava_next, llava_onevision, make_inputs
+from tests.integrations.tiny_models import (
+    FACTORIES,
+    IMAGE_ID,
+    Image,
+    Video,
+    llava_next,
+    llava_onevision,
+    make_inputs,
+    seeded,
+)
 
 SHRUNK = "llava-onevision, shrunk"
 
@@ -104,6 +114,34 @@ def test_a_rule_reads_what_an_eager_tower_computes(family: str) -> None:
         torch.testing.assert_close(view.projected, own.states)
         assert view.source.tolist() == own.view.tolist()
         assert view.has_patch.tolist() == (own.view >= 0).tolist()
+
+
+@pytest.mark.filterwarnings("ignore")  # the family of LLaVA-1.5 is inferred, which is said once
+def test_llava_reads_the_layer_that_its_features_come_from() -> None:
+    """Attention of the last layer but one where the configuration says so, and of the last where it is asked for."""
+    inner = llava_next().config
+    config = transformers.LlavaConfig(
+        vision_config={**inner.vision_config.to_dict(), "num_hidden_layers": 3},
+        text_config=inner.text_config,
+        image_token_index=IMAGE_ID,
+        vision_feature_layer=-2,
+    )
+    model: Any = seeded(transformers.LlavaForConditionalGeneration(config))
+    ids = torch.tensor([[1] + [IMAGE_ID] * 2 * SIDE**2 + [5, 6], [1, 7] + [IMAGE_ID] * SIDE**2 + [8] * (SIDE**2 + 1)])
+    pixels = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(3))
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": pixels}
+    tower = eager_tower(model)
+    with torch.no_grad():
+        output = tower(pixels, output_attentions=True, output_hidden_states=True)
+    received, last = (output.attentions[layer][:, :, 0, 1:].transpose(1, 2).flatten(0, 1).T for layer in (-2, -1))
+    features = output.hidden_states[-2][:, 1:].flatten(0, 1)
+
+    rule = read(model, inputs)
+
+    torch.testing.assert_close(torch.cat(rule.attention, dim=1), received)
+    torch.testing.assert_close(torch.cat([view.attention("last") for view in rule.views], dim=1), last)
+    torch.testing.assert_close(torch.cat(rule.features), features)
+    assert [view.source.unique().tolist() for view in rule.views] == [[0, 1], [2]]
 
 
 @pytest.mark.parametrize("family", FACTORIES)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from iwp_core import methods
 from iwp_transformers import prune_visual_tokens
+from iwp_transformers.methods import method_class
 from tests.integrations.methods.merged_reading import Seen, Stage, read_merged
 from tests.integrations.methods.towers import TowerReading, read_tower, views_of
 from tests.integrations.oracle import assert_close, positioned, sample_of
@@ -172,6 +173,12 @@ def test_a_method_that_merges_equals_its_reading(family: str, name: str) -> None
         assert set(went[went >= 0].tolist()) == set(kept.tolist())
 
 
+def test_pact_has_one_stage() -> None:
+    """Clusters of clusters are not defined."""
+    with pytest.raises(ValueError, match="pact has one stage"):
+        prune_visual_tokens(FACTORIES["llava-onevision"](), method="pact", layer=(1, 2), budget=(0.5, 0.2))
+
+
 @pytest.mark.parametrize(
     ("name", "options", "error", "message"),
     [
@@ -190,7 +197,5 @@ def test_an_option_outside_of_its_range_is_refused_at_once(
     name: str, options: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     """Before there is a model."""
-    from iwp_transformers.methods import method_class
-
     with pytest.raises(error, match=message):
         method_class(name)(**options)
