@@ -52,7 +52,7 @@ format: $(VENV)/ready  ## rewrite the code in the project's style
 
 core-only: $(VENV)-core/ready  ## the core's tests where no torch, JAX or transformers is installed
 	$(VENV)-core/bin/python -c 'import importlib.util as u; assert not any(map(u.find_spec, ("torch", "jax", "transformers")))'
-	$(VENV)-core/bin/python -m pytest --numprocesses auto tests/core tests/backends tests/contracts iwp_core
+	$(VENV)-core/bin/python -m pytest --numprocesses auto tests/core tests/contracts tests/backends/test_registry.py iwp_core
 
 test-oldest: $(VENV)-oldest/ready  ## the integration's tests on the oldest supported Transformers, with torchvision and PyAV
 	$(VENV)-oldest/bin/python -m pytest --numprocesses auto tests/integrations

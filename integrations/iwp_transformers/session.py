@@ -23,7 +23,7 @@ from iwp_transformers.record import PruningRecord
 from iwp_transformers.refusals import check_history, check_layers, check_unused
 from iwp_transformers.selection import Selector, asked_stages, chosen_rule
 from iwp_transformers.sharding import gather_of_heads
-from iwp_transformers.stages import check_modalities, stages_of
+from iwp_transformers.stages import check_modalities, checked_layer, stages_of
 from iwp_transformers.tower_tokens import read_tower
 from iwp_transformers.versions import warn_if_untested
 from iwp_transformers.wrappers import unwrapped
@@ -165,9 +165,9 @@ def prune_visual_tokens(
     if is_inferred(family):
         warn_of_inferred(family, text)
     check_unused(text)
-    stages = stages_of(
-        *asked_stages(rule, None if layer is UNSAID_LAYER else layer, budget, len(text.layers)), text.layers
-    )
+    # None is what a method is told where nobody said a layer; given by a caller it is none.
+    given = None if layer is UNSAID_LAYER else checked_layer(layer, text.layers) if layer is None else layer
+    stages = stages_of(*asked_stages(rule, given, budget, len(text.layers)), text.layers)
     check_modalities(stages, family)
     check_history(history)
     warn_if_untested()

@@ -10,7 +10,7 @@ from iwp_core.budget import check_budget
 from iwp_transformers.families import Family
 from iwp_transformers.plan import Stage
 
-__all__ = ["check_modalities", "stages_of"]
+__all__ = ["check_modalities", "checked_layer", "stages_of"]
 
 
 def stages_of(
@@ -39,7 +39,7 @@ def stages_of(
             budget = dict(budget)
         else:
             check_budget(budget)
-        return (Stage(layer=_checked_layer(layer, layers), budget=budget),)
+        return (Stage(layer=checked_layer(layer, layers), budget=budget),)
     if any(isinstance(each, Mapping) for each in (budget, *(budget if isinstance(budget, Sequence) else ()))):
         msg = (
             f"`budget` is {budget!r} and `layer` is {layer!r}: a budget that names modalities is for one layer; of"
@@ -51,7 +51,7 @@ def stages_of(
     if not isinstance(layer, Sequence) or not isinstance(budget, Sequence) or len(layer) != len(budget):
         msg = f"`layer` is {layer!r} and `budget` is {budget!r}, expected two numbers, or two tuples of the same length"
         raise ValueError(msg)
-    numbers = [_checked_layer(each, layers) for each in layer]
+    numbers = [checked_layer(each, layers) for each in layer]
     if not numbers or any(later <= earlier for earlier, later in pairwise(numbers)):
         msg = f"`layer` is {layer!r}, expected at least one layer, and each behind the one before"
         raise ValueError(msg)
@@ -65,8 +65,15 @@ def stages_of(
     return tuple(Stage(layer=number, budget=each) for number, each in zip(numbers, budget, strict=True))
 
 
-def _checked_layer(layer: object, layers: Sequence[nn.Module]) -> int:
+def checked_layer(layer: object, layers: Sequence[nn.Module]) -> int:
     """Return a layer as an int.
+
+    Parameters
+    ----------
+    layer : object
+        As given to `prune_visual_tokens`, or one of several.
+    layers : sequence of torch.nn.Module
+        The decoder's layers.
 
     Raises
     ------
