@@ -165,9 +165,11 @@ def prune_visual_tokens(
     if is_inferred(family):
         warn_of_inferred(family, text)
     check_unused(text)
-    # None is what a method is told where nobody said a layer; given by a caller it is none.
-    given = None if layer is UNSAID_LAYER else checked_layer(layer, text.layers) if layer is None else layer
-    stages = stages_of(*asked_stages(rule, given, budget, len(text.layers)), text.layers)
+    if layer is not UNSAID_LAYER and not isinstance(layer, Sequence):
+        layer = checked_layer(layer, text.layers)
+    stages = stages_of(
+        *asked_stages(rule, None if layer is UNSAID_LAYER else layer, budget, len(text.layers)), text.layers
+    )
     check_modalities(stages, family)
     check_history(history)
     warn_if_untested()

@@ -104,7 +104,7 @@ class Method:
         Parameters
         ----------
         layer, budget : number, or sequence of numbers, or None
-            As given by the user; None where not given.
+            As given by the user; None where not given. One layer is one that the model has.
         layers : int
             Decoder layers of the model.
 

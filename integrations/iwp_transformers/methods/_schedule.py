@@ -9,7 +9,7 @@ from typing import ClassVar
 from iwp_core.budget import check_budget
 from iwp_transformers.methods._method import Budget, Layers, Method
 
-__all__ = ["Schedule", "Staged", "whole_layer"]
+__all__ = ["Schedule", "Staged"]
 
 ROUNDING = 1e-9
 
@@ -132,36 +132,22 @@ class Staged(Method):
             If the schedule has no room in the model, cannot meet the budget, or has another number of stages than a
             tuple that is given.
         """
-        layer, budget = super().stages(() if layer is None else layer, budget, layers)
-        if isinstance(layer, Sequence) and isinstance(budget, Sequence) and layer:
+        _, budget = super().stages(layer, budget, layers)
+        if isinstance(layer, Sequence) and isinstance(budget, Sequence):
             return layer, budget
         for name, given in (("layer", layer), ("budget", budget)):
             stages = len(self.schedule.layers)
-            if isinstance(given, Sequence) and given != () and len(given) != stages:
+            if isinstance(given, Sequence) and len(given) != stages:
                 msg = (
                     f"`{name}` is {given!r}, and {self.name} has {stages} stages: expected as many, or both `layer` and"
                     " `budget` as tuples of one length"
                 )
                 raise ValueError(msg)
-        if not isinstance(layer, Sequence) or not layer:
-            layer = self.schedule.scaled_layers(layers, None if isinstance(layer, Sequence) else whole_layer(layer))
+        if not isinstance(layer, Sequence):
+            layer = self.schedule.scaled_layers(layers, layer)
         if isinstance(budget, Mapping):
             msg = f"`budget` is {dict(budget)!r}, which names modalities: {self.name} has several stages, give a number"
             raise ValueError(msg)
         if not isinstance(budget, Sequence):
             budget = self.schedule.scaled_budgets(layer, budget, layers)
         return layer, budget
-
-
-def whole_layer(layer: object) -> int:
-    """Return a layer that is no tuple.
-
-    Raises
-    ------
-    ValueError
-        If it is no int >= 0.
-    """
-    if isinstance(layer, bool) or not isinstance(layer, Integral) or layer < 0:
-        msg = f"`layer` is {layer!r}, expected an int, or a tuple of one for each stage"
-        raise ValueError(msg)
-    return int(layer)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from iwp_core.methods import mustdrop
 from iwp_transformers.methods._method import Budget, Layers, Paper, Reads
-from iwp_transformers.methods._schedule import Schedule, Staged, whole_layer
+from iwp_transformers.methods._schedule import Schedule, Staged
 from iwp_transformers.view import LayerView
 
 __all__ = ["MustDrop"]
@@ -73,7 +73,7 @@ class MustDrop(Staged):
             msg = f"`budget` is {budget!r}, but mustdrop was given thresholds, which say what stays: drop one of them"
             raise ValueError(msg)
         if not isinstance(layer, Sequence):
-            layer = self.schedule.scaled_layers(layers, None if layer is None else whole_layer(layer))
+            layer = self.schedule.scaled_layers(layers, layer)
         return layer, (1.0,) * len(layer)
 
     def __call__(self, view: LayerView) -> Tensor:
