@@ -1,16 +1,26 @@
-"""Share a budget out among the images, tiles or frames of a sample, for rules that look at one of them at a time."""
+"""What rules that read the vision tower share: where they act, and a budget shared out among images and tiles."""
 
 from collections.abc import Callable
-from typing import cast
+from dataclasses import dataclass
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor
 
-from iwp_transformers.methods._method import Merged
+from iwp_transformers.methods._method import Merged, Method, Reads
 from iwp_transformers.methods._quotas import quotas
 from iwp_transformers.view import LayerView
 
-__all__ = ["by_source", "merged_by_source", "unprojected"]
+__all__ = ["TowerMethod", "by_source", "merged_by_source", "unprojected"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TowerMethod(Method):
+    """A rule that reads the vision tower, and acts before the decoder unless told otherwise."""
+
+    reads: ClassVar[tuple[Reads, ...]] = ("vision tower",)
+    acts: ClassVar[str] = "before the decoder"
+    layer: ClassVar[int] = 0
 
 
 def by_source(view: LayerView, choose: Callable[[Tensor, int], Tensor]) -> Tensor:

@@ -7,15 +7,15 @@ import torch
 from torch import Tensor
 
 from iwp_core.methods import cdpruner, cdpruner_relevance
-from iwp_transformers.methods._method import Method, Paper, Reads
-from iwp_transformers.methods._sources import by_source
+from iwp_transformers.methods._method import Paper, Reads
+from iwp_transformers.methods._sources import TowerMethod, by_source
 from iwp_transformers.view import LayerView
 
 __all__ = ["CDPruner"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class CDPruner(Method):
+class CDPruner(TowerMethod):
     """`iwp_core.methods.cdpruner` on the visual tokens that the language model gets.
 
     The relevance of a token is its mean cosine with the language model's embeddings of the question, the text after
@@ -32,8 +32,6 @@ class CDPruner(Method):
     name: ClassVar[str] = "cdpruner"
     paper: ClassVar[Paper | None] = Paper(title="CDPruner", year=2025, arxiv="2506.10967")
     reads: ClassVar[tuple[Reads, ...]] = ("vision tower", "input embeddings")
-    acts: ClassVar[str] = "before the decoder"
-    layer: ClassVar[int] = 0
 
     sign: int = 1
 

@@ -6,15 +6,15 @@ from typing import ClassVar
 from torch import Tensor
 
 from iwp_core.methods import fastervlm
-from iwp_transformers.methods._method import Method, Paper, Reads
-from iwp_transformers.methods._sources import by_source
+from iwp_transformers.methods._method import Paper
+from iwp_transformers.methods._sources import TowerMethod, by_source
 from iwp_transformers.view import LayerView
 
 __all__ = ["FasterVLM"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class FasterVLM(Method):
+class FasterVLM(TowerMethod):
     """`iwp_core.methods.fastervlm` on the attention of the tower's layer whose output are the features.
 
     A tower without class token has the mean over all patches in its place. Each image, tile or frame keeps the same
@@ -23,9 +23,6 @@ class FasterVLM(Method):
 
     name: ClassVar[str] = "fastervlm"
     paper: ClassVar[Paper | None] = Paper(title="FasterVLM", year=2024, arxiv="2412.01818")
-    reads: ClassVar[tuple[Reads, ...]] = ("vision tower",)
-    acts: ClassVar[str] = "before the decoder"
-    layer: ClassVar[int] = 0
 
     def __call__(self, view: LayerView) -> Tensor:
         """Return the indices to keep, shape (M,), ascending."""

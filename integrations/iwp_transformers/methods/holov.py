@@ -7,15 +7,15 @@ import torch
 from torch import Tensor
 
 from iwp_core.methods import holov
-from iwp_transformers.methods._method import Method, Paper, Reads
-from iwp_transformers.methods._sources import by_source
+from iwp_transformers.methods._method import Paper
+from iwp_transformers.methods._sources import TowerMethod, by_source
 from iwp_transformers.view import LayerView
 
 __all__ = ["HoloV"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class HoloV(Method):
+class HoloV(TowerMethod):
     """`iwp_core.methods.holov` on features and mean attention of the vision tower, before the projector.
 
     A tower without class token has the mean over all patches in its place. Each image, tile or frame keeps the same
@@ -29,9 +29,6 @@ class HoloV(Method):
 
     name: ClassVar[str] = "holov"
     paper: ClassVar[Paper | None] = Paper(title="HoloV", year=2025, arxiv="2510.02912")
-    reads: ClassVar[tuple[Reads, ...]] = ("vision tower",)
-    acts: ClassVar[str] = "before the decoder"
-    layer: ClassVar[int] = 0
 
     patches: int = 16
 

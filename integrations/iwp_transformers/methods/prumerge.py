@@ -7,15 +7,15 @@ import torch
 from torch import Tensor
 
 from iwp_core.methods import prumerge
-from iwp_transformers.methods._method import Merged, Method, Paper, Reads
-from iwp_transformers.methods._sources import merged_by_source, unprojected
+from iwp_transformers.methods._method import Merged, Paper, Reads
+from iwp_transformers.methods._sources import TowerMethod, merged_by_source, unprojected
 from iwp_transformers.view import LayerView
 
 __all__ = ["PruMerge"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class PruMerge(Method):
+class PruMerge(TowerMethod):
     """`iwp_core.methods.prumerge` on the features and on attention and keys of the tower's last layer.
 
     Tokens are merged before the projector, which then projects them; where it projects several patches as one
@@ -35,8 +35,6 @@ class PruMerge(Method):
     name: ClassVar[str] = "prumerge"
     paper: ClassVar[Paper | None] = Paper(title="PruMerge", year=2024, arxiv="2403.15388")
     reads: ClassVar[tuple[Reads, ...]] = ("vision tower", "states")
-    acts: ClassVar[str] = "before the decoder"
-    layer: ClassVar[int] = 0
     own_count: ClassVar[bool] = True
 
     spread: bool = False

@@ -7,15 +7,15 @@ import torch
 from torch import Tensor
 
 from iwp_core.methods import scope
-from iwp_transformers.methods._method import Method, Paper, Reads
-from iwp_transformers.methods._sources import by_source
+from iwp_transformers.methods._method import Paper
+from iwp_transformers.methods._sources import TowerMethod, by_source
 from iwp_transformers.view import LayerView
 
 __all__ = ["SCOPE"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class SCOPE(Method):
+class SCOPE(TowerMethod):
     """`iwp_core.methods.scope` on features and attention of the vision tower, before the projector.
 
     A tower without class token has the mean over all patches in its place. Each image, tile or frame keeps the same
@@ -31,9 +31,6 @@ class SCOPE(Method):
 
     name: ClassVar[str] = "scope"
     paper: ClassVar[Paper | None] = Paper(title="SCOPE", year=2025, arxiv="2510.24214")
-    reads: ClassVar[tuple[Reads, ...]] = ("vision tower",)
-    acts: ClassVar[str] = "before the decoder"
-    layer: ClassVar[int] = 0
 
     exponent: float = 1.0
     combination: str = "multiply"

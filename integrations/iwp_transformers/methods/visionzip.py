@@ -7,15 +7,15 @@ from typing import ClassVar
 from torch import Tensor
 
 from iwp_core.methods import visionzip
-from iwp_transformers.methods._method import Merged, Method, Paper, Reads
-from iwp_transformers.methods._sources import merged_by_source, unprojected
+from iwp_transformers.methods._method import Merged, Paper, Reads
+from iwp_transformers.methods._sources import TowerMethod, merged_by_source, unprojected
 from iwp_transformers.view import LayerView
 
 __all__ = ["VisionZip"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class VisionZip(Method):
+class VisionZip(TowerMethod):
     """`iwp_core.methods.visionzip` on the tower's layer whose output are the features.
 
     Contextual tokens are merged before the projector, which then projects them; where it projects several patches as
@@ -33,8 +33,6 @@ class VisionZip(Method):
     name: ClassVar[str] = "visionzip"
     paper: ClassVar[Paper | None] = Paper(title="VisionZip", year=2024, arxiv="2412.04467")
     reads: ClassVar[tuple[Reads, ...]] = ("vision tower", "states")
-    acts: ClassVar[str] = "before the decoder"
-    layer: ClassVar[int] = 0
 
     contextual: float = 10 / 64
 
