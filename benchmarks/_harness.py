@@ -1,6 +1,5 @@
 """What every benchmark shares: the header of a result file, timing, peak memory."""
 
-import ctypes
 import json
 import os
 import platform
@@ -12,6 +11,10 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+import torch
+
+from iwp_transformers.memory import PeakMemory
 
 RESULTS = Path(__file__).parent / "results"
 PAPER, PRESET = "IWP (the paper's default)", "per-query preset (ours)"
@@ -76,21 +79,20 @@ def seconds(call: Callable[[], object], repeats: int) -> dict[str, Any]:
     return {"median": statistics.median(times), "least": min(times), "most": max(times), "repeats": repeats}
 
 
-def peak_extra_bytes(call: Callable[[], object]) -> int:
-    """Return how far a call lifts the resident memory of this process above where it was (Linux with glibc only)."""
-    ctypes.CDLL(None).malloc_trim(0)  # else the call lives on what earlier work has freed, and seems to need nothing
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # resets the high-water mark
-    before = _status_bytes("VmRSS")
-    call()
-    return max(0, _status_bytes("VmHWM") - before)
+def peak_extra_bytes(call: Callable[[], object], device: torch.device) -> int:
+    """Return how far a call lifts the memory in use on a device above where it was; on a CPU under Linux only.
 
-
-def _status_bytes(field: str) -> int:
-    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-        if line.startswith(field + ":"):
-            return int(line.split()[1]) * 1024
-    msg = f"/proc/self/status has no field {field}"
-    raise RuntimeError(msg)
+    Raises
+    ------
+    RuntimeError
+        Where it cannot be measured.
+    """
+    with PeakMemory(device) as memory:
+        call()
+    if memory.bytes is None:
+        msg = f"the peak of memory cannot be measured on {device}"
+        raise RuntimeError(msg)
+    return memory.bytes
 
 
 def write(name: str, result: dict[str, Any]) -> Path:

@@ -123,7 +123,7 @@ def memory_case(total: int, share: float, rule: str) -> dict[str, Any]:
     arrays = tokens(total)
     inputs = [convert(array) for array in arrays]
     function(*[x[..., :64, :] if x.shape[-2] == total else x for x in inputs], 8)  # pay for lazy imports first
-    extra = peak_extra_bytes(lambda: function(*inputs, tokens_to_keep(share, total)))
+    extra = peak_extra_bytes(lambda: function(*inputs, tokens_to_keep(share, total)), torch.device("cpu"))
     return {"extra bytes": extra, "of the inputs": extra / sum(array.nbytes for array in arrays)}
 
 

@@ -73,14 +73,7 @@ class Clock:
 
     def extra_bytes(self, call: Callable[[], object]) -> int:
         """Return how far a call lifts the memory in use above where it was, its result included."""
-        if not self.on_cuda:
-            return peak_extra_bytes(call)
-        self.settle()
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        call()
-        self.settle()
-        return torch.cuda.max_memory_allocated() - before
+        return peak_extra_bytes(call, self.device)
 
     def allocated_bytes(self) -> int:
         """Return the device memory that tensors hold now; 0 on a CPU, where nobody counts."""
