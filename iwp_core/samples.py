@@ -52,6 +52,12 @@ class Samples:
         """Number of tokens N."""
         return int(self.keys.shape[-2])
 
+    @property
+    def arrays(self) -> dict[str, Array]:
+        """The arrays by name, without those that are missing."""
+        names = ("keys", "values", "queries", "magnitude_keys", "hidden", "context", "mask")
+        return {name: array for name in names if (array := getattr(self, name)) is not None}
+
     def __iter__(self) -> Iterator[Sample]:
         """Yield one sample after the other."""
         for row in range(self.keys.shape[0]):

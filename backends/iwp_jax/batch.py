@@ -13,7 +13,7 @@ from iwp_core.budget import tokens_to_keep
 from iwp_core.choice import Rule
 from iwp_core.samples import Samples
 from iwp_core.select import select_batch as reference_select_batch
-from iwp_jax.host import arrays_of, is_traced, lies_on_host, on_host
+from iwp_jax.host import is_traced, lies_on_host, on_host
 from iwp_jax.strategies import chosen
 from iwp_jax.tokens import Tokens
 
@@ -25,7 +25,7 @@ SERVED = (PCMMR, MMR, TopK)
 def supports_select_batch(keys: Array, samples: Samples, budget: float | Tolerance, rule: Rule, **_others: Any) -> bool:
     """Return whether `select_batch` serves a call: within a trace always, since nothing else could."""
     del keys
-    arrays = arrays_of(samples).values()
+    arrays = samples.arrays.values()
     if any(map(is_traced, arrays)):
         return True
     if type(rule.strategy) not in SERVED:  # it expects arrays of the caller's library
@@ -41,7 +41,7 @@ def select_batch(keys: Array, samples: Samples, budget: float | Tolerance, rule:
     NotImplementedError
         If a strategy of the user's own is asked within a trace.
     """
-    arrays = arrays_of(samples)
+    arrays = samples.arrays
     traced = any(map(is_traced, arrays.values()))
     if not traced and lies_on_host(*arrays.values()):
         hosted = on_host(samples)

@@ -1,6 +1,6 @@
 """Where an array's numbers are: within a trace, on a CPU, where NumPy reads them in place, or elsewhere."""
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -11,7 +11,7 @@ from iwp_core._arrays import namespace, widened
 from iwp_core._validate import all_finite as reference_all_finite
 from iwp_core.samples import Samples
 
-__all__ = ["all_finite", "arrays_of", "is_traced", "lies_on_host", "on_host"]
+__all__ = ["all_finite", "is_traced", "lies_on_host", "on_host"]
 
 
 def is_traced(array: Any) -> bool:
@@ -29,15 +29,9 @@ def all_finite(array: Array) -> bool:
     return reference_all_finite(_viewed(array))
 
 
-def arrays_of(samples: Samples) -> dict[str, Any]:
-    """Return the arrays of samples by name."""
-    named = {field.name: getattr(samples, field.name) for field in fields(samples)}
-    return {name: value for name, value in named.items() if isinstance(value, jax.Array)}
-
-
 def on_host(samples: Samples) -> Samples:
     """Return the same samples as NumPy arrays, without a copy but for dtypes that NumPy lacks."""
-    views = {name: _viewed(array) for name, array in arrays_of(samples).items()}
+    views = {name: _viewed(array) for name, array in samples.arrays.items()}
     if samples.magnitude_keys is samples.keys:
         views["magnitude_keys"] = views["keys"]
     return replace(samples, xp=namespace(views["keys"]), **views)

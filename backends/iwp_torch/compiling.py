@@ -7,14 +7,14 @@ Dynamo takes seconds to load, which whoever compiles nothing is spared.
 import torch
 from torch import Tensor
 
-from iwp_core import Strategy, Tolerance, select_tokens
+from iwp_core import PCMMR, Strategy, Tolerance, select_tokens
 from iwp_core.budget import tokens_to_keep
 from iwp_core.select import check_traced
 from iwp_torch.traced import described, selected
 
 __all__: list[str] = []
 
-DEFAULT = [0.0, 2.0, 2.0, 5.0, 0.01, 2.0, 1.0]
+DEFAULT = described(PCMMR())
 """PCMMR() as numbers: a default argument that is an object cannot be traced."""
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
 from iwp_core import MMR, PCMMR, Strategy, Tolerance, TopK, select_tokens
+from iwp_core._validate import HEADS
 from iwp_core.budget import tokens_to_keep
 from iwp_core.choice import Rule
 from iwp_core.samples import Samples
@@ -30,9 +31,8 @@ def supports_select_batch(
     keys: Tensor, samples: Samples, budget: float | Tolerance, rule: Rule, **_others: Any
 ) -> bool:
     """Return whether a call comes from a program that is being traced: the reference could not answer it."""
-    del budget, rule
-    arrays = (keys, samples.values, samples.queries, samples.magnitude_keys, samples.hidden, samples.context)
-    return any(is_traced(array) for array in (*arrays, samples.mask) if array is not None)
+    del keys, budget, rule
+    return any(map(is_traced, samples.arrays.values()))
 
 
 def select_batch(keys: Tensor, samples: Samples, budget: float | Tolerance, rule: Rule, **_others: Any) -> Tensor:
@@ -99,7 +99,6 @@ def selected(
 ) -> Tensor:
     """Choose `count` tokens; a sample of fewer real ones is filled with -1."""
     magnitude, similarity, kernel, heads = names.split()
-    named = heads in ("mean", "softmax_mean", "softmax_mean_per_query", "max")
     kept: Tensor = select_tokens(
         keys,
         values,
@@ -111,7 +110,7 @@ def selected(
         similarity=similarity,
         hidden=hidden,
         kernel=kernel,
-        heads=heads if named else float(heads),
+        heads=heads if heads in HEADS else float(heads),
         mask=mask,
         context=context,
         validate=False,
