@@ -1,6 +1,5 @@
 """The hooks of one session on one model, from attaching to detaching."""
 
-import inspect
 import threading
 import weakref
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from iwp_transformers.checkpointing import shorten_outside, unwrap_checkpointing
 from iwp_transformers.decode import check_step, restore_attentions, step_mask
 from iwp_transformers.deepstack import take_away
 from iwp_transformers.forwards import Forward, ThreadState
-from iwp_transformers.hooks import Hook
+from iwp_transformers.hooks import Hook, argument_names
 from iwp_transformers.later_turns import EarlierTokens
 from iwp_transformers.masks import real_tokens
 from iwp_transformers.plan import PruningPlan
@@ -64,8 +63,8 @@ class Attachment:
 
     def __init__(self, plan: PruningPlan, session: "weakref.ref[PruningSession]", lease: Lease, costs: Costs) -> None:
         self._plan, self._session, self._lease, self._costs = plan, session, lease, costs
-        self._names = list(inspect.signature(type(plan.inner).forward).parameters)[1:]
-        self._layer_names = [list(inspect.signature(type(layer).forward).parameters)[1:] for layer in plan.layers]
+        self._names = argument_names(plan.inner)
+        self._layer_names = [argument_names(layer) for layer in plan.layers]
         self._bringers, self._kinds = plan.family.bringers, plan.kinds
         self._thread = ThreadState()
         self._watch = None if plan.tower is None else TowerWatch(plan.tower, plan.family.media, self._thread)

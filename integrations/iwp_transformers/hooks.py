@@ -1,5 +1,6 @@
 """Hooks that belong to one session: they stay behind when a model is copied or pickled."""
 
+import inspect
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-__all__ = ["Hook", "is_pruned"]
+__all__ = ["Hook", "argument_names", "is_pruned"]
 
 
 class Hook:
@@ -42,6 +43,11 @@ class Hook:
     def after(self, module: nn.Module) -> RemovableHandle:
         """Run after each forward of a module, also if it failed."""
         return module.register_forward_hook(self, with_kwargs=True, always_call=True)
+
+
+def argument_names(module: nn.Module) -> list[str]:
+    """Return the names of a forward's arguments, by which a hook tells what came by position."""
+    return list(inspect.signature(type(module).forward).parameters)[1:]
 
 
 def is_pruned(module: nn.Module) -> bool:

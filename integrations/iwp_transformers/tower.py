@@ -20,7 +20,7 @@ from torch.utils.hooks import RemovableHandle
 
 from iwp_transformers.attention import is_readable
 from iwp_transformers.families import Medium
-from iwp_transformers.hooks import Hook
+from iwp_transformers.hooks import Hook, argument_names
 
 if TYPE_CHECKING:
     from iwp_transformers.forwards import ThreadState
@@ -196,7 +196,7 @@ class TowerWatch:
 
     def _enter(self, number: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._thread.encoding is not None:
-            names = list(inspect.signature(type(module).forward).parameters)[1:]
+            names = argument_names(module)
             arguments = {**dict(zip(names, args, strict=False)), **kwargs}
             self._thread.encoding.calls[number] = LayerCall(arguments.pop(names[0]), arguments)
 
