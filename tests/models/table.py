@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import transformers
 from packaging.version import Version
@@ -53,17 +52,9 @@ REASONS_HEAD = {
 
 def listed(model_type: str, verdict: Verdict) -> ListedModel:
     """Return what is to be written of a class."""
-    known: dict[str, Any] = {"model_type": model_type, "model": CLASSES[model_type], "outcome": verdict.outcome}
-    if verdict.outcome != EXACT:
-        return ListedModel(**known, tested=RANDOM if verdict.outcome == REFUSED else "", reason=verdict.reason)
-    return ListedModel(
-        **known,
-        tested=TRAINED if model_type in trained() else RANDOM,
-        layers=verdict.layers,
-        static_cache=verdict.static,
-        paper_rule=verdict.rule,
-        pictures=verdict.pictures,
-    )
+    weights = TRAINED if model_type in trained() else RANDOM
+    tested = {EXACT: weights, REFUSED: RANDOM}.get(verdict.outcome, "")
+    return ListedModel(model_type=model_type, model=CLASSES[model_type], tested=tested, **asdict(verdict))
 
 
 def trained() -> set[str]:

@@ -100,7 +100,9 @@ def test_a_refusal_is_raised_by_the_integration_itself(model: Any) -> None:
 
 def test_a_row_of_the_page_has_one_line() -> None:
     """Reasons of several lines, or with bars, do not break the table."""
-    exact = row(listed(NAME, Verdict(outcome=EXACT, layers="0, 1", static="none", rule="exact", pictures="no")))
+    exact = row(
+        listed(NAME, Verdict(outcome=EXACT, layers="0, 1", static_cache="none", paper_rule="exact", pictures="no"))
+    )
     refused = row(listed(NAME, Verdict(outcome=REFUSED, reason="one\ntwo | three")))
 
     told = "tiny and random | 0, 1 | none | exact | no"

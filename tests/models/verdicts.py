@@ -31,8 +31,8 @@ class Verdict:
     outcome: str
     reason: str = ""
     layers: str = ""
-    static: str = ""
-    rule: str = ""
+    static_cache: str = ""
+    paper_rule: str = ""
     pictures: str = ""
 
 
@@ -73,8 +73,8 @@ def _judged(model: Any, model_type: str) -> Verdict:
         return Verdict(
             outcome=EXACT,
             layers=pruning_layers(model, model_type),
-            static=static_cache(model, model_type),
-            rule=paper_rule(model, model_type),
+            static_cache=static_cache(model, model_type),
+            paper_rule=paper_rule(model, model_type),
             pictures=pictures_of(model, model_type),
         )
     except Exception as error:
