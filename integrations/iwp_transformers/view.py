@@ -12,7 +12,7 @@ from iwp_transformers.token_grids import grids_of
 from iwp_transformers.token_view import Explained, TokenView
 from iwp_transformers.tower_view import TowerView
 
-__all__ = ["LayerView", "TokenView"]
+__all__ = ["LayerView"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from iwp_core import PCMMR, Strategy, select_tokens
 from iwp_transformers.methods._method import Method, Paper, Reads
-from iwp_transformers.view import LayerView, TokenView
+from iwp_transformers.token_view import TokenView
+from iwp_transformers.view import LayerView
 
 __all__ = ["IWP", "Query"]
 
