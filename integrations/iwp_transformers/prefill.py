@@ -24,6 +24,7 @@ from iwp_transformers.prompt import Prompt
 from iwp_transformers.pruned_cache import Lease, mark, shorten_static
 from iwp_transformers.record import PruningRecord, StageRecord
 from iwp_transformers.rows import kept_rows
+from iwp_transformers.scoring_layers import LayerScores
 from iwp_transformers.stopwatch import Stopwatch
 from iwp_transformers.token_grids import regions_of
 from iwp_transformers.tower_view import TowerReader
@@ -88,7 +89,7 @@ class Prefill:
         self._drops = Drops()
         self._stages: list[StageRecord] = []
         self._watches: list[Stopwatch] = []
-        self._sizes = TokenSizes()
+        self._sizes, self._scores = TokenSizes(), LayerScores(plan, prompt)
         self.cache: Cache | None = None
         self.kept: list[Kept] = []
 
@@ -112,6 +113,8 @@ class Prefill:
             hidden = self._deep.added(index, hidden, self._drops.rows)
         hidden, present = self._drops.changed(index, hidden, arguments)
         self._measure(index, hidden, present)
+        if index in self._plan.scoring_layers and not self._chosen:
+            self._watches.append(self._scores.read(self._sources(self._inputs(index, hidden, present))))
         for stage in self._plan.stages:
             if stage.layer == index:
                 hidden = self._drop(stage, self._inputs(index, hidden, present))
@@ -234,21 +237,25 @@ class Prefill:
 
     def _choose(self, stage: Stage, inputs: LayerInputs) -> Kept:
         """Return, for each sample, the rows of the visual tokens that stay."""
-        plan = self._plan
-        sources = Sources(
+        plan, sources = self._plan, self._sources(inputs)
+        candidates = [each.rows for each in self.kept[-1]] if self.kept else self._prompt.visual
+        return tuple(
+            chosen_tokens(plan.selector, sources, sample, rows, stage.budget) for sample, rows in enumerate(candidates)
+        )
+
+    def _sources(self, inputs: LayerInputs) -> Sources:
+        """Return what views of a layer are computed from."""
+        return Sources(
             here=inputs,
             before=self._previous,
             first=self._first or inputs,
             prompt=self._prompt,
             ids=self._features["input_ids"],
-            regions=partial(regions_of, plan, self._features),
-            norm=getattr(plan.text, "norm", None),
+            regions=partial(regions_of, self._plan, self._features),
+            norm=getattr(self._plan.text, "norm", None),
             tower=self._tower,
             log_sizes=self._sizes.log,
-        )
-        candidates = [each.rows for each in self.kept[-1]] if self.kept else self._prompt.visual
-        return tuple(
-            chosen_tokens(plan.selector, sources, sample, rows, stage.budget) for sample, rows in enumerate(candidates)
+            scores=self._scores.of,
         )
 
     def _measure(self, index: int, hidden: Tensor, arguments: dict[str, Any]) -> None:

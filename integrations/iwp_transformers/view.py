@@ -1,18 +1,20 @@
 """What a selector sees of one sample: the layer that prunes, each part computed only when somebody asks."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from iwp_core import Tolerance
 from iwp_transformers.layer_inputs import LayerInputs, Sources
 from iwp_transformers.placement import beside_weights
 from iwp_transformers.token_grids import grids_of
 from iwp_transformers.token_view import Explained, TokenView
 from iwp_transformers.tower_view import TowerView
 
-__all__ = ["LayerView"]
+__all__ = ["LayerView", "view_of"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -29,6 +31,9 @@ class LayerView(Explained):
         Text after the first visual token; all text where none follows; the candidates where there is no text.
     budget : int
         Number of candidates to keep, from 1 to N.
+    tolerance : Tolerance or None
+        Where the budget adapts, the error that is allowed: the fewest candidates with which it is kept stay, and
+        `budget` is N. Only the paper's rule is asked so.
     scaling : float
         What the layer multiplies products of queries and keys with.
     """
@@ -38,10 +43,11 @@ class LayerView(Explained):
     budget: int
     _sources: Sources
     _sample: int
+    tolerance: Tolerance | None = None
 
     def __repr__(self) -> str:
         """Return how many tokens there are and how many are to be kept."""
-        return f"LayerView({len(self.visual_positions)} candidates, {self.budget} to keep)"
+        return f"LayerView({len(self.visual_positions)} candidates, {self.tolerance or self.budget} to keep)"
 
     @cached_property
     def visual(self) -> TokenView:
@@ -65,6 +71,19 @@ class LayerView(Explained):
     def scaling(self) -> float:
         """What the layer multiplies products of queries and keys with."""
         return self._sources.here.rotated.scaling
+
+    @property
+    def layer_scores(self) -> Sequence[Tensor]:
+        """Logarithms of what layers say the candidates carry, shape (N,) for each that scores; empty for this one."""
+        scores = self._sources.scores
+        return () if scores is None else scores(self._sample, self.visual_positions - self._sources.here.before)
+
+    @cached_property
+    def outside(self) -> TokenView:
+        """All tokens of the prompt that are there and no candidates: text, visual tokens that stay in any case."""
+        columns = self._sources.here.columns[self._sample].to(self.visual_positions.device)
+        there = self._real[torch.isin(self._real, columns)]
+        return self.at(there[~torch.isin(there, self.visual_positions)])
 
     @property
     def sizes(self) -> Tensor:
@@ -121,6 +140,35 @@ class LayerView(Explained):
     def at(self, positions: Tensor) -> TokenView:
         """Return the tokens at some positions of the input sequence, shape (n,), ascending."""
         return TokenView(positions, self._sources.here, self._sample)
+
+    def scaled(self, part: Tensor) -> Tensor:
+        """Return queries or keys so that their products over the root of the width are the layer's own logits."""
+        # Half of the factor goes to the queries, half to the keys.
+        scale = (self.scaling * part.shape[-1] ** 0.5) ** 0.5
+        return part if abs(scale - 1) <= torch.finfo(torch.float32).eps else part.float() * scale
+
+    def log_outside(self, queries: TokenView, *, rotated: bool) -> Tensor:
+        """Return the log-sum-exp of the scaled logits of queries over what they see outside of the candidates.
+
+        Parameters
+        ----------
+        queries : TokenView
+            Whose, n tokens.
+        rotated : bool
+            With rotary embedding, or without.
+
+        Returns
+        -------
+        torch.Tensor
+            Shape (Hq, n); -inf where a query sees nothing else. The `context` of `iwp_core.select_tokens`.
+
+        Raises
+        ------
+        NotImplementedError
+            If the cache holds tokens of earlier turns, or tokens weigh by their size.
+        """
+        here = self._sources.here
+        return here.log_seen(self._sample, queries.positions, self.outside.positions, rotated=rotated)
 
     def before(self, tokens: TokenView) -> TokenView:
         """Return some tokens as the layer before sees them: states that enter it, its keys.
@@ -212,3 +260,25 @@ class LayerView(Explained):
             msg = f"`{asked}` reads the layer before the one that prunes, which `layer=0` does not have"
             raise ValueError(msg)
         return self._sources.before
+
+
+def view_of(
+    sources: Sources, sample: int, candidates: Tensor, budget: int, tolerance: Tolerance | None = None
+) -> LayerView:
+    """Return what a rule is shown of one sample.
+
+    Parameters
+    ----------
+    sources : Sources
+        What the view is computed from.
+    sample : int
+        Row of the batch.
+    candidates : torch.Tensor
+        Shape (N,), int64, ascending: their rows in the forward.
+    budget, tolerance
+        As the attributes of the view.
+    """
+    device, text = sources.here.hidden.device, sources.prompt.text[sample].nonzero().squeeze(1)
+    # A view counts positions from the beginning of the cache.
+    visual, text = (rows.to(device) + sources.here.before for rows in (candidates, text))
+    return LayerView(visual, text, budget, sources, sample, tolerance)

@@ -6,7 +6,7 @@ from itertools import pairwise
 from numbers import Integral
 from typing import ClassVar
 
-from iwp_core.budget import check_budget
+from iwp_core.budget import Tolerance, check_budget
 from iwp_transformers.methods._method import Budget, Layers, Method
 
 __all__ = ["Schedule", "Staged", "whole_layer"]
@@ -145,8 +145,8 @@ class Staged(Method):
                 raise ValueError(msg)
         if not isinstance(layer, Sequence) or not layer:
             layer = self.schedule.scaled_layers(layers, None if isinstance(layer, Sequence) else whole_layer(layer))
-        if isinstance(budget, Mapping):
-            msg = f"`budget` is {dict(budget)!r}, which names modalities: {self.name} has several stages, give a number"
+        if isinstance(budget, Mapping | Tolerance):
+            msg = f"`budget` is {budget!r}, expected a number: {self.name} has several stages"
             raise ValueError(msg)
         if not isinstance(budget, Sequence):
             budget = self.schedule.scaled_budgets(layer, budget, layers)

@@ -1,0 +1,267 @@
+"""`Tolerance` as a budget, and `layers` that have a say: against the model's own projections, read independently."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from iwp_core import MMR, PCMMR, Tolerance, TopK, select_tokens
+from iwp_transformers import prune_visual_tokens, readable
+from tests import oracles
+from tests.integrations.oracle import assert_close, dropped_tokens, positioned, sample_of, text_rows, true_logits
+from tests.integrations.prompts import BOTH
+from tests.integrations.test_selection import LAYER, PROMPTS, gentle, own_projections
+from tests.integrations.tiny_models import FACTORIES, IMAGE_ID, Image, make_inputs
+
+IMAGE_LAST = [(3, Image(), 4, Image(16, 16)), (5, Image(32, 16))]
+
+
+def own_doubles(model: nn.Module, inputs: dict[str, Any], layer: int) -> dict[str, np.ndarray]:
+    """Return a layer's own projections in float64."""
+    return {name: x.double().numpy() for name, x in own_projections(model, inputs, layer).items()}
+
+
+def places_of(inputs: dict[str, Any]) -> tuple[list[int], list[int]]:
+    """Return the positions of one sample's visual tokens, and of its text behind the first of them."""
+    ids = inputs["input_ids"][0].tolist()
+    visual = [i for i, token in enumerate(ids) if token == IMAGE_ID]
+    text = [i for i, token in enumerate(ids) if token != IMAGE_ID]
+    return visual, [i for i in text if i > visual[0]] or text
+
+
+def weights(own: dict[str, np.ndarray], head: int, row: int, prefix: str) -> np.ndarray:
+    """Softmax weights of one query on all tokens up to its own."""
+    keys = own[f"{prefix}keys"][head // (own["queries"].shape[0] // own["keys"].shape[0])]
+    logits = keys[: row + 1] @ own[f"{prefix}queries"][head, row] / np.sqrt(keys.shape[-1])
+    shares = np.exp(logits - logits.max())
+    return np.asarray(shares / shares.sum())
+
+
+def worst_output(own: dict[str, np.ndarray], rows: list[int], dropped: list[int], everyone: list[int]) -> float:
+    """Largest over heads and queries of the weights of dropped tokens times what their values can move."""
+    worst = 0.0
+    for head in range(own["queries"].shape[0]):
+        values = own["values"][head // (own["queries"].shape[0] // own["keys"].shape[0])]
+        longest = max(np.linalg.norm(values[i]) for i in everyone)
+        for row in rows:
+            shares = weights(own, head, row, "rotated_")
+            worst = max(worst, sum(shares[i] * (np.linalg.norm(values[i]) + longest) for i in dropped))
+    return worst
+
+
+def deletion(own: dict[str, np.ndarray], dropped: list[int], everyone: list[int]) -> float:
+    """Largest over heads of the norm of dropped updates over that of all candidates."""
+    worst = 0.0
+    for keys, values in zip(own["rotated_keys"], own["values"], strict=True):
+        gram = np.exp(keys @ keys.T / np.sqrt(keys.shape[-1])) * (values @ values.T)
+        square = gram[np.ix_(dropped, dropped)].sum() / gram[np.ix_(everyone, everyone)].sum()
+        worst = max(worst, float(np.sqrt(max(square, 0.0))))
+    return worst
+
+
+def expected(model: nn.Module, inputs: dict[str, Any], budget: Tolerance, strategy: Any) -> list[int]:
+    """Count up until the error is within the share; a last visual token that ends its prompt is no candidate."""
+    own = own_projections(model, inputs, LAYER)
+    doubles = {name: x.double().numpy() for name, x in own.items()}
+    visual, question = places_of(inputs)
+
+    def choose(among: list[int]) -> list[int]:
+        behind = [i for i in range(inputs["input_ids"].shape[1]) if i > among[-1]] or [among[-1]]
+        for count in range(1, len(among) + 1):
+            kept = select_tokens(
+                own["rotated_keys"][:, among], own["values"][:, among], own["queries"][:, question], count,
+                magnitude_keys=own["keys"][:, among], strategy=strategy,
+            )  # fmt: skip
+            stay = [among[int(i)] for i in kept]
+            dropped = [i for i in among if i not in stay]
+            if budget.bound == "deletion":
+                error = deletion(doubles, dropped, among)
+            else:
+                error = worst_output(doubles, behind, dropped, among) / worst_output(doubles, behind, among, among)
+            if error <= budget.share:
+                return stay
+        raise AssertionError
+
+    kept = choose(visual)
+    if visual[-1] == inputs["input_ids"].shape[1] - 1 and visual[-1] not in kept:
+        kept = sorted([*choose(visual[:-1]), visual[-1]])
+    return kept
+
+
+@pytest.mark.parametrize("bound", ["output", "deletion"])
+@pytest.mark.parametrize(
+    ("prompts", "padding"),
+    [(PROMPTS, "left"), (PROMPTS, "right"), (IMAGE_LAST, "left")],
+    ids=["left", "right", "image last"],
+)
+@pytest.mark.parametrize("family", BOTH)
+def test_each_sample_keeps_as_few_tokens_as_the_tolerance_allows(
+    family: str, prompts: list, padding: str, bound: str
+) -> None:
+    """A ragged batch of two, each with its own number, and as exact a forward as with a fixed budget."""
+    model, budget = gentle(family), Tolerance(0.3, bound)
+    inputs = make_inputs(model, prompts, padding)
+
+    with prune_visual_tokens(model, budget=budget, layer=LAYER) as session, torch.no_grad():
+        logits = model(**positioned(model, inputs)).logits
+
+    record = session.records[-1]
+    for sample, kept in enumerate(record.kept):
+        offset = int(inputs["attention_mask"][sample].argmax())
+        alone = expected(model, sample_of(inputs, prompts, sample), budget, PCMMR())
+        assert (kept - offset).tolist() == alone
+    assert 1 < len(record.kept[0]) < len(record.visual[0])
+    dropped = dropped_tokens(record, inputs["input_ids"].shape)
+    rows = text_rows(inputs, dropped)
+    assert_close(logits[rows], true_logits(model, inputs, LAYER, dropped)[rows])
+
+
+def said(own: dict[str, np.ndarray], visual: list[int], question: list[int], heads: Any) -> list[np.ndarray]:
+    """Return one row of magnitudes for each head and query of a layer, by the definition of `heads`."""
+    rows, group = [], own["queries"].shape[0] // own["keys"].shape[0]
+    for head in range(own["queries"].shape[0]):
+        lengths = np.linalg.norm(own["values"][head // group][visual], axis=-1)
+        keys = own["keys"][head // group][visual]
+        if heads in {"mean", "softmax_mean"}:
+            row = np.exp(keys @ own["queries"][head, question].mean(0) / np.sqrt(keys.shape[-1])) * lengths
+            rows.append(row if heads == "mean" else row / row.sum())
+            continue
+        for place in question:
+            logits = own["keys"][head // group] @ own["queries"][head, place] / np.sqrt(keys.shape[-1])
+            if heads == "softmax_mean_per_query":
+                row = np.exp(logits[visual]) * lengths
+                rows.append(row / row.sum())
+            else:
+                seen = sorted({*range(place + 1), *visual})
+                rows.append(np.exp(logits[visual]) / np.exp(logits[seen]).sum() * lengths)
+    return rows
+
+
+@pytest.mark.parametrize("layers", [2, 3, (0, 2), (1,)], ids=str)
+@pytest.mark.parametrize("heads", ["max", 4.0, "mean", "softmax_mean", "softmax_mean_per_query"])
+@pytest.mark.parametrize("family", BOTH)
+def test_the_heads_of_all_layers_that_have_a_say_are_pooled(family: str, heads: Any, layers: Any) -> None:
+    """Each layer with its own queries, keys and values, as if its heads were more heads of one layer."""
+    model = gentle(family)
+    inputs = make_inputs(model, PROMPTS)
+    numbers = layers if isinstance(layers, tuple) else range(LAYER + 1 - layers, LAYER + 1)
+
+    with prune_visual_tokens(model, budget=6, layer=LAYER, layers=layers, heads=heads) as session, torch.no_grad():
+        model(**positioned(model, inputs))
+
+    for sample, kept in enumerate(session.records[-1].kept):
+        single = sample_of(inputs, PROMPTS, sample)
+        offset = int(inputs["attention_mask"][sample].argmax())
+        visual, question = places_of(single)
+        table = np.stack([
+            row for index in numbers for row in said(own_doubles(model, single, index), visual, question, heads)
+        ])
+        pooled = table.max(0) if heads == "max" else table.mean(0)
+        if heads == 4.0:
+            pooled = (table**4).mean(0) ** 0.25
+        scores = oracles.log((pooled - pooled.min()) / (pooled.max() - pooled.min()))
+        own = own_doubles(model, single, LAYER)
+        pairs = oracles.pair_lookup(oracles.duplication(own["rotated_keys"][:, visual], own["values"][:, visual]))
+        assert [int(i) - offset for i in kept] == sorted(visual[i] for i in oracles.pc_mmr(scores, pairs, 6))
+
+
+def kept_by(model: nn.Module, inputs: dict[str, Any], **options: Any) -> list[list[int]]:
+    """Return what a session keeps."""
+    with prune_visual_tokens(model, layer=LAYER, **options) as session, torch.no_grad():
+        model(**positioned(model, inputs))
+    return [kept.tolist() for kept in session.records[-1].kept]
+
+
+def test_layers_and_a_tolerance_go_together() -> None:
+    """The bound is of `layer`, the order of all; and the pruning layer alone is the default."""
+    model = gentle("llava-onevision")
+    inputs = make_inputs(model, PROMPTS)
+    options: dict[str, Any] = {"budget": Tolerance(0.4), "heads": "max", "strategy": TopK()}
+
+    kept = kept_by(model, inputs, layers=3, **options)
+
+    for row, count in zip(kept, map(len, kept), strict=True):
+        assert row in kept_by(model, inputs, layers=3, **{**options, "budget": count})
+    assert kept_by(model, inputs, layers=1, budget=5) == kept_by(model, inputs, layers=(LAYER,), budget=5)
+    assert kept_by(model, inputs, layers=1, budget=5) == kept_by(model, inputs, budget=5)
+
+
+def test_layers_are_read_only_when_they_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By default no layer but the one that prunes is read."""
+    from iwp_transformers import layer_inputs
+
+    read: list[Tensor] = []
+    original = layer_inputs.attention_inputs
+    monkeypatch.setattr(
+        layer_inputs, "attention_inputs", lambda *args, **kwargs: read.append(args[1]) or original(*args, **kwargs)
+    )
+    model = FACTORIES["llava-onevision"]()
+    inputs = make_inputs(model, PROMPTS)
+
+    kept_by(model, inputs, budget=5)
+    alone = len(read)
+    kept_by(model, inputs, budget=5, layers=3)
+
+    assert alone == 2  # with rotary embedding and without
+    assert len(read) > 2 * alone
+
+
+@pytest.mark.parametrize(
+    "layers", [0, LAYER + 2, -1, (LAYER + 1,), (0, 0), (), True, 1.0, "2", (0.5,), (-1, 0)], ids=repr
+)
+def test_layers_behind_the_pruning_one_or_none_are_refused(layers: Any) -> None:
+    """The message says which there are."""
+    with pytest.raises(ValueError, match=r"`layers` is .* expected an int from 1 to 3"):
+        prune_visual_tokens(FACTORIES["llava-onevision"](), budget=5, layer=LAYER, layers=layers)
+
+
+def test_stages_and_selectors_know_neither_layers_nor_tolerances() -> None:
+    """Each is refused with the reason, and the model is left alone."""
+    model = FACTORIES["llava-onevision"]()
+
+    with pytest.raises(ValueError, match=r"`layers` is 2 and `layer` is .* stages ask only the one that drops"):
+        prune_visual_tokens(model, budget=(0.5, 0.2), layer=(1, 2), layers=2)
+    with pytest.raises(TypeError, match="`budget` is Tolerance"):
+        prune_visual_tokens(model, budget=(Tolerance(0.5), 0.2), layer=(1, 2))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"`budget` is Tolerance.* beside a `selector`"):
+        prune_visual_tokens(model, budget=Tolerance(0.5), layer=1, selector=lambda view: [0])
+    with pytest.raises(ValueError, match="`layers` and `selector` are given"):
+        prune_visual_tokens(model, budget=5, layer=1, layers=2, selector=lambda view: [0])
+    prune_visual_tokens(model, budget=5, layer=1, strategy=MMR()).close()
+
+
+def test_a_strategy_without_an_order_is_refused_at_the_call() -> None:
+    """And not in the first forward."""
+
+    class Last:
+        """Keep the last tokens."""
+
+        def select(self, log_magnitude: Tensor, _: Any, count: int) -> Tensor:
+            """Return them."""
+            return torch.arange(len(log_magnitude))[-count:]
+
+    with pytest.raises(TypeError, match=r"`strategy` is .* expected one with `order`"):
+        prune_visual_tokens(FACTORIES["llava-onevision"](), budget=Tolerance(0.5), layer=1, strategy=Last())
+
+
+def test_a_bound_of_outputs_is_refused_where_attention_is_no_plain_softmax() -> None:
+    """Capped logits here; the deletion error knows nothing of logits and is served."""
+    model = FACTORIES["llava-onevision"]()
+    model.model.language_model.config.attn_logit_softcapping = 50.0
+
+    with pytest.raises(NotImplementedError, match=r"has windows, sinks or capped logits"):
+        prune_visual_tokens(model, budget=Tolerance(0.5), layer=1)
+    prune_visual_tokens(model, budget=Tolerance(0.5, "deletion"), layer=1).close()
+
+
+def test_layers_without_queries_and_keys_have_no_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are named at the call."""
+    model = FACTORIES["llava-onevision"]()
+    monkeypatch.setattr(readable, "is_readable", lambda layer: layer is not model.model.language_model.layers[1])
+
+    with pytest.raises(NotImplementedError, match=r"`layers` names 1 \(full_attention\)"):
+        prune_visual_tokens(model, budget=5, layer=LAYER, layers=3)
