@@ -170,6 +170,8 @@ class Sources:
         The decoder's first layer, whose inputs are the embeddings.
     prompt : Prompt
         What stands where.
+    left : sequence of torch.Tensor
+        For each sample, int64 and ascending: rows, in the forward, of the visual tokens that earlier stages left.
     ids : torch.Tensor
         Shape (B, T): the token ids.
     regions : callable
@@ -189,6 +191,7 @@ class Sources:
     before: LayerInputs | None
     first: LayerInputs
     prompt: Prompt
+    left: Sequence[Tensor]
     ids: Tensor
     regions: Callable[[int], Sequence[Region]]
     norm: nn.Module | None

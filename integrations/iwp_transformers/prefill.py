@@ -238,9 +238,9 @@ class Prefill:
     def _choose(self, stage: Stage, inputs: LayerInputs) -> Kept:
         """Return, for each sample, the rows of the visual tokens that stay."""
         plan, sources = self._plan, self._sources(inputs)
-        candidates = [each.rows for each in self.kept[-1]] if self.kept else self._prompt.visual
         return tuple(
-            chosen_tokens(plan.selector, sources, sample, rows, stage.budget) for sample, rows in enumerate(candidates)
+            chosen_tokens(plan.selector, sources, sample, rows, stage.budget)
+            for sample, rows in enumerate(sources.left)
         )
 
     def _sources(self, inputs: LayerInputs) -> Sources:
@@ -250,6 +250,7 @@ class Prefill:
             before=self._previous,
             first=self._first or inputs,
             prompt=self._prompt,
+            left=[each.rows for each in self.kept[-1]] if self.kept else self._prompt.visual,
             ids=self._features["input_ids"],
             regions=partial(regions_of, self._plan, self._features),
             norm=getattr(self._plan.text, "norm", None),

@@ -80,10 +80,10 @@ class LayerView(Explained):
 
     @cached_property
     def outside(self) -> TokenView:
-        """All tokens of the prompt that are there and no candidates: text, visual tokens that stay in any case."""
-        columns = self._sources.here.columns[self._sample].to(self.visual_positions.device)
-        there = self._real[torch.isin(self._real, columns)]
-        return self.at(there[~torch.isin(there, self.visual_positions)])
+        """All tokens of the prompt that are no candidates: text, and visual tokens that stay whatever is chosen."""
+        left = self._sources.left[self._sample].to(self.visual_positions.device) + self._sources.here.before
+        others = left[~torch.isin(left, self.visual_positions)]
+        return self.at(torch.cat((self.text_positions, others)).sort().values)
 
     @property
     def sizes(self) -> Tensor:

@@ -15,8 +15,9 @@ from tests import oracles
 from tests.integrations.oracle import assert_close, dropped_tokens, positioned, sample_of, text_rows, true_logits
 from tests.integrations.prompts import BOTH
 from tests.integrations.test_selection import LAYER, PROMPTS, gentle, own_projections
-from tests.integrations.tiny_models import FACTORIES, IMAGE_ID, Image, make_inputs
+from tests.integrations.tiny_models import FACTORIES, IMAGE_ID, VIDEO_ID, Image, Video, make_inputs
 
+MODALITIES = {"image": IMAGE_ID, "video": VIDEO_ID}
 IMAGE_LAST = [(3, Image(), 4, Image(16, 16)), (5, Image(32, 16))]
 
 
@@ -63,33 +64,44 @@ def deletion(own: dict[str, np.ndarray], dropped: list[int], everyone: list[int]
     return worst
 
 
-def expected(model: nn.Module, inputs: dict[str, Any], budget: Tolerance, strategy: Any) -> list[int]:
-    """Count up until the error is within the share; a last visual token that ends its prompt is no candidate."""
+def fewest(model: nn.Module, inputs: dict[str, Any], among: list[int], budget: Tolerance, strategy: Any) -> list[int]:
+    """Count up until the error of dropping the others of some visual tokens is within the share."""
     own = own_projections(model, inputs, LAYER)
     doubles = {name: x.double().numpy() for name, x in own.items()}
-    visual, question = places_of(inputs)
+    ids = inputs["input_ids"][0].tolist()
+    question = [i for i, token in enumerate(ids) if token not in {IMAGE_ID, VIDEO_ID} and i > among[0]]
+    question = question or places_of(inputs)[1]
+    behind = list(range(among[-1] + 1, len(ids))) or among[-1:]
+    for count in range(1, len(among) + 1):
+        kept = select_tokens(
+            own["rotated_keys"][:, among], own["values"][:, among], own["queries"][:, question], count,
+            magnitude_keys=own["keys"][:, among], strategy=strategy,
+        )  # fmt: skip
+        stay = [among[int(i)] for i in kept]
+        dropped = [i for i in among if i not in stay]
+        if budget.bound == "deletion":
+            error = deletion(doubles, dropped, among)
+        else:
+            error = worst_output(doubles, behind, dropped, among) / worst_output(doubles, behind, among, among)
+        if error <= budget.share:
+            return stay
+    raise AssertionError
 
-    def choose(among: list[int]) -> list[int]:
-        behind = [i for i in range(inputs["input_ids"].shape[1]) if i > among[-1]] or [among[-1]]
-        for count in range(1, len(among) + 1):
-            kept = select_tokens(
-                own["rotated_keys"][:, among], own["values"][:, among], own["queries"][:, question], count,
-                magnitude_keys=own["keys"][:, among], strategy=strategy,
-            )  # fmt: skip
-            stay = [among[int(i)] for i in kept]
-            dropped = [i for i in among if i not in stay]
-            if budget.bound == "deletion":
-                error = deletion(doubles, dropped, among)
-            else:
-                error = worst_output(doubles, behind, dropped, among) / worst_output(doubles, behind, among, among)
-            if error <= budget.share:
-                return stay
-        raise AssertionError
 
-    kept = choose(visual)
+def expected(model: nn.Module, inputs: dict[str, Any], budget: Tolerance, strategy: Any) -> list[int]:
+    """Keep the fewest of all visual tokens; a last one that ends its prompt is no candidate."""
+    visual, _ = places_of(inputs)
+    kept = fewest(model, inputs, visual, budget, strategy)
     if visual[-1] == inputs["input_ids"].shape[1] - 1 and visual[-1] not in kept:
-        kept = sorted([*choose(visual[:-1]), visual[-1]])
+        kept = sorted([*fewest(model, inputs, visual[:-1], budget, strategy), visual[-1]])
     return kept
+
+
+def kept_by(model: nn.Module, inputs: dict[str, Any], **options: Any) -> list[list[int]]:
+    """Return what a session keeps."""
+    with prune_visual_tokens(model, layer=LAYER, **options) as session, torch.no_grad():
+        model(**positioned(model, inputs))
+    return [kept.tolist() for kept in session.records[-1].kept]
 
 
 @pytest.mark.parametrize("bound", ["output", "deletion"])
@@ -118,6 +130,28 @@ def test_each_sample_keeps_as_few_tokens_as_the_tolerance_allows(
     dropped = dropped_tokens(record, inputs["input_ids"].shape)
     rows = text_rows(inputs, dropped)
     assert_close(logits[rows], true_logits(model, inputs, LAYER, dropped)[rows])
+
+
+@pytest.mark.parametrize("bound", ["output", "deletion"])
+def test_each_modality_has_a_tolerance_of_its_own(bound: str) -> None:
+    """The error of dropping its tokens alone, those of the other are seen; a number beside it counts as ever."""
+    model: Any = gentle("qwen2.5-vl")
+    prompts = [(3, Image(), 4, Video(8), 5), (2, Video(6), 3, Image(48, 32), 6)]
+    inputs = make_inputs(model, prompts)
+    budget = {"image": Tolerance(0.3, bound), "video": Tolerance(0.5, bound)}
+
+    both = kept_by(model, inputs, budget=budget)
+    image = kept_by(model, inputs, budget={"image": budget["image"], "video": 2})
+
+    for sample, (kept, other) in enumerate(zip(both, image, strict=True)):
+        single = sample_of(inputs, prompts, sample)
+        offset, ids = int(inputs["attention_mask"][sample].argmax()), single["input_ids"][0].tolist()
+        places = {name: [i for i, each in enumerate(ids) if each == token] for name, token in MODALITIES.items()}
+        alone = {name: fewest(model, single, places[name], budget[name], PCMMR()) for name in places}
+        assert [i - offset for i in kept] == sorted([*alone["image"], *alone["video"]])
+        assert [i - offset for i in other if i - offset in places["image"]] == alone["image"]
+        assert len(other) == len(alone["image"]) + 2
+        assert all(1 < len(alone[name]) < len(places[name]) for name in places), (alone, places)
 
 
 def said(own: dict[str, np.ndarray], visual: list[int], question: list[int], heads: Any) -> list[np.ndarray]:
@@ -167,13 +201,6 @@ def test_the_heads_of_all_layers_that_have_a_say_are_pooled(family: str, heads: 
         own = own_doubles(model, single, LAYER)
         pairs = oracles.pair_lookup(oracles.duplication(own["rotated_keys"][:, visual], own["values"][:, visual]))
         assert [int(i) - offset for i in kept] == sorted(visual[i] for i in oracles.pc_mmr(scores, pairs, 6))
-
-
-def kept_by(model: nn.Module, inputs: dict[str, Any], **options: Any) -> list[list[int]]:
-    """Return what a session keeps."""
-    with prune_visual_tokens(model, layer=LAYER, **options) as session, torch.no_grad():
-        model(**positioned(model, inputs))
-    return [kept.tolist() for kept in session.records[-1].kept]
 
 
 def test_layers_and_a_tolerance_go_together() -> None:
