@@ -95,9 +95,20 @@ class LayerScores:
         return watch
 
     def of(self, sample: int, candidates: Tensor) -> Sequence[Tensor]:
-        """Return what was given to some candidates, by their rows: shape (N,) for each layer."""
-        known = self._known[sample] if self._known else ()
-        return next((scores for rows, scores in known if rows.equal(candidates.to(rows.device))), ())
+        """Return what was given to some candidates, by their rows: shape (N,) for each layer.
+
+        Raises
+        ------
+        RuntimeError
+            If these candidates were not foreseen.
+        """
+        if not self._known:
+            return ()
+        for rows, scores in self._known[sample]:
+            if rows.equal(candidates.to(rows.device)):
+                return scores
+        msg = f"a rule is asked about {len(candidates)} visual tokens that no layer has scored; please report it"
+        raise RuntimeError(msg)
 
 
 def _asked_rows(prompt: Prompt, sample: int, budget: object) -> list[Tensor]:

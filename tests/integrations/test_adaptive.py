@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -154,7 +155,9 @@ def test_each_modality_has_a_tolerance_of_its_own(bound: str) -> None:
         assert all(1 < len(alone[name]) < len(places[name]) for name in places), (alone, places)
 
 
-def said(own: dict[str, np.ndarray], visual: list[int], question: list[int], heads: Any) -> list[np.ndarray]:
+def said(
+    own: dict[str, np.ndarray], visual: list[int], question: list[int], heads: Any, unseen: Sequence[int] = ()
+) -> list[np.ndarray]:
     """Return one row of magnitudes for each head and query of a layer, by the definition of `heads`."""
     rows, group = [], own["queries"].shape[0] // own["keys"].shape[0]
     for head in range(own["queries"].shape[0]):
@@ -170,7 +173,7 @@ def said(own: dict[str, np.ndarray], visual: list[int], question: list[int], hea
                 row = np.exp(logits[visual]) * lengths
                 rows.append(row / row.sum())
             else:
-                seen = sorted({*range(place + 1), *visual})
+                seen = sorted({*range(place + 1), *visual} - {*unseen})
                 rows.append(np.exp(logits[visual]) / np.exp(logits[seen]).sum() * lengths)
     return rows
 
