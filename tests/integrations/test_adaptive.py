@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from iwp_core import MMR, PCMMR, Tolerance, TopK, select_tokens
 from iwp_transformers import prune_visual_tokens, readable
+from iwp_transformers.methods.iwp import IWP
 from tests import oracles
 from tests.integrations.oracle import assert_close, dropped_tokens, positioned, sample_of, text_rows, true_logits
 from tests.integrations.prompts import BOTH
@@ -262,6 +263,29 @@ def test_stages_and_selectors_know_neither_layers_nor_tolerances() -> None:
     with pytest.raises(ValueError, match="`layers` and `selector` are given"):
         prune_visual_tokens(model, budget=5, layer=1, layers=2, selector=lambda view: [0])
     prune_visual_tokens(model, budget=5, layer=1, strategy=MMR()).close()
+
+
+@pytest.mark.parametrize("method", ["divprune", "pyramiddrop", "mustdrop", "vtw"])
+def test_other_methods_know_neither_layers_nor_tolerances(method: str) -> None:
+    """Alone or in a mapping; the message names the method."""
+    model = FACTORIES["llava-onevision"]()
+
+    for budget in (Tolerance(0.5), {"image": Tolerance(0.5)}):
+        with pytest.raises(ValueError, match=rf"`budget` is Tolerance.* beside `method` '{method}'"):
+            prune_visual_tokens(model, budget=budget, method=method)
+    with pytest.raises(ValueError, match="`layers` and `method` are given"):
+        prune_visual_tokens(model, budget=5, layer=LAYER, layers=2, method="divprune")
+    prune_visual_tokens(model, budget=5, layer=LAYER).close()
+
+
+def test_the_papers_rule_by_its_name_is_served() -> None:
+    """As an object with options, too: it keeps what the same arguments keep."""
+    model = gentle("llava-onevision")
+    inputs = make_inputs(model, PROMPTS)
+    options: dict[str, Any] = {"budget": Tolerance(0.3), "layers": 2}
+
+    assert kept_by(model, inputs, method="iwp", **options) == kept_by(model, inputs, **options)
+    assert kept_by(model, inputs, method=IWP(heads="max"), **options) == kept_by(model, inputs, heads="max", **options)
 
 
 def test_a_strategy_without_an_order_is_refused_at_the_call() -> None:
