@@ -17,9 +17,10 @@ from iwp_transformers.methods.iwp import IWP
 from tests.integrations.dialogues import Dialogue
 from tests.integrations.oracle import forbidden, positioned, sample_of
 from tests.integrations.prompts import BOTH, PAIR, greedy
-from tests.integrations.test_adaptive import fewest, own_doubles, places_of, said
+from tests.integrations.test_adaptive import fewest, own_doubles, places_of
 from tests.integrations.test_assisted_decoding import NEW, lookup_prompt
 from tests.integrations.test_exactness import scattered
+from tests.integrations.test_scoring_layers import said
 from tests.integrations.test_selection import LAYER, gentle
 from tests.integrations.test_windows import windowed
 from tests.integrations.tiny_models import FACTORIES, Image, make_inputs
