@@ -15,15 +15,20 @@ from iwp_transformers.methods.iwp import IWP
 from tests.integrations.oracle import assert_close, dropped_tokens, positioned, sample_of, text_rows, true_logits
 from tests.integrations.prompts import BOTH
 from tests.integrations.test_selection import LAYER, PROMPTS, gentle, own_projections
+from tests.integrations.test_windows import windowed
 from tests.integrations.tiny_models import FACTORIES, IMAGE_ID, VIDEO_ID, Image, Video, make_inputs
+from tests.models.factory import decoder_of
 
 MODALITIES = {"image": IMAGE_ID, "video": VIDEO_ID}
 IMAGE_LAST = [(3, Image(), 4, Image(16, 16)), (5, Image(32, 16))]
 
 
 def own_doubles(model: nn.Module, inputs: dict[str, Any], layer: int) -> dict[str, np.ndarray]:
-    """Return a layer's own projections in float64."""
-    return {name: x.double().numpy() for name, x in own_projections(model, inputs, layer).items()}
+    """Return a layer's own projections in float64, queries so that the root of the width is what it divides by."""
+    own = {name: x.double().numpy() for name, x in own_projections(model, inputs, layer).items()}
+    attention: Any = decoder_of(model).layers[layer].self_attn
+    factor = attention.scaling * attention.head_dim**0.5
+    return {name: x * factor if "queries" in name else x for name, x in own.items()}
 
 
 def places_of(inputs: dict[str, Any]) -> tuple[list[int], list[int]]:
@@ -66,8 +71,7 @@ def deletion(own: dict[str, np.ndarray], dropped: list[int], everyone: list[int]
 
 def fewest(model: nn.Module, inputs: dict[str, Any], among: list[int], budget: Tolerance, strategy: Any) -> list[int]:
     """Count up until the error of dropping the others of some visual tokens is within the share."""
-    own = own_projections(model, inputs, LAYER)
-    doubles = {name: x.double().numpy() for name, x in own.items()}
+    own = own_doubles(model, inputs, LAYER)
     ids = inputs["input_ids"][0].tolist()
     question = [i for i, token in enumerate(ids) if token not in {IMAGE_ID, VIDEO_ID} and i > among[0]]
     question = question or places_of(inputs)[1]
@@ -80,9 +84,9 @@ def fewest(model: nn.Module, inputs: dict[str, Any], among: list[int], budget: T
         stay = [among[int(i)] for i in kept]
         dropped = [i for i in among if i not in stay]
         if budget.bound == "deletion":
-            error = deletion(doubles, dropped, among)
+            error = deletion(own, dropped, among)
         else:
-            error = worst_output(doubles, behind, dropped, among) / worst_output(doubles, behind, among, among)
+            error = worst_output(own, behind, dropped, among) / worst_output(own, behind, among, among)
         if error <= budget.share:
             return stay
     raise AssertionError
@@ -130,6 +134,29 @@ def test_each_sample_keeps_as_few_tokens_as_the_tolerance_allows(
     dropped = dropped_tokens(record, inputs["input_ids"].shape)
     rows = text_rows(inputs, dropped)
     assert_close(logits[rows], true_logits(model, inputs, LAYER, dropped)[rows])
+
+
+@pytest.mark.parametrize("heads", ["mean", "max"])
+def test_a_layer_that_scales_in_its_own_way_is_bounded_by_its_own_logits(heads: Any) -> None:
+    """Granite multiplies by a number of its configuration; magnitude and bound go by the same."""
+    model = FACTORIES["llava-onevision"](model_type="granite", attention_multiplier=0.9)
+    budget, strategy = Tolerance(0.3), TopK()
+    inputs = make_inputs(model, [(3, Image(), 6)])
+    visual, question = places_of(inputs)
+    own = own_doubles(model, inputs, LAYER)
+
+    kept = kept_by(model, inputs, budget=budget, strategy=strategy, heads=heads)[0]
+
+    if heads == "mean":
+        assert kept == fewest(model, inputs, visual, budget, strategy)
+    shares = np.stack([
+        [weights(own, head, place, "")[visual] for place in question] for head in range(len(own["queries"]))
+    ])
+    lengths = np.linalg.norm(own["values"].repeat(2, axis=0)[:, visual], axis=-1)[:, None]
+    carried = (shares * lengths).max((0, 1))
+    if heads == "max":
+        assert kept == sorted(visual[int(i)] for i in np.argsort(-carried)[: len(kept)])
+    assert 1 < len(kept) < len(visual)
 
 
 @pytest.mark.parametrize("bound", ["output", "deletion"])
@@ -221,10 +248,14 @@ def test_a_strategy_without_an_order_is_refused_at_the_call() -> None:
 
 
 def test_a_bound_of_outputs_is_refused_where_attention_is_no_plain_softmax() -> None:
-    """Capped logits here; the deletion error knows nothing of logits and is served."""
-    model = FACTORIES["llava-onevision"]()
-    model.model.language_model.config.attn_logit_softcapping = 50.0
+    """Capped logits, sinks or windows; the deletion error knows nothing of logits and is served."""
+    capped, sunk, slid = (FACTORIES["llava-onevision"](), FACTORIES["llava-onevision"](), windowed("all", 8))
+    decoder_of(capped).config.attn_logit_softcapping = 50.0
+    decoder_of(sunk).layers[1].self_attn.sinks = nn.Parameter(torch.zeros(4))
 
-    with pytest.raises(NotImplementedError, match=r"has windows, sinks or capped logits"):
-        prune_visual_tokens(model, budget=Tolerance(0.5), layer=1)
-    prune_visual_tokens(model, budget=Tolerance(0.5, "deletion"), layer=1).close()
+    for model in (capped, sunk, slid):
+        for budget in (Tolerance(0.5), {"image": Tolerance(0.5)}):
+            with pytest.raises(NotImplementedError, match=r"has windows, sinks or capped logits"):
+                prune_visual_tokens(model, budget=budget, layer=1)
+        prune_visual_tokens(model, budget=Tolerance(0.5, "deletion"), layer=1).close()
+    prune_visual_tokens(sunk, budget=Tolerance(0.5), layer=2).close()

@@ -12,6 +12,7 @@ from transformers import DynamicCache
 
 from iwp_core import PCMMR, Tolerance, TopK
 from iwp_transformers import LayerView, layer_inputs, prune_visual_tokens
+from iwp_transformers.bounds import bounded_sample
 from iwp_transformers.methods import Merged
 from iwp_transformers.methods.iwp import IWP
 from tests.integrations.dialogues import Dialogue
@@ -23,7 +24,7 @@ from tests.integrations.test_exactness import scattered
 from tests.integrations.test_scoring_layers import said
 from tests.integrations.test_selection import LAYER, gentle
 from tests.integrations.test_windows import windowed
-from tests.integrations.tiny_models import FACTORIES, Image, make_inputs
+from tests.integrations.tiny_models import FACTORIES, Image, Video, make_inputs
 from tests.models.factory import decoder_of
 
 COUNTS: Any = [{"heads": "max"}, {"heads": 3.0}, {"budget": Tolerance(0.3)}]
@@ -109,6 +110,34 @@ def test_what_an_earlier_stage_dropped_is_no_context(pattern: str, layers: tuple
     model = FACTORIES["llava-onevision"]() if pattern == "plain" else windowed("full first", 1000)
 
     assert_context_is_what_is_seen(model, layers)
+
+
+def test_context_is_scaled_as_the_layer_scales() -> None:
+    """Granite multiplies products by a number of its configuration."""
+    model = FACTORIES["llava-onevision"](model_type="granite", attention_multiplier=0.9)
+
+    assert_context_is_what_is_seen(model, LAYER)
+
+
+def test_outputs_of_all_tokens_behind_the_last_candidate_are_bounded() -> None:
+    """Those of another modality among them; of the last candidate where none follow."""
+    model: Any = FACTORIES["qwen2.5-vl"]()
+    inputs = make_inputs(model, [(3, Image(), 4, Video(), 2, Image())])
+    own = own_doubles(model, inputs, LAYER)
+    read: list[tuple[list[int], Tensor]] = []
+
+    def look(view: LayerView) -> Tensor:
+        read.append((view.visual_positions.tolist(), bounded_sample(view).queries))
+        return scattered(view)
+
+    with prune_visual_tokens(model, budget={"image": 5, "video": 2}, layer=LAYER, selector=look), torch.no_grad():
+        model(**inputs)
+
+    total = inputs["input_ids"].shape[1]
+    assert [candidates[-1] == total - 1 for candidates, _ in read[-3:]].count(True) == 1
+    for candidates, queries in read:
+        behind = list(range(candidates[-1] + 1, total)) or candidates[-1:]
+        np.testing.assert_allclose(queries.double().numpy(), own["rotated_queries"][:, behind], rtol=1e-3, atol=1e-3)
 
 
 def test_queries_are_read_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
