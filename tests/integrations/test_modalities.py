@@ -215,3 +215,16 @@ def test_videos_that_stand_at_placeholders_of_images_are_pruned(budget: Any) -> 
     assert_close(decoded, true_steps(glm, batch, LAYER, dropped, 3))
     regions = family_of(glm).regions(glm.config, batch, 0)
     assert [(region.medium, region.frame) for region in regions] == [("video", 0)] * 4 + [("video", 1)] * 4
+
+
+def test_a_budget_of_modalities_is_refused_by_rules_that_cannot_share_it_out(model: Any) -> None:
+    """A method of several stages at the call, one that merges when it answers."""
+    inputs = make_inputs(model, PROMPTS[:1])
+
+    with pytest.raises(ValueError, match="names modalities: pyramiddrop has several stages"):
+        prune_visual_tokens(model, budget={"image": 0.5}, method="pyramiddrop")
+    with (
+        prune_visual_tokens(model, budget={"image": 0.5}, layer=1, method="tome"),
+        pytest.raises(NotImplementedError, match="names modalities is for methods that drop"),
+    ):
+        logits_of(model, inputs)

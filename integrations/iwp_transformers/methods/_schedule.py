@@ -146,7 +146,8 @@ class Staged(Method):
         if not isinstance(layer, Sequence) or not layer:
             layer = self.schedule.scaled_layers(layers, None if isinstance(layer, Sequence) else whole_layer(layer))
         if isinstance(budget, Mapping | Tolerance):
-            msg = f"`budget` is {budget!r}, expected a number: {self.name} has several stages"
+            what = "adapts" if isinstance(budget, Tolerance) else "names modalities"
+            msg = f"`budget` is {budget!r}, which {what}: {self.name} has several stages, give a number"
             raise ValueError(msg)
         if not isinstance(budget, Sequence):
             budget = self.schedule.scaled_budgets(layer, budget, layers)

@@ -88,7 +88,7 @@ def test_what_is_no_method_is_a_type_error(model: nn.Module, method: Any) -> Non
         {"selector": first_ones},
         {"selector": first_ones, "heads": "max"},
     ],
-    ids=str,
+    ids=" and ".join,
 )
 @pytest.mark.parametrize("method", ["divprune", "iwp", Random()], ids=str)
 def test_a_method_excludes_what_describes_another_rule(model: nn.Module, method: Any, options: dict[str, Any]) -> None:
