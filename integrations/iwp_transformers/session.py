@@ -135,7 +135,7 @@ def prune_visual_tokens(
 
     A `Tolerance` of outputs bounds those of all tokens behind the last candidate at `layer`, as the attention computes
     them; of the last candidate itself where none follow. Tokens that stay in any case are no candidates. In a mapping,
-    each modality keeps its own, as if the others stayed whole: what they move adds up to at most the sum.
+    each modality keeps its own, as if the others stayed whole; such bounds add up.
 
     Windows and chunks count original positions. In a recurrent or convolving layer from `layer` on, a dropped token
     never enters the recurrence or the convolution.
