@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from iwp_transformers.picture import kept_tokens_figure
     from iwp_transformers.record import PrefillSummary, PruningRecord, StageRecord
     from iwp_transformers.session import PruningSession, prune_visual_tokens
-    from iwp_transformers.view import LayerView, TokenView
+    from iwp_transformers.token_view import TokenView
+    from iwp_transformers.view import LayerView
 
 __all__ = [
     "BenchReport",
@@ -37,7 +38,7 @@ __all__ = [
 # Imported when first asked for, so that the command line can say which package is missing instead of failing on it.
 _HOMES = {
     "LayerView": "view",
-    "TokenView": "view",
+    "TokenView": "token_view",
     "BenchReport": "benchmark",
     "Measurements": "benchmark",
     "ModelReport": "inspection",

@@ -6,18 +6,22 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from iwp_core.budget import tokens_to_keep
+from iwp_core.budget import Tolerance, tokens_to_keep
 from iwp_transformers.layer_inputs import Sources
 from iwp_transformers.merging import Chosen
 from iwp_transformers.methods import Method
 from iwp_transformers.selection import Choice, Selector, checked_choice
-from iwp_transformers.view import LayerView
+from iwp_transformers.view import LayerView, view_of
 
 __all__ = ["chosen_tokens"]
 
 
 def chosen_tokens(
-    rule: Selector, sources: Sources, sample: int, candidates: Tensor, budget: float | Mapping[str, float]
+    rule: Selector,
+    sources: Sources,
+    sample: int,
+    candidates: Tensor,
+    budget: float | Tolerance | Mapping[str, float | Tolerance],
 ) -> Chosen:
     """Return what one sample keeps of its candidates at one stage.
 
@@ -31,7 +35,7 @@ def chosen_tokens(
         Row of the batch.
     candidates : torch.Tensor
         Shape (N,), int64, ascending: rows, in the forward, of the visual tokens that are left.
-    budget : int or float, or a mapping of str to these
+    budget : int, float or Tolerance, or a mapping of str to these
         Of all the visual tokens that the sample came with; 0 for none. A mapping has it for each modality.
 
     Returns
@@ -61,22 +65,24 @@ def chosen_tokens(
 
 
 def _chosen_from(
-    rule: Selector, sources: Sources, sample: int, candidates: Tensor, total: int, budget: float
+    rule: Selector, sources: Sources, sample: int, candidates: Tensor, total: int, budget: float | Tolerance
 ) -> Chosen:
     """Return what is kept of candidates that share a budget, of which there were `total` at first."""
     prompt = sources.prompt
-    count = min(tokens_to_keep(budget, total) if total and budget else 0, len(candidates))
+    count = budget
+    if not isinstance(count, Tolerance):
+        count = min(tokens_to_keep(count, total) if total and count else 0, len(candidates))
     pinned = prompt.pinned[sample, candidates]
     chosen = _asked(rule, sources, sample, candidates, count)
     missing = candidates[pinned][~torch.isin(candidates[pinned], chosen.rows)]
     if not len(missing):
         return chosen
     # A token whose row is read was dropped: it stays, and the rule shares the rest of the budget out.
+    count = count if isinstance(count, Tolerance) else max(count - int(pinned.sum()), 0)
     if "grid" in getattr(rule, "reads", ()):
         # A grid has to be whole, so that it is asked for fewer of all candidates.
-        chosen = _asked(rule, sources, sample, candidates, max(count - int(pinned.sum()), 0))
+        chosen = _asked(rule, sources, sample, candidates, count)
     else:
-        count = max(count - int(pinned.sum()), 0)
         chosen = _asked(rule, sources, sample, candidates[~pinned], count)
     return _with_own(chosen, candidates, candidates[pinned], sources, sample)
 
@@ -103,16 +109,14 @@ def _with_own(chosen: Chosen, candidates: Tensor, own: Tensor, sources: Sources,
     return Chosen(rows, states, sizes, merged_into)
 
 
-def _asked(rule: Selector, sources: Sources, sample: int, candidates: Tensor, count: int) -> Chosen:
-    """Return what the rule keeps of some candidates, `count` of them."""
-    if not count or (count == len(candidates) and isinstance(rule, Method) and not rule.own_count):
+def _asked(rule: Selector, sources: Sources, sample: int, candidates: Tensor, budget: int | Tolerance) -> Chosen:
+    """Return what the rule keeps of some candidates: so many, or as few as an error allows."""
+    tolerance = budget if isinstance(budget, Tolerance) else None
+    count = len(candidates) if isinstance(budget, Tolerance) else budget
+    whole = count == len(candidates) and tolerance is None and isinstance(rule, Method) and not rule.own_count
+    if not count or whole:
         return Chosen(candidates[:count])
-    device = sources.here.hidden.device
-    text = sources.prompt.text[sample].nonzero().squeeze(1)
-    # A view counts positions from the beginning of the cache.
-    visual, text = (rows.to(device) + sources.here.before for rows in (candidates, text))
-    view = LayerView(visual, text, count, sources, sample)
-    choice = _choice(rule, view)
+    choice = _choice(rule, view_of(sources, sample, candidates, count, tolerance))
     rows = candidates[choice.indices.to(candidates.device)]
     merged_into = None
     if choice.assignment is not None:
@@ -123,7 +127,8 @@ def _asked(rule: Selector, sources: Sources, sample: int, candidates: Tensor, co
 
 def _choice(rule: Selector, view: LayerView) -> Choice:
     choice = checked_choice(rule(view), view)
-    if len(choice.indices) != view.budget and not getattr(rule, "own_count", False):
+    exact = view.tolerance is None and not getattr(rule, "own_count", False)
+    if exact and len(choice.indices) != view.budget:
         warnings.warn(
             f"`selector` returned {len(choice.indices)} indices for a budget of {view.budget}; all of them are kept."
             " A rule that chooses its own count says so by an attribute `own_count = True`",

@@ -17,6 +17,9 @@ from iwp_transformers.tower_view import TowerReader
 
 __all__ = ["LayerInputs", "Sources"]
 
+# Logits held at a time: 16 MB of float32.
+BLOCK = 1 << 22
+
 
 @dataclass(frozen=True, eq=False)
 class LayerInputs:
@@ -101,6 +104,49 @@ class LayerInputs:
         added = None if self.log_sizes is None else self.log_sizes[sample]
         return own.weigh(own.queries[one, :, rows], own.keys[one], own.values[one], allowed, added)
 
+    def log_seen(self, sample: int, positions: Tensor, others: Tensor, *, rotated: bool) -> Tensor:
+        """Return the log-sum-exp of the scaled logits of some tokens of a sample over those of others that they see.
+
+        Parameters
+        ----------
+        sample : int
+            Row of the batch.
+        positions, others : torch.Tensor
+            Shapes (n,) and (m,), int64, ascending: positions in the input sequence.
+        rotated : bool
+            With rotary embedding, or without.
+
+        Returns
+        -------
+        torch.Tensor
+            Shape (Hq, n), float32, or float64 for queries of float64; -inf where a token sees none of the others.
+
+        Raises
+        ------
+        NotImplementedError
+            If the cache holds tokens of earlier turns, whose keys are not read, or tokens weigh by their size.
+        """
+        if self.before or self.log_sizes is not None:
+            what = "weigh by their size" if self.log_sizes is not None else "come on a cache that holds others"
+            msg = (
+                f"tokens {what}, so that a query's share of all that it sees, which `heads` 'max' or a number and a"
+                " `Tolerance` of outputs count, would be another: use other `heads`; a number, or bound='deletion'"
+            )
+            raise NotImplementedError(msg)
+        own = self.rotated if rotated else self.unrotated
+        device, wide = own.queries.device, torch.promote_types(own.queries.dtype, torch.float32)
+        rows, seen = (self.rows_of(sample, part).to(device) for part in (positions, others))
+        columns, mask = self.columns[sample].to(device), self.arguments.get("attention_mask")
+        keys = own.keys[sample][:, seen].to(wide).transpose(1, 2)
+        parts = []
+        for block in torch.split(rows, max(1, BLOCK // max(own.queries.shape[1] * len(seen), 1))):
+            queries = own.queries[sample][:, block].to(wide)
+            grouped = queries.reshape(len(keys), -1, *queries.shape[1:])
+            logits = (grouped @ keys.unsqueeze(1)).flatten(0, 1) * own.scaling
+            allowed = allowed_rows(mask, columns, block, sample, own.window)[0][..., seen]
+            parts.append(logits.masked_fill(~allowed, -torch.inf).logsumexp(-1))
+        return torch.cat(parts, dim=1)
+
     def _read(self, *, rotated: bool) -> AttentionInputs:
         hidden, arguments = beside_weights(self.layer, self.hidden, self.arguments)
         own = attention_inputs(self.layer, hidden, arguments, rotated=rotated)
@@ -124,6 +170,8 @@ class Sources:
         The decoder's first layer, whose inputs are the embeddings.
     prompt : Prompt
         What stands where.
+    left : sequence of torch.Tensor
+        For each sample, int64 and ascending: rows, in the forward, of the visual tokens that earlier stages left.
     ids : torch.Tensor
         Shape (B, T): the token ids.
     regions : callable
@@ -134,17 +182,22 @@ class Sources:
         What reads the vision tower; None where the rule does not.
     log_sizes : torch.Tensor, optional
         Shape (B, T): logarithm of how many tokens each stands for; None as long as all stand for themselves.
+    scores : callable, optional
+        Sample and rows of candidates to one tensor (N,) for each of the layers that score; None where only the one that
+        prunes does.
     """
 
     here: LayerInputs
     before: LayerInputs | None
     first: LayerInputs
     prompt: Prompt
+    left: Sequence[Tensor]
     ids: Tensor
     regions: Callable[[int], Sequence[Region]]
     norm: nn.Module | None
     tower: TowerReader | None = None
     log_sizes: Tensor | None = None
+    scores: Callable[[int, Tensor], Sequence[Tensor]] | None = None
 
     def sizes_of(self, sample: int, positions: Tensor) -> Tensor:
         """Return how many tokens those at some positions of a sample stand for, shape (n,), float32."""

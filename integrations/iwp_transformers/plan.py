@@ -8,6 +8,7 @@ from typing import cast
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
+from iwp_core import Tolerance
 from iwp_transformers.families import Family
 from iwp_transformers.layer_kinds import kind_of, removal_layer
 from iwp_transformers.selection import Selector
@@ -24,12 +25,13 @@ class Stage:
     ----------
     layer : int
         First layer that no longer sees the dropped tokens.
-    budget : int or float, or a mapping of str to these
-        Visual tokens that stay, of all that a sample had: a count, or a share; a mapping has it for each modality.
+    budget : int, float or Tolerance, or a mapping of str to these
+        Visual tokens that stay, of all that a sample had: a count, a share, or as few as an error allows; a mapping has
+        it for each modality.
     """
 
     layer: int
-    budget: float | Mapping[str, float]
+    budget: float | Tolerance | Mapping[str, float | Tolerance]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -52,6 +54,8 @@ class PruningPlan:
         Gathers heads from all ranks, where the model is sharded.
     tower : VisionTower, optional
         The vision tower, where the rule reads it.
+    scoring_layers : tuple of int
+        Layers whose scores of the tokens are pooled, ascending; empty where it is only the one that prunes.
     """
 
     family: Family
@@ -63,6 +67,7 @@ class PruningPlan:
     selector: Selector
     gather: Callable[[Tensor], Tensor] | None
     tower: VisionTower | None = None
+    scoring_layers: tuple[int, ...] = ()
 
     @cached_property
     def config(self) -> PreTrainedConfig:

@@ -1,7 +1,6 @@
 """A forward that brings visual tokens: choose, remove, and put the output back at full length."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -14,6 +13,7 @@ from iwp_transformers.arguments import ShortenedArguments
 from iwp_transformers.choosing import chosen_tokens
 from iwp_transformers.cost import LayerCost, cache_sizes, layer_structure, measured_cost
 from iwp_transformers.deepstack import DeepFeatures
+from iwp_transformers.drops import Drop, Drops
 from iwp_transformers.later_turns import EarlierTokens
 from iwp_transformers.layer_inputs import LayerInputs, Sources
 from iwp_transformers.layer_kinds import attending_layers
@@ -23,7 +23,8 @@ from iwp_transformers.plan import PruningPlan, Stage
 from iwp_transformers.prompt import Prompt
 from iwp_transformers.pruned_cache import Lease, mark, shorten_static
 from iwp_transformers.record import PruningRecord, StageRecord
-from iwp_transformers.rows import KeptRows, kept_rows
+from iwp_transformers.rows import kept_rows
+from iwp_transformers.scoring_layers import LayerScores
 from iwp_transformers.stopwatch import Stopwatch
 from iwp_transformers.token_grids import regions_of
 from iwp_transformers.tower_view import TowerReader
@@ -36,37 +37,6 @@ __all__ = ["Costs", "Kept", "Prefill"]
 Costs = dict[tuple[Any, ...], LayerCost]
 # For each sample, what was kept.
 Kept = tuple[Chosen, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Drop:
-    """What was dropped at one stage.
-
-    Attributes
-    ----------
-    layer, removal : int
-        Layers from which the dropped tokens are hidden, and removed.
-    rows : KeptRows
-        The rows that stay.
-    visible : torch.Tensor
-        Shape (B, T), bool: which tokens are neither padding nor dropped.
-    arguments : ShortenedArguments
-        Shortens what the layers are called with.
-    log_sizes : torch.Tensor or None
-        Shape (B, T): logarithm of how many tokens each stands for in attention; None if all stand for themselves.
-    """
-
-    layer: int
-    removal: int
-    rows: KeptRows
-    visible: Tensor
-    arguments: ShortenedArguments
-    log_sizes: Tensor | None
-
-    def told(self, length: int) -> tuple[int, int, KeptRows, Tensor, Tensor | None]:
-        """Return what a cache is told of it, for the first `length` tokens."""
-        log_sizes = None if self.log_sizes is None else self.log_sizes[:, :length]
-        return self.layer, self.removal, self.rows.first(length), self.visible[:, :length], log_sizes
 
 
 class Prefill:
@@ -116,11 +86,10 @@ class Prefill:
         self._structures: list[tuple[Any, ...]] = []
         self._first: LayerInputs | None = None
         self._previous: LayerInputs | None = None
-        self._drops: list[Drop] = []
-        self._removed: Drop | None = None
+        self._drops = Drops()
         self._stages: list[StageRecord] = []
         self._watches: list[Stopwatch] = []
-        self._sizes = TokenSizes()
+        self._sizes, self._scores = TokenSizes(), LayerScores(plan, prompt)
         self.cache: Cache | None = None
         self.kept: list[Kept] = []
 
@@ -141,13 +110,15 @@ class Prefill:
             raise NotImplementedError(msg)
         arguments = self._earlier.masked(self._plan.config, self._plan.kinds, index, hidden, arguments)
         if self._deep is not None:
-            hidden = self._deep.added(index, hidden, None if self._removed is None else self._removed.rows)
-        hidden, present = self._changed(index, hidden, arguments)
+            hidden = self._deep.added(index, hidden, self._drops.rows)
+        hidden, present = self._drops.changed(index, hidden, arguments)
         self._measure(index, hidden, present)
+        if index in self._plan.scoring_layers and not self._chosen:
+            self._watches.append(self._scores.read(self._sources(self._inputs(index, hidden, present))))
         for stage in self._plan.stages:
             if stage.layer == index:
                 hidden = self._drop(stage, self._inputs(index, hidden, present))
-                hidden, present = self._changed(index, hidden, arguments)
+                hidden, present = self._drops.changed(index, hidden, arguments)
         upcoming = any(stage.layer == index + 1 for stage in self._plan.stages)
         self._previous = self._inputs(index, hidden, present) if upcoming else None
         if len(self.kept) == len(self._plan.stages):
@@ -155,10 +126,9 @@ class Prefill:
         elif not index:
             self._first = self._inputs(index, hidden, present)
         if "attention_mask" in present and self._sizes.log is not None:
-            rows = None if self._removed is None else self._removed.rows
             keys = hidden.shape[1]
             keys = keys if self.cache is None else self.cache.get_mask_sizes(keys, index)[0]
-            weighed = self._sizes.weighed(present["attention_mask"], hidden, rows, keys)
+            weighed = self._sizes.weighed(present["attention_mask"], hidden, self._drops.rows, keys)
             present = {**present, "attention_mask": weighed}
         return hidden, present
 
@@ -166,28 +136,23 @@ class Prefill:
         """Put what the decoder returns back at full length."""
         if getattr(output, "attentions", None):
             indices = attending_layers(self._plan.kinds, len(output["attentions"]))
-            rows = [self._rows_at(index) for index in range(len(self._plan.layers))]
+            rows = [self._drops.rows_at(index) for index in range(len(self._plan.layers))]
             output["attentions"] = self._earlier.restored(output["attentions"], indices, self._plan.kinds, rows)
-        if not self._drops:
+        if not self._drops.made:
             return output
-        last = output["last_hidden_state"]
-        if self._removed is not None:
-            last = self._removed.rows.scatter(last)
-        else:
-            # A single layer is not shortened, it hides what was dropped.
-            last = last.where(self._drops[-1].visible.to(last.device).unsqueeze(-1), 0)
+        last = self._drops.restored(output["last_hidden_state"])
         output["last_hidden_state"] = last
         if getattr(output, "hidden_states", None):
-            output["hidden_states"] = self._restored_states(output["hidden_states"], last)
+            output["hidden_states"] = self._drops.restored_states(output["hidden_states"], last)
         return output
 
     def mark_cache(self, lease: Lease) -> None:
         """Write on the cache what later steps need to know."""
         # Checkpointed layers leave the cache as it was.
-        if self.cache is not None and self._drops and int(self.cache.get_seq_length()) > self._earlier.count:
+        if self.cache is not None and self._drops.made and int(self.cache.get_seq_length()) > self._earlier.count:
             kinds, drafts = self._plan.kinds, self._prompt.drafts
             length = self._prompt.real.shape[1] - drafts
-            stages = [drop.told(length) for drop in self._drops]
+            stages = [drop.told(length) for drop in self._drops.made]
             mark(self.cache, stages, lease, kinds, before=self._earlier.count, drafts=drafts)
 
     def record(self) -> PruningRecord:
@@ -214,25 +179,13 @@ class Prefill:
             },
         )
 
-    def _changed(self, index: int, hidden: Tensor, arguments: Mapping[str, Any]) -> tuple[Tensor, dict[str, Any]]:
-        """Return inputs and arguments without what has been dropped so far."""
-        due = [drop for drop in self._drops if drop.removal <= index]
-        if not due:
-            hiding = self._drops[-1].arguments.hiding(index, hidden, arguments) if self._drops else arguments
-            return hidden, dict(hiding)
-        if due[-1] is not self._removed:
-            rows = due[-1].rows.to(hidden.device)
-            place = rows.index if self._removed is None else rows.within(self._removed.rows.to(hidden.device))
-            hidden = hidden.gather(1, place.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))
-            self._removed = due[-1]
-        return hidden, due[-1].arguments.shortened(index, hidden, arguments)
-
     def _inputs(self, index: int, hidden: Tensor, arguments: dict[str, Any]) -> LayerInputs:
         full, before = self._prompt.real.shape[1], self._earlier.count
-        if self._removed is None:
+        rows = self._drops.rows
+        if rows is None:
             columns = torch.arange(full, device=hidden.device).expand(hidden.shape[0], -1)
         else:
-            columns = self._removed.rows.columns().to(hidden.device)
+            columns = rows.columns().to(hidden.device)
         return LayerInputs(
             layer=self._plan.layers[index],
             hidden=hidden,
@@ -241,7 +194,7 @@ class Prefill:
             length=before + full - self._prompt.drafts,
             before=before,
             gather=self._plan.gather,
-            log_sizes=self._sizes.columns(None if self._removed is None else self._removed.rows),
+            log_sizes=self._sizes.columns(rows),
         )
 
     def _drop(self, stage: Stage, inputs: LayerInputs) -> Tensor:
@@ -265,7 +218,7 @@ class Prefill:
         if weighed or tuple(lengths) != before:
             rows = kept_rows(keep, max(lengths))
             arguments = ShortenedArguments(plan.config, self.cache, rows, keep, self._earlier.columns)
-            self._drops.append(Drop(stage.layer, removal, rows, keep, arguments, self._sizes.log))
+            self._drops.made.append(Drop(stage.layer, removal, rows, keep, arguments, self._sizes.log))
             if not self._earlier.count:
                 shorten_static(self.cache, removal, rows.full - max(lengths))
             padded = max(lengths)
@@ -284,21 +237,26 @@ class Prefill:
 
     def _choose(self, stage: Stage, inputs: LayerInputs) -> Kept:
         """Return, for each sample, the rows of the visual tokens that stay."""
-        plan = self._plan
-        sources = Sources(
+        plan, sources = self._plan, self._sources(inputs)
+        return tuple(
+            chosen_tokens(plan.selector, sources, sample, rows, stage.budget)
+            for sample, rows in enumerate(sources.left)
+        )
+
+    def _sources(self, inputs: LayerInputs) -> Sources:
+        """Return what views of a layer are computed from."""
+        return Sources(
             here=inputs,
             before=self._previous,
             first=self._first or inputs,
             prompt=self._prompt,
+            left=[each.rows for each in self.kept[-1]] if self.kept else self._prompt.visual,
             ids=self._features["input_ids"],
-            regions=partial(regions_of, plan, self._features),
-            norm=getattr(plan.text, "norm", None),
+            regions=partial(regions_of, self._plan, self._features),
+            norm=getattr(self._plan.text, "norm", None),
             tower=self._tower,
             log_sizes=self._sizes.log,
-        )
-        candidates = [each.rows for each in self.kept[-1]] if self.kept else self._prompt.visual
-        return tuple(
-            chosen_tokens(plan.selector, sources, sample, rows, stage.budget) for sample, rows in enumerate(candidates)
+            scores=self._scores.of,
         )
 
     def _measure(self, index: int, hidden: Tensor, arguments: dict[str, Any]) -> None:
@@ -307,18 +265,3 @@ class Prefill:
         self._structures.append(structure := layer_structure(layer))
         if structure not in self._costs:
             self._costs[structure] = measured_cost(self._plan.config, index, layer, hidden, arguments)
-
-    def _restored_states(self, states: Sequence[Tensor | None], last: Tensor) -> tuple[Tensor | None, ...]:
-        """Return the states between the layers at full length; one is None where the caller selected others."""
-        restored = list(states)
-        for place in range(1, len(states) - 1):
-            # What stands at `place` is what the layer before returned.
-            rows, state = self._rows_at(place - 1), states[place]
-            if rows is not None and state is not None:
-                restored[place] = rows.scatter(state)
-        restored[-1] = None if states[-1] is None else last
-        return tuple(restored)
-
-    def _rows_at(self, index: int) -> KeptRows | None:
-        """Return the rows that a layer got, where these are not all."""
-        return next((drop.rows for drop in reversed(self._drops) if drop.removal <= index), None)

@@ -14,7 +14,7 @@ def check_readable(plan: PruningPlan) -> None:
     ValueError
         If it reads the layer before the first, or the grid at several stages.
     NotImplementedError
-        If a layer has no queries and keys; the message names the layers that have them.
+        If a layer that prunes or scores has no queries and keys.
     """
     reads = getattr(plan.selector, "reads", ())
     before = [part for part in reads if part.endswith("of the layer before")]
@@ -30,6 +30,10 @@ def check_readable(plan: PruningPlan) -> None:
         read += [stage.layer - 1] * any(part != "states of the layer before" for part in before)
         for index in read:
             _check_readable(plan, index, stage.layer - index)
+    mute = [f"{index} ({plan.kinds[index]})" for index in plan.scoring_layers if not is_readable(plan.layers[index])]
+    if mute:
+        msg = f"`layers` names {', '.join(mute)}, which have no queries and keys to score tokens by"
+        raise NotImplementedError(msg)
 
 
 def _check_readable(plan: PruningPlan, index: int, ahead: int) -> None:

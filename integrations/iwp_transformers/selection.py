@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from iwp_core import Tolerance
+from iwp_core.strategies import OrderedStrategy
 from iwp_transformers.methods import Budget, Layers, Merged, Method, method_named
 from iwp_transformers.methods.iwp import IWP
 from iwp_transformers.view import LayerView
@@ -78,12 +80,34 @@ def asked_stages(rule: Selector, layer: Layers | None, budget: Budget | None, la
     Raises
     ------
     TypeError
-        If `budget` is missing.
+        If `budget` is missing, or a `Tolerance` comes with a strategy whose choices are not nested.
     ValueError
-        If a method cannot meet them.
+        If a method cannot meet them, or another rule than the paper's is given a `Tolerance`.
     """
+    for each in budget.values() if isinstance(budget, Mapping) else (budget,):
+        if isinstance(each, Tolerance):
+            _check_adapts(rule, each)
     staged = rule if isinstance(rule, Method) else IWP()
     return staged.stages(layer, budget, layers)
+
+
+def _check_adapts(rule: Selector, budget: Tolerance) -> None:
+    """Raise unless a rule can keep as few tokens as an error allows.
+
+    Raises
+    ------
+    TypeError
+        If the strategy's choices are not nested.
+    ValueError
+        If it is another rule than the paper's.
+    """
+    if not isinstance(rule, IWP):
+        name = f"`method` {rule.name!r}" if isinstance(rule, Method) else "a `selector`"
+        msg = f"`budget` is {budget!r} beside {name}, which is told how many to keep: expected a count or a share"
+        raise ValueError(msg)
+    if not isinstance(rule.strategy, OrderedStrategy):
+        msg = f"`strategy` is {rule.strategy!r}, expected one with `order`: a Tolerance keeps the first of an order"
+        raise TypeError(msg)
 
 
 def checked_choice(answer: object, view: LayerView) -> Choice:

@@ -9,8 +9,9 @@ from typing import Self
 
 from torch import nn
 
-from iwp_core import PCMMR, Strategy
+from iwp_core import PCMMR, Strategy, Tolerance
 from iwp_transformers.attachment import Attachment
+from iwp_transformers.bounds import check_bound
 from iwp_transformers.families import family_of, is_inferred, warn_of_inferred
 from iwp_transformers.masks import check_weighing
 from iwp_transformers.methods import Method
@@ -21,6 +22,7 @@ from iwp_transformers.pruned_cache import Lease
 from iwp_transformers.readable import check_readable
 from iwp_transformers.record import PruningRecord
 from iwp_transformers.refusals import check_history, check_layers, check_unused
+from iwp_transformers.scoring_layers import scoring_layers_of
 from iwp_transformers.selection import Selector, asked_stages, chosen_rule
 from iwp_transformers.sharding import gather_of_heads
 from iwp_transformers.stages import check_modalities, checked_layer, stages_of
@@ -42,8 +44,9 @@ UNSAID_LAYER = _Unsaid(IWP.layer)
 def prune_visual_tokens(
     model: nn.Module,
     *,
-    budget: float | Sequence[float] | Mapping[str, float] | None = None,
+    budget: float | Tolerance | Sequence[float] | Mapping[str, float | Tolerance] | None = None,
     layer: int | Sequence[int] = UNSAID_LAYER,
+    layers: int | Sequence[int] | None = None,
     method: str | Method | None = None,
     strategy: Strategy = PCMMR(),  # noqa: B008 - frozen, so one default instance is safe
     magnitude: str = "dual",
@@ -62,14 +65,19 @@ def prune_visual_tokens(
     model : torch.nn.Module
         A vision-language model of Transformers, with or without its language head; also within `torch.compile`, a
         `PeftModel`, or a data-parallel wrapper of one device.
-    budget : int or float, or a tuple of these, or a mapping of str to these
-        Visual tokens to keep for each sample: a count >= 1, or a share in (0, 1]. A tuple has one for each of
-        `layer`, each of all the visual tokens that the sample came with, descending; there 0 keeps none. One number for
-        a method that has several stages is the mean share over all layers from its first stage on. A mapping, such as
+    budget : int, float or iwp_core.Tolerance, or a tuple of numbers, or a mapping of str to any of these
+        Visual tokens to keep for each sample: a count >= 1, a share in (0, 1], or (by the paper's rule) as few as keep
+        an error of the layer's attention within a `Tolerance`. A tuple has a number for each of `layer`, each of all
+        the visual tokens that the sample came with, descending; there 0 keeps none. One number for a method that has
+        several stages is the mean share over all layers from its first stage on. A mapping, such as
         ``{"image": 0.2, "video": 64}``, has one for each modality, of which it is a count or a share in each sample;
         the rule chooses among the tokens of one modality at a time, and one that is left out is not pruned.
     layer : int, or a tuple of int, default 4, or that of the method
         First decoder layer, counted from 0, that no longer sees the dropped tokens. Of several, each drops more.
+    layers : int or sequence of int, optional
+        Layers that score how much a token carries, for the paper's rule: so many up to `layer`, or these, none behind
+        it. Each is read with its own queries, keys and values; all their heads are pooled as `heads` says. Duplication
+        is that of `layer`. Default: `layer` alone.
     method : str or Method, optional
         A method of the papers by its name, or an object of `iwp_transformers.methods` with options, in place of all
         arguments from `strategy` to `selector`; ``iwp methods`` lists them.
@@ -79,7 +87,8 @@ def prune_visual_tokens(
         Options of `iwp_core.select_tokens`.
     query : {"text", "image", "last_text"}
         Whose queries weigh the tokens: those of the text after the first visual token, of the visual tokens, or of
-        the last text token. Their mean counts, unless `heads` lets each of them score.
+        the last text token. Their mean counts, unless `heads` lets each of them score; for "max" and a number, by its
+        share among all that it sees.
     rope_in_magnitude, rope_in_duplication : bool
         Whether queries and keys carry their rotary embedding in magnitude, and keys in duplication.
     selector : callable, optional
@@ -98,15 +107,17 @@ def prune_visual_tokens(
     ------
     TypeError
         If it cannot be told how the model places visual tokens (the message says what is missing), it is wrapped in a
-        way that hooks cannot follow, or `budget` or `layer` is no number.
+        way that hooks cannot follow, `budget` or `layer` is no number, or a `Tolerance` is the budget of one of several
+        layers or comes with a strategy that has no `order`.
     ValueError
-        If `budget`, `layer`, `method`, `query` or `history` is outside what is allowed, `budget` names a modality that
-        the model has not, two of `method`, `selector` and options of the paper's rule are given, or the model is being
-        pruned already.
+        If `budget`, `layer`, `layers`, `method`, `query` or `history` is outside what is allowed, `budget` names a
+        modality that the model has not, two of `method`, `selector` and options of the paper's rule are given, `layers`
+        or a `Tolerance` beside another rule, or the model is being pruned already.
     NotImplementedError
         If a layer from `layer` on is of a kind that is not known to stay exact, `layer` has no queries and keys to
-        read and there is no `selector`, the rule reads a vision tower of which it is not known how, or a model is
-        sharded in parts of a head.
+        read and there is no `selector`, one of `layers` has none, a `Tolerance` bounds outputs of an attention that it
+        does not know, the rule reads a vision tower of which it is not known how, or a model is sharded in parts of a
+        head.
 
     Warns
     -----
@@ -122,6 +133,10 @@ def prune_visual_tokens(
     hides the dropped tokens instead of removing them, since Transformers counts tokens by its cache. A visual token
     whose own row is read, because it ends its prompt or a label follows it, is always among those that are kept.
 
+    A `Tolerance` of outputs bounds those of all tokens behind the last candidate at `layer`, as the attention computes
+    them; of the last candidate itself where none follow. Tokens that stay in any case are no candidates. In a mapping,
+    each modality keeps its own, as if the others stayed whole; such bounds add up.
+
     Windows and chunks count original positions. In a recurrent or convolving layer from `layer` on, a dropped token
     never enters the recurrence or the convolution.
 
@@ -135,7 +150,8 @@ def prune_visual_tokens(
 
     A forward raises NotImplementedError where it could not be exact: a prefill in chunks, a crop that reaches into the
     newest turn with images, a cache whose session is closed, `inputs_embeds` without `input_ids`, packed sequences;
-    images in a later turn where layers from `layer` on carry a recurrence; gradient checkpointing of layers that are
+    images in a later turn where layers from `layer` on carry a recurrence, or with a `Tolerance` of outputs or `heads`
+    "max" or a number, which count what a query sees; gradient checkpointing of layers that are
     not Transformers' own.
 
     What was compiled before a session begins is compiled again within it.
@@ -183,8 +199,10 @@ def prune_visual_tokens(
         selector=rule,
         gather=gather_of_heads(model, text.config),
         tower=read_tower(inner) if "vision tower" in getattr(rule, "reads", ()) else None,
+        scoring_layers=scoring_layers_of(layers, stages, rule),
     )
     check_layers(plan)
+    check_bound(plan)
     check_readable(plan)
     if not getattr(rule, "flash", True):
         check_weighing(plan.config._attn_implementation)

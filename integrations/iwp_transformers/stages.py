@@ -6,8 +6,9 @@ from numbers import Integral
 
 from torch import nn
 
-from iwp_core.budget import check_budget
+from iwp_core.budget import Tolerance, check_budget
 from iwp_transformers.families import Family
+from iwp_transformers.methods import Budget
 from iwp_transformers.plan import Stage
 
 __all__ = ["check_modalities", "checked_layer", "stages_of"]
@@ -15,14 +16,14 @@ __all__ = ["check_modalities", "checked_layer", "stages_of"]
 
 def stages_of(
     layer: int | Sequence[int],
-    budget: float | Sequence[float] | Mapping[str, float],
+    budget: Budget,
     layers: Sequence[nn.Module],
 ) -> tuple[Stage, ...]:
     """Return where how many tokens are kept.
 
     Parameters
     ----------
-    layer, budget : number or sequence of numbers
+    layer, budget
         As given to `prune_visual_tokens`.
     layers : sequence of torch.nn.Module
         The decoder's layers.
@@ -38,7 +39,7 @@ def stages_of(
         if isinstance(budget, Mapping):
             budget = dict(budget)
         else:
-            check_budget(budget)
+            _check_one(budget)
         return (Stage(layer=checked_layer(layer, layers), budget=budget),)
     if any(isinstance(each, Mapping) for each in (budget, *(budget if isinstance(budget, Sequence) else ()))):
         msg = (
@@ -86,6 +87,20 @@ def checked_layer(layer: object, layers: Sequence[nn.Module]) -> int:
     return int(layer)
 
 
+def _check_one(budget: object) -> None:
+    """Raise unless a budget is one that a single layer can have: a number, or a `Tolerance`.
+
+    Raises
+    ------
+    TypeError
+        If it is neither.
+    ValueError
+        If it is a number outside what is allowed.
+    """
+    if not isinstance(budget, Tolerance):
+        check_budget(budget)
+
+
 def check_modalities(stages: Sequence[Stage], family: Family) -> None:
     """Raise unless a budget that names modalities names those of the model.
 
@@ -104,4 +119,4 @@ def check_modalities(stages: Sequence[Stage], family: Family) -> None:
             msg = f"`budget` is {dict(budget)!r}, expected a number for one or more of the model's {', '.join(names)}"
             raise ValueError(msg)
         for each in budget.values():
-            check_budget(each)
+            _check_one(each)

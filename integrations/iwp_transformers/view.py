@@ -1,112 +1,24 @@
 """What a selector sees of one sample: the layer that prunes, each part computed only when somebody asks."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NoReturn
 
 import torch
 from torch import Tensor
 
+from iwp_core import Tolerance
 from iwp_transformers.layer_inputs import LayerInputs, Sources
 from iwp_transformers.placement import beside_weights
 from iwp_transformers.token_grids import grids_of
+from iwp_transformers.token_view import Explained, TokenView
 from iwp_transformers.tower_view import TowerView
 
-__all__ = ["LayerView", "TokenView"]
-
-
-class _Explained:
-    """Says at a wrong attribute which there are."""
-
-    def __getattr__(self, name: str) -> NoReturn:
-        """Raise.
-
-        Raises
-        ------
-        AttributeError
-            Always: only what is missing is looked for here.
-        """
-        known = ", ".join(key for key in dir(type(self)) if not key.startswith("_"))
-        fields = ", ".join(key for key in getattr(self, "__dataclass_fields__", ()) if not key.startswith("_"))
-        msg = f"{type(self).__name__} has no attribute {name!r}; it has {fields}, {known}"
-        raise AttributeError(msg)
+__all__ = ["LayerView", "view_of"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class TokenView(_Explained):
-    """Some tokens of one sample, as one decoder layer is about to see them.
-
-    Attributes
-    ----------
-    positions : torch.Tensor
-        Shape (n,), int64, ascending: their positions in the input sequence, padding and what the cache holds counted.
-    hidden : torch.Tensor
-        Shape (n, E): the layer's inputs.
-    queries, rotated_queries : torch.Tensor
-        Shape (Hq, n, D), without and with rotary embedding.
-    keys, rotated_keys : torch.Tensor
-        Shape (H, n, D), without and with rotary embedding.
-    values : torch.Tensor
-        Shape (H, n, Dv).
-
-    Notes
-    -----
-    Queries, keys and values are those that the layer's module hands to its attention function, for every model: norms,
-    gates and partial rotations included.
-    """
-
-    positions: Tensor
-    _inputs: LayerInputs
-    _sample: int
-
-    def __len__(self) -> int:
-        """Return the number of tokens n."""
-        return int(self.positions.shape[0])
-
-    def __repr__(self) -> str:
-        """Return how many tokens there are."""
-        return f"TokenView({len(self)} tokens)"
-
-    @cached_property
-    def hidden(self) -> Tensor:
-        """The layer's inputs."""
-        return self._inputs.hidden[self._sample, self._rows]
-
-    @cached_property
-    def queries(self) -> Tensor:
-        """Queries without rotary embedding."""
-        return self._heads(self._inputs.unrotated.queries)
-
-    @cached_property
-    def keys(self) -> Tensor:
-        """Keys without rotary embedding."""
-        return self._heads(self._inputs.unrotated.keys)
-
-    @cached_property
-    def values(self) -> Tensor:
-        """Values."""
-        return self._heads(self._inputs.rotated.values)
-
-    @cached_property
-    def rotated_queries(self) -> Tensor:
-        """Queries as the attention compares them."""
-        return self._heads(self._inputs.rotated.queries)
-
-    @cached_property
-    def rotated_keys(self) -> Tensor:
-        """Keys as the attention compares them."""
-        return self._heads(self._inputs.rotated.keys)
-
-    @cached_property
-    def _rows(self) -> Tensor:
-        return self._inputs.rows_of(self._sample, self.positions)
-
-    def _heads(self, part: Tensor) -> Tensor:
-        return part[self._sample][:, self._rows.to(part.device)]
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class LayerView(_Explained):
+class LayerView(Explained):
     """What a selector sees: one sample at the entrance of the layer that prunes.
 
     Attributes
@@ -119,6 +31,9 @@ class LayerView(_Explained):
         Text after the first visual token; all text where none follows; the candidates where there is no text.
     budget : int
         Number of candidates to keep, from 1 to N.
+    tolerance : Tolerance or None
+        Where the budget adapts, the error that is allowed: the fewest candidates with which it is kept stay, and
+        `budget` is N. Only the paper's rule is asked so.
     scaling : float
         What the layer multiplies products of queries and keys with.
     """
@@ -128,10 +43,11 @@ class LayerView(_Explained):
     budget: int
     _sources: Sources
     _sample: int
+    tolerance: Tolerance | None = None
 
     def __repr__(self) -> str:
         """Return how many tokens there are and how many are to be kept."""
-        return f"LayerView({len(self.visual_positions)} candidates, {self.budget} to keep)"
+        return f"LayerView({len(self.visual_positions)} candidates, {self.tolerance or self.budget} to keep)"
 
     @cached_property
     def visual(self) -> TokenView:
@@ -155,6 +71,19 @@ class LayerView(_Explained):
     def scaling(self) -> float:
         """What the layer multiplies products of queries and keys with."""
         return self._sources.here.rotated.scaling
+
+    @property
+    def layer_scores(self) -> Sequence[Tensor]:
+        """Logarithms of what layers say the candidates carry, shape (N,) for each that scores; empty for this one."""
+        scores = self._sources.scores
+        return () if scores is None else scores(self._sample, self.visual_positions - self._sources.here.before)
+
+    @cached_property
+    def outside(self) -> TokenView:
+        """All tokens of the prompt that are no candidates: text, and visual tokens that stay whatever is chosen."""
+        left = self._sources.left[self._sample].to(self.visual_positions.device) + self._sources.here.before
+        others = left[~torch.isin(left, self.visual_positions)]
+        return self.at(torch.cat((self.text_positions, others)).sort().values)
 
     @property
     def sizes(self) -> Tensor:
@@ -211,6 +140,35 @@ class LayerView(_Explained):
     def at(self, positions: Tensor) -> TokenView:
         """Return the tokens at some positions of the input sequence, shape (n,), ascending."""
         return TokenView(positions, self._sources.here, self._sample)
+
+    def scaled(self, part: Tensor) -> Tensor:
+        """Return queries or keys so that their products over the root of the width are the layer's own logits."""
+        # Half of the factor goes to the queries, half to the keys.
+        scale = (self.scaling * part.shape[-1] ** 0.5) ** 0.5
+        return part if abs(scale - 1) <= torch.finfo(torch.float32).eps else part.float() * scale
+
+    def log_outside(self, queries: TokenView, *, rotated: bool) -> Tensor:
+        """Return the log-sum-exp of the scaled logits of queries over what they see outside of the candidates.
+
+        Parameters
+        ----------
+        queries : TokenView
+            Whose, n tokens.
+        rotated : bool
+            With rotary embedding, or without.
+
+        Returns
+        -------
+        torch.Tensor
+            Shape (Hq, n); -inf where a query sees nothing else. The `context` of `iwp_core.select_tokens`.
+
+        Raises
+        ------
+        NotImplementedError
+            If the cache holds tokens of earlier turns, or tokens weigh by their size.
+        """
+        here = self._sources.here
+        return here.log_seen(self._sample, queries.positions, self.outside.positions, rotated=rotated)
 
     def before(self, tokens: TokenView) -> TokenView:
         """Return some tokens as the layer before sees them: states that enter it, its keys.
@@ -302,3 +260,25 @@ class LayerView(_Explained):
             msg = f"`{asked}` reads the layer before the one that prunes, which `layer=0` does not have"
             raise ValueError(msg)
         return self._sources.before
+
+
+def view_of(
+    sources: Sources, sample: int, candidates: Tensor, budget: int, tolerance: Tolerance | None = None
+) -> LayerView:
+    """Return what a rule is shown of one sample.
+
+    Parameters
+    ----------
+    sources : Sources
+        What the view is computed from.
+    sample : int
+        Row of the batch.
+    candidates : torch.Tensor
+        Shape (N,), int64, ascending: their rows in the forward.
+    budget, tolerance
+        As the attributes of the view.
+    """
+    device, text = sources.here.hidden.device, sources.prompt.text[sample].nonzero().squeeze(1)
+    # A view counts positions from the beginning of the cache.
+    visual, text = (rows.to(device) + sources.here.before for rows in (candidates, text))
+    return LayerView(visual, text, budget, sources, sample, tolerance)

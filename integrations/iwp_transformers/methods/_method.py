@@ -6,11 +6,12 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
+from iwp_core import Tolerance
 from iwp_transformers.view import LayerView
 
 __all__ = ["Budget", "Layers", "Merged", "Method", "Paper", "Reads"]
 
-Budget = float | Sequence[float] | Mapping[str, float]
+Budget = float | Tolerance | Sequence[float] | Mapping[str, float | Tolerance]
 Layers = int | Sequence[int]
 
 Reads = Literal[

@@ -6,7 +6,7 @@ from itertools import pairwise
 from numbers import Integral
 from typing import ClassVar
 
-from iwp_core.budget import check_budget
+from iwp_core.budget import Tolerance, check_budget
 from iwp_transformers.methods._method import Budget, Layers, Method
 
 __all__ = ["Schedule", "Staged"]
@@ -145,8 +145,9 @@ class Staged(Method):
                 raise ValueError(msg)
         if not isinstance(layer, Sequence):
             layer = self.schedule.scaled_layers(layers, layer)
-        if isinstance(budget, Mapping):
-            msg = f"`budget` is {dict(budget)!r}, which names modalities: {self.name} has several stages, give a number"
+        if isinstance(budget, Mapping | Tolerance):
+            what = "adapts" if isinstance(budget, Tolerance) else "names modalities"
+            msg = f"`budget` is {budget!r}, which {what}: {self.name} has several stages, give a number"
             raise ValueError(msg)
         if not isinstance(budget, Sequence):
             budget = self.schedule.scaled_budgets(layer, budget, layers)

@@ -7,8 +7,14 @@ import torch
 from torch import Tensor
 
 from iwp_core import PCMMR, Strategy, select_tokens
+from iwp_core._plugins import backend_context
+from iwp_core.choice import Rule, chosen_tokens
+from iwp_core.pooling import QUERY_MAGNITUDES
+from iwp_core.samples import check_tokens
+from iwp_transformers.bounds import bounded_sample
 from iwp_transformers.methods._method import Method, Paper, Reads
-from iwp_transformers.view import LayerView, TokenView
+from iwp_transformers.token_view import TokenView
+from iwp_transformers.view import LayerView
 
 __all__ = ["IWP", "Query"]
 
@@ -52,27 +58,44 @@ class IWP(Method):
 
     def __call__(self, view: LayerView) -> Tensor:
         """Return the indices to keep, shape (M,), ascending."""
-        visual = view.visual
-        asked = self._asked(view)
-        keys = visual.rotated_keys if self.rope_in_duplication else visual.keys
-        own_keys = visual.rotated_keys if self.rope_in_magnitude else visual.keys
-        queries = asked.rotated_queries if self.rope_in_magnitude else asked.queries
-        # The kernel of the paper divides by the root of the width; a layer that scales otherwise is met half-way.
-        scale = (view.scaling * keys.shape[-1] ** 0.5) ** 0.5
-        if abs(scale - 1) > torch.finfo(torch.float32).eps:
-            keys, own_keys, queries = (part.float() * scale for part in (keys, own_keys, queries))
-        kept: Tensor = select_tokens(
-            keys,
-            visual.values.to(keys.dtype),
-            queries,
-            view.budget,
-            magnitude_keys=own_keys,
-            hidden=visual.hidden if self.similarity == "hidden" else None,
+        tokens, tolerance = self._tokens(view), view.tolerance
+        by_outputs = tolerance is not None and tolerance.bound == "output"
+        if not view.layer_scores and not by_outputs:
             # The shapes are the model's own; a look at the numbers would wait for the device.
-            validate=False,
-            **self._metrics(),
-        )
-        return kept
+            kept: Tensor = select_tokens(**tokens, budget=tolerance or view.budget, validate=False, **self._metrics())
+            return kept
+        (sample,) = check_tokens(**tokens, finite=False)
+        bounded = bounded_sample(view) if by_outputs else None
+        budget, scores = tolerance or view.budget, view.layer_scores
+        with backend_context(sample.keys):
+            kept = chosen_tokens(sample, budget, self._rule, check=False, scores=scores, bounded=bounded)
+        return kept  # noqa: RET504 - typed above
+
+    def scores(self, view: LayerView) -> Tensor:
+        """Return the logarithm of what each candidate carries, shape (N,), so that several layers can be pooled."""
+        (sample,) = check_tokens(**self._tokens(view), finite=False)
+        with backend_context(sample.keys):
+            scores: Tensor = self._rule.log_scores(sample)
+        return scores
+
+    def _tokens(self, view: LayerView) -> dict[str, Any]:
+        """Return the arrays of `select_tokens`."""
+        visual, asked, rotated = view.visual, self._asked(view), self.rope_in_magnitude
+        keys = view.scaled(visual.rotated_keys if self.rope_in_duplication else visual.keys)
+        shares = self.magnitude in QUERY_MAGNITUDES and (self.heads == "max" or not isinstance(self.heads, str))
+        return {
+            "keys": keys,
+            "values": visual.values.to(keys.dtype),
+            "queries": view.scaled(asked.rotated_queries if rotated else asked.queries),
+            "magnitude_keys": view.scaled(visual.rotated_keys if rotated else visual.keys),
+            "hidden": visual.hidden if self.similarity == "hidden" else None,
+            # A query's share is of all that it sees, text and attention sinks included.
+            "context": view.log_outside(asked, rotated=rotated) if shares else None,
+        }
+
+    @property
+    def _rule(self) -> Rule:
+        return Rule(kernel="exponential", **self._metrics())
 
     def _metrics(self) -> dict[str, Any]:
         names = ("strategy", "magnitude", "similarity", "heads")
