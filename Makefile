@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 # Tests and benchmarks run many small operations, which threads only slow down.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo test lint format core-only test-oldest test-previous bench bench-cuda clean
+.PHONY: help demo test lint format core-only test-oldest test-previous docs figures smoke bench bench-cuda clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -13,6 +13,10 @@ help:  ## list the targets
 $(VENV)/ready: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cli,dev]'
+	touch $@
+
+$(VENV)/ready-docs: $(VENV)/ready
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cli,dev,docs]'
 	touch $@
 
 $(VENV)-core/ready: pyproject.toml constraints.txt
@@ -33,9 +37,9 @@ $(VENV)-previous/ready: pyproject.toml constraints.txt
 		--editable '.[cli,test]' accelerate
 	touch $@
 
-demo: $(VENV)/ready  ## ask a trained miniature with all visual tokens and with few (outputs/demo.png)
+demo: $(VENV)/ready  ## see tokens kept, answers, and the time and memory that pruning saves (outputs/demo.png)
 	mkdir -p outputs
-	$(BIN)/iwp demo --seed 14 --output outputs/demo.png
+	env -u OMP_NUM_THREADS $(BIN)/iwp demo --seed 14 --output outputs/demo.png
 
 test: $(VENV)/ready  ## run all tests
 	$(BIN)/python -m pytest --numprocesses auto
@@ -59,6 +63,16 @@ test-oldest: $(VENV)-oldest/ready  ## the integration's tests on the oldest supp
 
 test-previous: $(VENV)-previous/ready  ## the integration's tests on Transformers 5.23
 	$(VENV)-previous/bin/python -m pytest --numprocesses auto tests/integrations
+
+docs: $(VENV)/ready-docs  ## build the site strictly, without the network (outputs/site/index.html)
+	$(BIN)/python -m sphinx -W --keep-going -n -q -E -b html docs outputs/site
+
+figures: $(VENV)/ready  ## draw the figures of the site anew (docs/images)
+	$(BIN)/python docs/figures/drawings.py
+	$(BIN)/python docs/figures/gallery.py
+
+smoke:  ## build the wheel, install it in an environment of its own, and use it in another folder
+	PYTHON=$(PYTHON) .ci/smoke
 
 bench: $(VENV)/ready  ## measure selection and prefill on this machine (about half an hour)
 	$(BIN)/python benchmarks/bench_selection.py
