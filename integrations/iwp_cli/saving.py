@@ -19,6 +19,7 @@ __all__ = ["Saving", "draw_saving", "measured_saving", "saving_table"]
 
 # Half the depth of the photograph's own demo, so that a laptop has prefilled four times before one loses patience.
 DEPTH, LAYER = 12, 2
+DRAWN = 3  # rows: the peak hardly moves, as the layers up to the one that prunes hold all tokens
 FULL_COLOR, PRUNED_COLOR = "#999999", "#1f77b4"
 
 
@@ -98,8 +99,8 @@ def saving_table(saving: Saving) -> Table:
 
 
 def draw_saving(figure: "SubFigure", saving: Saving) -> None:
-    """Draw a pair of bars for each of tokens, seconds and memory."""
-    rows = _rows(saving)
+    """Draw a pair of bars for each of tokens, seconds, and bytes of the cache."""
+    rows = _rows(saving)[:DRAWN]
     for axes, (name, form, pair) in zip(figure.subplots(len(rows), 1), rows, strict=True):
         bars = axes.barh(("all", "pruned"), pair, color=(FULL_COLOR, PRUNED_COLOR))
         axes.bar_label(bars, [form.format(number) for number in pair], padding=3, fontsize=10)

@@ -110,8 +110,8 @@ def test_a_seed_draws_the_same_picture_and_answers_again() -> None:
     assert [each.full for each in first.asked] == [each.full for each in again.asked]
 
 
-def test_the_demo_keeps_tokens_of_the_digit_that_is_asked_for() -> None:
-    """Of the questions of the picture that `make demo` draws, the preset answers all as the whole picture does."""
+def test_the_picture_of_make_demo_is_answered_right_by_the_preset() -> None:
+    """Its seed was chosen so that the few tokens kept are seen to be those that the question needs."""
     demo = asked_miniature(None, None, 14)
 
     assert [each.pruned["per-query preset"][0] for each in demo.asked] == [each.truth for each in demo.asked]
