@@ -19,7 +19,7 @@ from iwp_transformers.presets import PER_QUERY
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import SubFigure
+    from matplotlib.figure import Figure, SubFigure
 
 __all__ = ["BUDGET", "CELL_SIZE", "LAYER", "DigitsDemo", "answers_table", "asked_miniature", "draw_answers"]
 
@@ -146,7 +146,7 @@ def answers_table(demo: DigitsDemo) -> Table:
     return table
 
 
-def draw_answers(figure: "SubFigure", demo: DigitsDemo) -> None:
+def draw_answers(figure: "Figure | SubFigure", demo: DigitsDemo) -> None:
     """Draw a line a question: the picture as it is, and once a method with only the kept tokens clear.
 
     Raises

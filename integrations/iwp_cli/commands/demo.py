@@ -1,7 +1,7 @@
 """`iwp demo`: a trained miniature answers with few tokens, and a model of real size shows what that saves."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from matplotlib.figure import Figure
@@ -87,9 +87,10 @@ def _figure(answered: DigitsDemo, saving: Saving | None) -> Figure:
     beside = 0.0 if saving is None else SAVING_WIDTH
     figure = Figure(figsize=(width + beside, height), layout="constrained")
     if saving is None:
-        draw_answers(figure.subfigures(1, 1), answered)
+        draw_answers(figure, answered)
         return figure
-    left, right = figure.subfigures(1, 2, width_ratios=(width, beside))
+    parts: Any = figure.subfigures(1, 2, width_ratios=(width, beside))
+    left, right = parts
     draw_answers(left, answered)
     draw_saving(right, saving)
     return figure
