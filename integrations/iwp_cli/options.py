@@ -53,9 +53,7 @@ Videos = Annotated[
     typer.Option(help="Video file, animation, folder of frames or .npy array; repeat it for several."),
 ]
 Frames = Annotated[int, typer.Option(min=1, help="Frames taken evenly from each video.")]
-Budget = Annotated[
-    str | None, typer.Option(help="Visual tokens to keep, as a share or a count.", show_default="0.222")
-]
+Budget = Annotated[str | None, typer.Option(help="Visual tokens to keep, as a share or a count.", show_default="0.222")]
 Layer = Annotated[
     int | None,
     typer.Option(help="First decoder layer that no longer sees the dropped tokens.", show_default="4, or the method's"),

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from iwp_transformers.session import PruningSession, prune_visual_tokens
     from iwp_transformers.settings_files import load_settings
     from iwp_transformers.token_view import TokenView
+    from iwp_transformers.tuning.drawing import tune_figure
     from iwp_transformers.tuning.report import TuneReport
     from iwp_transformers.tuning.search import tune
     from iwp_transformers.view import LayerView
@@ -39,6 +40,7 @@ __all__ = [
     "prune_visual_tokens",
     "supported_models",
     "tune",
+    "tune_figure",
 ]
 
 # Imported when first asked for, so that the command line can say which package is missing instead of failing on it.
@@ -61,6 +63,7 @@ _HOMES = {
     "load_settings": "settings_files",
     "TuneReport": "tuning.report",
     "tune": "tuning.search",
+    "tune_figure": "tuning.drawing",
 }
 
 

@@ -31,7 +31,7 @@ class TimedGeneration:
     decode_seconds : float
         From the first token to the last.
     peak_bytes : int or None
-        Most memory held above what was held before the call, see `PeakMemory`; None where it cannot be, or was not, measured.
+        Most memory held above what was held before the call, see `PeakMemory`; None where it is not measured.
     """
 
     ids: Tensor
@@ -60,9 +60,7 @@ class TokenClock(StoppingCriteria):
         return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
 
 
-def timed_generation(
-    model: Any, inputs: Mapping[str, Any], *, memory: bool = True, **options: Any
-) -> TimedGeneration:
+def timed_generation(model: Any, inputs: Mapping[str, Any], *, memory: bool = True, **options: Any) -> TimedGeneration:
     """Generate greedily on the clock.
 
     Parameters
@@ -72,7 +70,7 @@ def timed_generation(
     inputs : mapping
         Its inputs.
     memory : bool, default True
-        Whether the peak of memory is measured, too. On a CPU that hands freed memory back first, which short times show.
+        Whether the peak of memory is measured. On a CPU, freed memory is handed back for it, which lengthens the time.
     **options
         Further arguments of `generate`, such as `max_new_tokens`.
 

@@ -32,7 +32,7 @@ from iwp_cli.options import (
     Videos,
     Weights,
 )
-from iwp_cli.outputs import check_text_writable
+from iwp_cli.outputs import check_place
 from iwp_cli.prompt import encode
 from iwp_cli.pruning import answering, opened_session, pruning_arguments, told_settings
 from iwp_cli.refusal import quoted
@@ -77,7 +77,7 @@ def bench(
     )
     place = checkpoint.place
     if output is not None:
-        check_text_writable(output)
+        check_place(output)
     with as_file(files("iwp_cli") / "photographs" / "coffee.jpg") as shipped:
         images = image or ([] if video else [shipped])
         media = read_media(images, video or [], frames)
@@ -130,7 +130,11 @@ def _table(name: str, settings: str, report: BenchReport) -> Table:
 
     both: Sequence[Measurements] = [*ways.values()]
     row("visual tokens", [str(each.visual_tokens) for each in both])
-    row("time to first token", [_spread(each.first_token_seconds, 1000, "ms") for each in both], report.first_token_ratio)
+    row(
+        "time to first token",
+        [_spread(each.first_token_seconds, 1000, "ms") for each in both],
+        report.first_token_ratio,
+    )
     if report.new_tokens > 1:
         rates = [_spread([1 / seconds for seconds in each.token_seconds], 1, "") for each in both]
         row("tokens a second", rates, None if report.token_ratio is None else 1 / report.token_ratio)

@@ -15,17 +15,23 @@ from rich.table import Table
 from iwp_cli.dataset import EncodedSamples, read_samples
 from iwp_cli.loading import Checkpoint
 from iwp_cli.options import Attention, Device, Frames, LocalFilesOnly, ModelName, NumberFormat, Weights
-from iwp_cli.outputs import check_writable, write_figure
+from iwp_cli.outputs import check_place, check_writable, write_figure
 from iwp_cli.pruning import read_budget
 from iwp_cli.refusal import Refusal, quoted
-from iwp_transformers import ModelReport, TuneReport
+from iwp_transformers import ModelReport, TuneReport, tune_figure
 from iwp_transformers import tune as search
 from iwp_transformers.tuning.grid import BUDGETS, METHODS_TRIED, grid_of
 from iwp_transformers.tuning.search import check_search
 
 __all__ = ["tune"]
 
-PROGRESS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+PROGRESS = (
+    TextColumn("{task.description}"),
+    BarColumn(),
+    MofNCompleteColumn(),
+    TimeElapsedColumn(),
+    TimeRemainingColumn(),
+)
 
 
 def tune(
@@ -33,13 +39,16 @@ def tune(
     *,
     data: Annotated[Path, typer.Option(help="JSON lines with prompt and image or video, or a folder of pictures.")],
     prompt: Annotated[str | None, typer.Option(help="What to ask where a sample has no prompt of its own.")] = None,
-    methods: Annotated[
-        str, typer.Option(help="Methods to try, between commas; iwp methods lists them.")
-    ] = ",".join(METHODS_TRIED),
+    methods: Annotated[str, typer.Option(help="Methods to try, between commas; iwp methods lists them.")] = ",".join(
+        METHODS_TRIED
+    ),
     layers: Annotated[
         str | None, typer.Option(help="Layers to try, between commas.", show_default="three, by the depth of the model")
     ] = None,
-    budgets: Annotated[str, typer.Option(help="Shares or counts to try, between commas.")] = ",".join(map(str, BUDGETS)),
+    budgets: Annotated[str, typer.Option(help="Shares or counts to try, between commas.")] = ",".join(
+        map(str, BUDGETS)
+    ),
+    cost: Annotated[str, typer.Option(help="What is to be little: time an answer, or flops of the prompt.")] = "time",
     tolerance: Annotated[float, typer.Option(help="Share of the answers that may differ.")] = 0.02,
     confidence: Annotated[float, typer.Option(help="How sure that has to be.")] = 0.9,
     minutes: Annotated[float | None, typer.Option(help="After which nothing new is measured.")] = None,
@@ -69,14 +78,19 @@ def tune(
     console = Console()
     journal, picture = journal or output.with_suffix(".jsonl"), picture or output.with_suffix(".png")
     check_writable(picture)
-    _check_output(output)
+    for path in (output, journal):
+        check_place(path)
     tried = _numbers(layers)
     options: dict[str, Any] = {
         "methods": [name.strip() for name in methods.split(",")],
         "budgets": [read_budget(each, "--budgets") for each in budgets.split(",")],
     }
     limits: dict[str, Any] = {
-        "tolerance": tolerance, "confidence": confidence, "minutes": minutes, "max_new_tokens": max_new_tokens
+        "cost": cost,
+        "tolerance": tolerance,
+        "confidence": confidence,
+        "minutes": minutes,
+        "max_new_tokens": max_new_tokens,
     }
     with _refusing_values():
         check_search(**limits)
@@ -92,11 +106,18 @@ def tune(
     encoded = EncodedSamples(samples, processor, network.config, frames)
     with Progress(*PROGRESS, console=console, transient=True) as bar, _refusing_values():
         report = search(
-            network, encoded, **options, **limits, layers=tried, names=[each.name for each in samples],
-            journal=journal, seed=seed, progress=_shown(bar),
+            network,
+            encoded,
+            **options,
+            **limits,
+            layers=tried,
+            names=[each.name for each in samples],
+            journal=journal,
+            seed=seed,
+            progress=_shown(bar),
         )
     report.save(output)
-    write_figure(report.figure(), picture, dpi=150)
+    write_figure(tune_figure(report), picture, dpi=150)
     console.print(_table(report))
     for line in str(report).splitlines():
         typer.echo(line)
@@ -123,14 +144,14 @@ def _numbers(text: str | None) -> tuple[int, ...] | None:
         raise Refusal(msg) from error
 
 
-def _check_output(path: Path) -> None:
-    if not path.parent.is_dir() or path.is_dir():
-        msg = f"--output {quoted(path)} cannot be written: it is a folder, or its folder does not exist"
-        raise Refusal(msg)
-
-
 def _check_layers(tried: Sequence[int] | None, report: ModelReport) -> None:
-    """Raise if the model has no such layer, or cannot be pruned at one."""
+    """Raise unless the model can be pruned at all of some layers.
+
+    Raises
+    ------
+    Refusal
+        If it has no such layer, or cannot be pruned there.
+    """
     removals, refusals = report.removals or {}, report.refusals or {}
     for layer in tried or ():
         if layer not in removals:
@@ -146,7 +167,18 @@ def _shown(bar: Progress) -> Callable[[int, int], None]:
 
 def _table(report: TuneReport) -> Table:
     """Show every setting, from the fastest to the slowest, and the unpruned model."""
-    names = ("agreement", "tokens", "KL mean", "KL 95%", "kept", "FLOPs", "first token", "a token", "an answer", "memory")
+    names = (
+        "agreement",
+        "tokens",
+        "KL mean",
+        "KL 95%",
+        "kept",
+        "FLOPs",
+        "first token",
+        "a token",
+        "an answer",
+        "memory",
+    )
     table = Table("", *names, box=None)
     for each in sorted((*report.settings, report.full), key=lambda one: one.answer_seconds):
         mark = "[bold]" if each is report.recommended else "[dim]" if each.name not in report.front else ""

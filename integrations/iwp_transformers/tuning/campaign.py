@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from time import monotonic
 from typing import Any
 
@@ -16,7 +16,7 @@ from iwp_transformers.tuning.journal import Journal
 from iwp_transformers.tuning.judge import Judge
 from iwp_transformers.tuning.samples import Samples
 
-__all__ = ["Campaign", "Sessions"]
+__all__ = ["Campaign", "Sessions", "told"]
 
 Sessions = dict[Setting, PruningSession]
 Progress = Callable[[int, int], None]
@@ -111,14 +111,14 @@ class Campaign:
         """The settings that did not fail."""
         return [setting for setting in self._sessions if setting not in self.left_out]
 
-    def judged(self) -> Iterator[tuple[str, dict[Setting, Mapping[str, Any]]]]:
-        """Yield, in order, each sample that was judged under all settings: its digest, and what was found."""
+    def judged(self) -> Iterator[Mapping[Setting, Mapping[str, Any]]]:
+        """Yield, in order, what was found on each sample that was judged under all settings."""
         for index in self.order:
             key = self.keys.get(index, "")
             found = {setting: self._journal.get("judged", key, str(setting)) for setting in self.settings}
             known = {setting: result for setting, result in found.items() if result is not None}
             if len(known) == len(found):
-                yield key, known
+                yield known
 
     def timed(self) -> Iterator[tuple[str, dict[Setting | None, Mapping[str, Any]]]]:
         """Yield each whole turn: digest of its sample, and by setting (None for the unpruned model) what was timed."""
@@ -141,69 +141,70 @@ class Campaign:
         return None if found is None else found["peak_bytes"]
 
     def _judge_sample(self, index: int) -> None:
-        """Judge all settings on one sample, or note what is wrong with the sample."""
+        """Judge all settings on one sample, or note what is wrong with the sample.
+
+        Raises
+        ------
+        _OutOfTimeError
+            If the time is over.
+        """
+        name, journal = self._samples.names[index], self._journal
         try:
             inputs = self._samples.inputs(index)
             key = digest_of_inputs(inputs)
-            known = self._journal.get("answer", key)
-            missing = [one for one in self.settings if self._journal.get("judged", key, str(one)) is None]
-            self._count(len(self.settings) - len(missing))
-            if known is None or missing:
+            known = journal.get("answer", key)
+            missing = [setting for setting in self.settings if journal.get("judged", key, str(setting)) is None]
+            if missing or known is None:
                 self._check_time()
                 ids = None if known is None else torch.tensor(known["ids"], device=inputs["input_ids"].device)
                 answer = self._judge.hear(inputs, ids)
-                if known is None:
-                    self._journal.put({"name": self._samples.names[index], "ids": answer.ids.tolist()}, "answer", key)
         except _OutOfTimeError:
             raise
         except Exception as error:
             # A damaged picture, a prompt that is too long, memory that does not suffice: the others go on.
-            self.broken[self._samples.names[index]] = told(error)
+            self.broken[name] = told(error)
             self._count(len(self._sessions))
             return
         self.keys[index] = key
+        self._count(len(self.settings) - len(missing))
+        if known is None:
+            journal.put({"name": name, "ids": answer.ids.tolist()}, "answer", key)
         for setting in missing:
             self._check_time()
-            session = self._sessions[setting]
-            result = self._attempted(setting, index, lambda s=setting, o=session: self._judge.compare(s, o, inputs, answer))
-            if result is not None:
-                self._journal.put(dict(result), "judged", key, str(setting))
+            with self._trying(setting, index):
+                result = self._judge.compare(setting, self._sessions[setting], inputs, answer)
+                journal.put(result, "judged", key, str(setting))
             self._count()
-        if missing:
-            self._journal_ways()
-
-    def _journal_ways(self) -> None:
-        """Keep what the first sample told of the shortcuts."""
-        if self._journal.get("ways") is None:
+        if missing and journal.get("ways") is None:
+            # The first sample has told which shortcuts change nothing.
             self._judge.ways.setdefault("shared layers", True)
-            self._journal.put(dict(self._judge.ways), "ways")
+            journal.put(dict(self._judge.ways), "ways")
 
     def _take_turn(self, turn: int) -> None:
-        """Time all settings on one sample; before the first time, measure their memory, which warms them up."""
+        """Time all settings on one sample, in an order of this turn's own."""
         index = [*self.keys][turn % min(TIMED_SAMPLES, len(self.keys))]
-        key = self.keys[index]
+        key, inputs = self.keys[index], None
         ways = [None, *self.settings]
         random.Random(f"{self._seed} {turn}").shuffle(ways)
-        inputs = None
         for way in ways:
             name = FULL if way is None else str(way)
-            for kind in ("memory", "timed"):
-                of = ("memory", name) if kind == "memory" else ("timed", str(turn), key, name)
-                if self._journal.get(*of) is None and way not in self.left_out:
-                    self._check_time()
-                    inputs = inputs or self._samples.inputs(index)
-                    asked = inputs
-                    result = self._attempted(way, index, lambda w=way, k=kind: self._timed(w, asked, memory=k == "memory"))
-                    if result is not None:
-                        self._journal.put(dict(result), *of)
+            missing = [
+                of for of in (("memory", name), ("timed", str(turn), key, name)) if self._journal.get(*of) is None
+            ]
+            for of in missing:
+                self._check_time()
+                inputs = inputs or self._samples.inputs(index)
+                with self._trying(way, index):
+                    # Memory is measured before the first time, which it warms up for.
+                    self._journal.put(self._timed(way, inputs, memory=of[0] == "memory"), *of)
             self._count()
 
     def _timed(self, setting: Setting | None, inputs: Mapping[str, Any], *, memory: bool) -> dict[str, Any]:
+        """Return what one answer took: memory or time, which measuring memory would lengthen."""
         count = self._timed_tokens
-        options = {"max_new_tokens": count, "min_new_tokens": count, "memory": memory}
         session = None if setting is None else self._sessions[setting]
         with session or nullcontext():
-            taken = timed_generation(self._model, inputs, **options)
+            taken = timed_generation(self._model, inputs, memory=memory, max_new_tokens=count, min_new_tokens=count)
         if memory:
             return {"peak_bytes": taken.peak_bytes}
         result: dict[str, Any] = {
@@ -216,17 +217,23 @@ class Campaign:
             result |= {name: getattr(summary, name) for name in names}
         return result
 
-    def _attempted(
-        self, setting: Setting | None, index: int, measure: Callable[[], Mapping[str, Any]]
-    ) -> Mapping[str, Any] | None:
-        """Return what was measured; a setting that fails is left out from then on, and said so."""
+    @contextmanager
+    def _trying(self, setting: Setting | None, index: int) -> Iterator[None]:
+        """Leave a setting out from then on if it fails within the block, and keep the reason.
+
+        Raises
+        ------
+        OSError
+            If the journal cannot be written.
+        """
         try:
-            return measure()
+            yield
+        except OSError:
+            raise
         except Exception as error:
             if setting is None:
                 raise
             self.left_out[setting] = f"{told(error)} ({self._samples.names[index]})"
-            return None
 
     def _check_time(self) -> None:
         if self._end is not None and monotonic() >= self._end:

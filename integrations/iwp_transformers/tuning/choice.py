@@ -1,17 +1,44 @@
 """From samples on which each setting agrees with the unpruned model to one setting, and how sure that is."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import comb
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Certainty", "certainty_of", "cheapest_within", "confidence_within", "front"]
+__all__ = ["Aim", "Certainty", "certainty_of", "cheapest_within", "confidence_within", "front"]
 
 Flags = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 
 RESAMPLES = 2000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Aim:
+    """What is wanted of a setting.
+
+    Attributes
+    ----------
+    cost : str
+        What has to be little: "time" an answer, or "flops" of the prompt.
+    tolerance : float
+        Share of answers that may differ, in (0, 1).
+    confidence : float
+        How sure that has to be, in [0, 1).
+    """
+
+    cost: str
+    tolerance: float
+    confidence: float
+
+    def most_disagreements(self, samples: int) -> int:
+        """Return how many answers may differ for the confidence to be reached; 0 where it cannot be."""
+        count = 0
+        while count < samples and confidence_within(samples, count + 1, self.tolerance) >= self.confidence:
+            count += 1
+        return count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,46 +90,34 @@ def confidence_within(samples: int, disagreements: int, tolerance: float) -> flo
     return max(0.0, 1.0 - sum(terms))
 
 
-def cheapest_within(agreed: Flags, seconds: Floats, tolerance: float, confidence: float) -> int | None:
-    """Return the cheapest setting that is within a tolerance with some confidence.
+def cheapest_within(agreed: Flags, order: Sequence[int], aim: Aim) -> int | None:
+    """Return the first setting that is sure enough to be within the tolerance.
 
     Parameters
     ----------
     agreed : ndarray of bool, shape (samples, settings)
-    seconds : ndarray of float, shape (settings,)
-        What each costs.
-    tolerance : float
-        Share of answers that may differ, in (0, 1).
-    confidence : float
-        How sure it has to be, in [0, 1). With fewer samples than that takes, no answer may differ.
+        Which answers are those of the unpruned model.
+    order : sequence of int
+        Columns of the settings, the cheapest first.
+    aim : Aim
+        What is wanted. With fewer samples than that takes, no answer may differ.
 
     Returns
     -------
     int or None
         Column of the setting; None if none is.
     """
-    samples = len(agreed)
-    allowed = most_disagreements(samples, tolerance, confidence)
-    fit = np.flatnonzero((~agreed).sum(0) <= allowed)
-    return None if not len(fit) else int(fit[np.argmin(seconds[fit])])
+    allowed = aim.most_disagreements(len(agreed))
+    fit = (~agreed).sum(0) <= allowed
+    return next((int(column) for column in order if fit[column]), None)
 
 
-def most_disagreements(samples: int, tolerance: float, confidence: float) -> int:
-    """Return how many answers may differ for a confidence to be reached; 0 where it cannot be."""
-    count = 0
-    while count < samples and confidence_within(samples, count + 1, tolerance) >= confidence:
-        count += 1
-    return count
-
-
-def certainty_of(
-    agreed: Flags, seconds: Floats, chosen: int, *, tolerance: float, confidence: float, seed: int
-) -> Certainty:
+def certainty_of(agreed: Flags, order: Sequence[int], chosen: int, aim: Aim, *, seed: int) -> Certainty:
     """Return how sure a choice is, by the exact test and by the paired bootstrap over samples.
 
     Parameters
     ----------
-    agreed, seconds, tolerance, confidence
+    agreed, order, aim
         As given to `cheapest_within`.
     chosen : int
         Column of the setting.
@@ -110,17 +125,16 @@ def certainty_of(
         Draws the resamples, each of all samples with replacement, the same for all settings.
     """
     rng, samples = np.random.default_rng(seed), len(agreed)
-    allowed = most_disagreements(samples, tolerance, confidence)
     counts = rng.multinomial(samples, np.full(samples, 1 / samples), size=RESAMPLES)
     differing = counts @ (~agreed).astype(np.int64)
     shares = 1 - differing[:, chosen] / samples
     low, high = np.quantile(shares, (0.025, 0.975))
-    costs = np.where(differing <= allowed, seconds, np.inf)
-    again = (costs.argmin(1) == chosen) & np.isfinite(costs.min(1))
+    fit = (differing <= aim.most_disagreements(samples))[:, np.array(order)]
+    again = fit.any(1) & (fit.argmax(1) == list(order).index(chosen))
     return Certainty(
-        confidence=confidence_within(samples, int((~agreed[:, chosen]).sum()), tolerance),
+        confidence=confidence_within(samples, int((~agreed[:, chosen]).sum()), aim.tolerance),
         interval=(float(low), float(high)),
-        within=float((differing[:, chosen] <= tolerance * samples).mean()),
+        within=float((differing[:, chosen] <= aim.tolerance * samples).mean()),
         chosen_again=float(again.mean()),
     )
 

@@ -1,25 +1,30 @@
 """The drawing of agreement over time."""
 
-from typing import TYPE_CHECKING
-
 from matplotlib.figure import Figure
 
-if TYPE_CHECKING:
-    from iwp_transformers.tuning.report import TuneReport
+from iwp_transformers.tuning.report import TuneReport
 
-__all__ = ["front_figure"]
+__all__ = ["tune_figure"]
 
 INK, PALE = "#1b4965", "#9aa5b1"
 CHOSEN = "#c8553d"
 
 
-def front_figure(report: "TuneReport") -> Figure:
-    """Draw all settings of a report, the front that nothing beats, and the recommended setting.
+def tune_figure(report: TuneReport) -> Figure:
+    """Draw agreement over time: all settings of a report, the front that nothing beats, and the recommended one.
 
     Parameters
     ----------
     report : TuneReport
-        What was found.
+        What `tune` found.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Examples
+    --------
+    >>> tune_figure(report).savefig("tune.png")  # doctest: +SKIP
     """
     figure = Figure(figsize=(7.5, 4.8), layout="constrained")
     axes = figure.add_subplot()
@@ -33,7 +38,7 @@ def front_figure(report: "TuneReport") -> Figure:
     best = places[report.recommended.name]
     axes.scatter(*best, s=160, facecolors="none", edgecolors=CHOSEN, linewidths=2, label="recommended")
     axes.annotate(report.recommended.name, best, xytext=(6, -12), textcoords="offset points", color=CHOSEN)
-    axes.axhline(100 * (1 - report.tolerance), color=PALE, linestyle=":", linewidth=1)
+    axes.axhline(100 * (1 - report.aim.tolerance), color=PALE, linestyle=":", linewidth=1)
     axes.set_xlabel("milliseconds an answer, measured")
     axes.set_ylabel("answers as without pruning, %")
     axes.legend(fontsize=8, frameon=False)

@@ -64,7 +64,13 @@ class Journal:
                 file.write(json.dumps(line) + "\n")
 
     def _read(self) -> list[dict[str, Any]]:
-        """Return the lines; one that a killed run did not finish is cut off."""
+        """Return the lines; one that a killed run did not finish is cut off.
+
+        Raises
+        ------
+        ValueError
+            If they are not what `tune` writes.
+        """
         if self._path is None or not self._path.exists():
             return []
         content = self._path.read_bytes()

@@ -56,7 +56,9 @@ class Judge:
                 return spoken
         return answer
 
-    def compare(self, setting: Setting, session: PruningSession, inputs: Mapping[str, Any], full: Answer) -> Mapping[str, Any]:
+    def compare(
+        self, setting: Setting, session: PruningSession, inputs: Mapping[str, Any], full: Answer
+    ) -> dict[str, Any]:
         """Return how the pruned model does on the answer that was heard, as JSON takes it.
 
         Raises

@@ -3,15 +3,12 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from iwp_core import __version__
 from iwp_transformers.settings_files import save_settings
-from iwp_transformers.tuning.choice import Certainty
+from iwp_transformers.tuning.choice import Aim, Certainty
 from iwp_transformers.tuning.grid import Setting
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 __all__ = ["HeldOut", "SettingReport", "TuneReport"]
 
@@ -45,7 +42,7 @@ class SettingReport:
     selection_seconds : float
         Spent choosing, part of the time to the first token.
     answer_seconds : float
-        What an answer of the samples' mean length takes by these: what is cheap means.
+        What an answer of the samples' mean length takes by these.
     peak_bytes : int or None
         Most memory above what was held before an answer began, on one sample; None where it cannot be measured.
     """
@@ -102,15 +99,15 @@ class TuneReport:
     settings : tuple of SettingReport
         What was tried, from the fastest to the slowest.
     recommended : SettingReport
-        One of these, or `full` where no setting is both within the tolerance and faster.
+        One of these, or `full` where no setting is both within the tolerance and cheaper.
     certainty : Certainty or None
         How sure it is; None for `full`, which differs from itself in nothing.
     held_out : HeldOut or None
         The same choice put to a test; None with fewer than four samples.
     front : tuple of str
         Names of what nothing beats in both agreement and time, from the fastest on.
-    tolerance, confidence : float
-        Share of the answers that may differ, and how sure that has to be.
+    aim : Aim
+        What was asked for.
     samples : int
         Samples that all settings were judged on.
     answer_tokens : float
@@ -129,8 +126,7 @@ class TuneReport:
     certainty: Certainty | None
     held_out: HeldOut | None
     front: tuple[str, ...]
-    tolerance: float
-    confidence: float
+    aim: Aim
     samples: int
     answer_tokens: float
     broken: Mapping[str, str]
@@ -164,12 +160,6 @@ class TuneReport:
         settings = {"budget": 1.0} if setting is None else setting.described()
         save_settings(path, settings, {"iwp": __version__, "report": self.to_dict()})
 
-    def figure(self) -> "Figure":
-        """Return a drawing of agreement over time: all settings, the front, and the recommended one."""
-        from iwp_transformers.tuning.drawing import front_figure  # noqa: PLC0415 - matplotlib is an extra
-
-        return front_figure(self)
-
     def __str__(self) -> str:
         """Return what is recommended, and how sure that is, in a few lines."""
         return "\n".join(self._lines())
@@ -178,17 +168,17 @@ class TuneReport:
         best, ratio = self.recommended, self.recommended.answer_seconds / self.full.answer_seconds
         lines = [f"recommended  {best.name}: {best.agreement:.1%} of the answers, {ratio:.0%} of the time"]
         if best.setting is None:
-            lines[0] = f"recommended  no pruning: nothing within {self.tolerance:.1%} of the answers is faster"
+            lines[0] = f"recommended  no pruning: nothing within {self.aim.tolerance:.1%} of the answers is cheaper"
         if self.certainty is not None:
             sure = self.certainty
             lines += [
-                f"certainty    {sure.confidence:.1%} sure that at least {1 - self.tolerance:.1%} agree, of"
+                f"certainty    {sure.confidence:.1%} sure that at least {1 - self.aim.tolerance:.1%} agree, of"
                 f" {self.samples} samples",
                 f"bootstrap    {sure.interval[0]:.1%} to {sure.interval[1]:.1%} agree; within the tolerance in"
                 f" {sure.within:.1%} of the resamples, the same choice in {sure.chosen_again:.1%}",
             ]
-            if sure.confidence < self.confidence:
-                lines.append(f"             too few samples to be {self.confidence:.0%} sure: give more")
+            if sure.confidence < self.aim.confidence:
+                lines.append(f"             too few samples to be {self.aim.confidence:.0%} sure: give more")
         if self.held_out is not None:
             held = self.held_out
             lines.append(

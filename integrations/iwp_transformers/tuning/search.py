@@ -10,6 +10,7 @@ from iwp_core import __version__
 from iwp_transformers.families import family_of
 from iwp_transformers.session import prune_visual_tokens
 from iwp_transformers.tuning.campaign import Campaign, Sessions, told
+from iwp_transformers.tuning.choice import Aim
 from iwp_transformers.tuning.grid import (
     BUDGETS,
     METHODS_TRIED,
@@ -35,6 +36,7 @@ def tune(
     methods: Sequence[str] = METHODS_TRIED,
     layers: Sequence[int] | None = None,
     budgets: Sequence[float] = BUDGETS,
+    cost: str = "time",
     tolerance: float = 0.02,
     confidence: float = 0.9,
     max_new_tokens: int = 32,
@@ -48,8 +50,8 @@ def tune(
 
     The unpruned model answers each sample greedily. Every setting of a grid is then judged on that answer, by one
     forward of prompt and answer that shares with all others what stands before its layer; and timed on a few samples,
-    in turns with all others and the unpruned model. Recommended is the setting of least time an answer among those
-    that are sure to be within the tolerance.
+    in turns with all others and the unpruned model. Recommended is the cheapest of the settings that are sure to be
+    within the tolerance, if it is cheaper than not to prune.
 
     Parameters
     ----------
@@ -64,6 +66,9 @@ def tune(
         Layers to try. Default: those after an eighth, three eighths and five eighths of the decoder.
     budgets : sequence of int or float
         Visual tokens to keep, counts >= 1 or shares in (0, 1]. Default: 0.5, 0.333, 0.222, 0.111.
+    cost : {"time", "flops"}
+        What is to be little: the measured time of an answer, or, for another machine than this, the operations of the
+        decoder for a prompt, which are counted.
     tolerance : float, default 0.02
         Share of the answers that may differ from the unpruned model's, in (0, 1).
     confidence : float, default 0.9
@@ -96,7 +101,8 @@ def tune(
         If an argument is out of range, the model has no such layer, no setting is possible in it, or the journal is of
         another model, machine or version.
     RuntimeError
-        If the time was over before anything could be told, or no sample could be asked.
+        If the time was over before anything could be told, no sample could be asked, no setting be judged, or the
+        operations count that are not known.
 
     Warns
     -----
@@ -119,7 +125,7 @@ def tune(
     >>> report = tune(model, samples, journal="tune.jsonl", minutes=30)  # doctest: +SKIP
     >>> report.save("iwp.json")  # doctest: +SKIP
     """
-    check_search(tolerance=tolerance, confidence=confidence, max_new_tokens=max_new_tokens, minutes=minutes)
+    check_search(cost=cost, tolerance=tolerance, confidence=confidence, max_new_tokens=max_new_tokens, minutes=minutes)
     asked = Samples(model, samples, names)
     depth = len(family_of(unwrapped(model)).stacks(unwrapped(model))[1].layers)
     layers = layers_tried(depth) if layers is None else layers
@@ -138,20 +144,20 @@ def tune(
         progress=progress or (lambda _done, _total: None),
     )
     complete = campaign.run()
-    return report_of(
-        campaign, impossible, tolerance=tolerance, confidence=confidence, seed=seed, complete=complete
-    )
+    aim = Aim(cost=cost, tolerance=tolerance, confidence=confidence)
+    return report_of(campaign, impossible, aim, seed=seed, complete=complete)
 
 
-def check_search(*, tolerance: float, confidence: float, max_new_tokens: int, minutes: float | None) -> None:
-    """Raise unless the numbers that `tune` is given are in range.
+def check_search(*, cost: str, tolerance: float, confidence: float, max_new_tokens: int, minutes: float | None) -> None:
+    """Raise unless what `tune` is asked for is in range.
 
     Raises
     ------
     ValueError
-        If one is not.
+        If something is not.
     """
     wanted = {
+        "cost": (cost, "'time' or 'flops'", cost in {"time", "flops"}),
         "tolerance": (tolerance, "a share above 0 and below 1", 0 < _number(tolerance) < 1),
         "confidence": (confidence, "a share from 0 to below 1", 0 <= _number(confidence) < 1),
         "max_new_tokens": (
