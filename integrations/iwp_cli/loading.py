@@ -107,8 +107,15 @@ class Checkpoint:
             raise Refusal(msg) from error
 
     def check(self) -> ModelReport:
-        """Return what pruning would do with it; raise as `check_model`. Reads no weights."""
+        """Return what pruning would do with it; reads no weights.
+
+        Raises
+        ------
+        Refusal
+            If there is no such device, or as `check_model` raises.
+        """
         quiet()
+        _ = self.place
         return check_model(self.name, local_files_only=self.local_files_only)
 
     def load(self) -> tuple[Any, Any]:

@@ -9,14 +9,14 @@ from typing import Any
 import torch
 
 from iwp_cli.options import StrategyName
-from iwp_cli.refusal import Refusal, warn
+from iwp_cli.refusal import Refusal, quoted, warn
 from iwp_core import MMR, PCMMR, Strategy, TopK
 from iwp_core.budget import check_budget
 from iwp_transformers import PruningSession, load_settings, prune_visual_tokens
 from iwp_transformers.methods import METHODS
 from iwp_transformers.presets import PRESETS
 
-__all__ = ["answering", "opened_session", "pruning_arguments", "read_budget", "told_settings"]
+__all__ = ["answering", "opened_session", "pruning_arguments", "read_budget", "told_settings", "warning_in_lines"]
 
 BUDGET, LAYER = "0.222", 4
 # Methods that say by themselves how many tokens stay.
@@ -51,8 +51,11 @@ def pruning_arguments(
             raise Refusal(msg)
         try:
             return load_settings(settings)
-        except (OSError, ValueError) as error:
-            msg = f"--settings: {getattr(error, 'strerror', None) or error} ({str(settings)!r})"
+        except OSError as error:
+            msg = f"--settings {quoted(settings)} cannot be read: {error.strerror}"
+            raise Refusal(msg) from error
+        except ValueError as error:
+            msg = f"--settings: {error}"
             raise Refusal(msg) from error
     arguments: dict[str, Any] = {}
     if budget is not None or method not in WITHOUT_BUDGET:
@@ -64,7 +67,7 @@ def pruning_arguments(
             msg = "--strategy is of the paper's rule, which --method replaces: give one or the other"
             raise Refusal(msg)
         arguments["strategy"] = STRATEGIES[strategy]
-    return arguments | _method(method)
+    return {**arguments, **_method(method)}
 
 
 def _method(name: str | None) -> Mapping[str, Any]:
@@ -130,14 +133,25 @@ def opened_session(command: str, network: Any, arguments: Mapping[str, Any]) -> 
         If the model has no such layer, or the arguments do not belong together.
     """
     try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", UserWarning)
-            session = prune_visual_tokens(network, **arguments)
+        with warning_in_lines(command):
+            return prune_visual_tokens(network, **arguments)
     except (TypeError, ValueError) as error:
         raise Refusal(str(error)) from error
-    for warning in caught:
-        warn(command, str(warning.message))
-    return session
+
+
+@contextmanager
+def warning_in_lines(command: str) -> Iterator[None]:
+    """Tell each warning of the block as the command line does.
+
+    Parameters
+    ----------
+    command : str
+        Name of the command.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = lambda message, *_, **__: warn(command, str(message))
+        yield
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from iwp_cli.dataset import EncodedSamples, read_samples
 from iwp_cli.loading import Checkpoint
 from iwp_cli.options import Attention, Device, Frames, LocalFilesOnly, ModelName, NumberFormat, Weights
 from iwp_cli.outputs import check_place, check_writable, write_figure
-from iwp_cli.pruning import read_budget
+from iwp_cli.pruning import read_budget, warning_in_lines
 from iwp_cli.refusal import Refusal, quoted
 from iwp_transformers import ModelReport, TuneReport, tune_figure
 from iwp_transformers import tune as search
@@ -99,12 +99,11 @@ def tune(
     checkpoint = Checkpoint(
         name=model, device=device, dtype=dtype, attention=attention, local_files_only=local_files_only
     )
-    checkpoint.place  # noqa: B018 - refuses a device that there is not
     _check_layers(tried, checkpoint.check())
     with console.status("loading the model"):
         processor, network = checkpoint.load()
     encoded = EncodedSamples(samples, processor, network.config, frames)
-    with Progress(*PROGRESS, console=console, transient=True) as bar, _refusing_values():
+    with Progress(*PROGRESS, console=console, transient=True) as bar, _refusing_values(), warning_in_lines("tune"):
         report = search(
             network,
             encoded,

@@ -60,16 +60,12 @@ class Setting:
         return described if preset is None else {**described, **preset_named(preset)}
 
     def __str__(self) -> str:
-        """Return it in a few words."""
-        budget = self.budget
-        if budget is None:
+        """Return it in a few words, by which results are found again."""
+        if self.budget is None:
             return f"{self.method}, layer {self.layer}"
-        return f"{self.method}, layer {self.layer}, " + (f"{budget:.1%}" if budget_is_share(budget) else f"{budget}")
-
-
-def budget_is_share(budget: float) -> bool:
-    """Tell whether a budget is a share and no count."""
-    return not isinstance(budget, Integral)
+        # Ten digits tell budgets apart that keep other numbers of tokens.
+        budget = f"{self.budget}" if isinstance(self.budget, Integral) else f"{100 * self.budget:.10g}%"
+        return f"{self.method}, layer {self.layer}, {budget}"
 
 
 def grid_of(methods: Sequence[str], layers: Sequence[int], budgets: Sequence[float]) -> tuple[Setting, ...]:
@@ -93,7 +89,7 @@ def grid_of(methods: Sequence[str], layers: Sequence[int], budgets: Sequence[flo
     Examples
     --------
     >>> [str(setting) for setting in grid_of(["vtw", "iwp"], [2], [0.5, 64])]
-    ['vtw, layer 2', 'iwp, layer 2, 50.0%', 'iwp, layer 2, 64']
+    ['vtw, layer 2', 'iwp, layer 2, 50%', 'iwp, layer 2, 64']
     """
     for name, given in {"methods": methods, "layers": layers, "budgets": budgets}.items():
         if isinstance(given, str) or not isinstance(given, Sequence):

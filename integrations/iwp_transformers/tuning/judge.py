@@ -66,6 +66,8 @@ class Judge:
         RuntimeError
             If the session pruned nothing.
         """
+        # What is there afterwards is of this forward.
+        session.records.clear()
         log_probs = self._log_probs(setting, session, inputs, full.ids)
         if not session.records:
             msg = "the prompt reached the decoder without its hooks being called"

@@ -38,7 +38,7 @@ def report_of(campaign: Campaign, impossible: Mapping[str, str], aim: Aim, *, se
         If nothing was measured that could be summed up.
     """
     judged, turns = list(campaign.judged()), list(campaign.timed())
-    if not judged or not turns:
+    if not judged or not turns or not campaign.settings:
         raise RuntimeError(_why_nothing(campaign))
     answer_tokens, settings = fmean(campaign.answer_lengths()), campaign.settings
     full = full_report(campaign, turns, answer_tokens)
