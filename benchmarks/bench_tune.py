@@ -25,7 +25,7 @@ from iwp_transformers.tuning.choice import Aim, cheapest_within
 from iwp_transformers.tuning.grid import BUDGETS, METHODS_TRIED, Setting, grid_of, layers_tried
 
 QUESTIONS, OTHERS, PER_KIND, DRAWS, BATCH = 200, 1000, 67, 200, 67
-AIM, LONGEST = Aim(cost="time", tolerance=0.02, confidence=0.9), 2
+AIM, LONGEST = Aim(cost="time", tolerance=0.02, confidence=0.95), 2
 SAFE = 0.99
 """Agreement on the other questions from which on a setting should not have been missed."""
 

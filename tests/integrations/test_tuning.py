@@ -269,6 +269,29 @@ def test_models_whose_prompts_see_what_follows_are_gone_through_token_by_token(t
     assert report.settings[0].divergence_mean == pytest.approx(expected, abs=1e-4)
 
 
+def test_an_answer_that_holds_a_placeholder_is_judged_as_any_other(tmp_path: Path) -> None:
+    """A model may say the token that pictures stand at; it is text there, and no sample is called broken for it."""
+    model: Any = FACTORIES["qwen2.5-vl"]()
+    model.generation_config.suppress_tokens = None
+    token = model.config.image_token_id
+    with torch.no_grad():
+        model.lm_head.weight[token] = 20 * model.lm_head.weight[token]
+    samples = samples_for(model, 4)
+    said = [token in spoken(model, inputs)[0][:-1].tolist() for inputs in samples]
+
+    report = tuned(model, samples, methods=["divprune"], budgets=[2])
+
+    assert True in said
+    assert report.broken == {}
+    divergence = []
+    for inputs in samples:
+        ids, full = spoken(model, inputs)
+        with prune_visual_tokens(model, method="divprune", layer=1, budget=2):
+            _, pruned = spoken(model, inputs, ids.tolist())
+        divergence.append((full.exp() * (full - pruned)).sum(-1))
+    assert report.settings[0].divergence_mean == pytest.approx(float(torch.cat(divergence).mean()), abs=1e-4)
+
+
 def test_layers_are_not_shared_where_that_changes_a_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Layers that give something else the second time run anew for every setting."""
     model: Any = FACTORIES["llava-onevision"]()

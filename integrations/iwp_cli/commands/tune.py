@@ -50,7 +50,7 @@ def tune(
     ),
     cost: Annotated[str, typer.Option(help="What is to be little: time an answer, or flops of the prompt.")] = "time",
     tolerance: Annotated[float, typer.Option(help="Share of the answers that may differ.")] = 0.02,
-    confidence: Annotated[float, typer.Option(help="How sure that has to be.")] = 0.9,
+    confidence: Annotated[float, typer.Option(help="How sure that has to be.")] = 0.95,
     minutes: Annotated[float | None, typer.Option(help="After which nothing new is measured.")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 32,
     seed: Annotated[int, typer.Option(help="Draws the order of the samples.")] = 0,

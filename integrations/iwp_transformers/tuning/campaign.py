@@ -175,10 +175,9 @@ class Campaign:
                 result = self._judge.compare(setting, self._sessions[setting], inputs, answer)
                 journal.put(result, "judged", key, str(setting))
             self._count()
-        if missing and journal.get("ways") is None:
-            # The first sample has told which shortcuts change nothing.
-            self._judge.ways.setdefault("shared layers", True)
-            journal.put(dict(self._judge.ways), "ways")
+        ways = self._judge.end() if missing else None
+        if ways is not None and journal.get("ways") is None:
+            journal.put(ways, "ways")
 
     def _take_turn(self, turn: int) -> None:
         """Time all settings on one sample, in an order of this turn's own."""

@@ -19,7 +19,7 @@ BUDGETS = (0.5, 0.333, 0.222, 0.111)
 """Shares of the visual tokens tried by default."""
 
 # How deep the layers lie that are tried by default, as shares of the decoder's layers.
-DEPTHS = (0.125, 0.375, 0.625)
+DEPTHS = (0.25, 0.5, 0.75)
 # Methods that say by themselves how many tokens stay.
 WITHOUT_BUDGET = ("vtw",)
 
@@ -122,7 +122,7 @@ def layers_tried(depth: int) -> tuple[int, ...]:
     Examples
     --------
     >>> layers_tried(28), layers_tried(8), layers_tried(2)
-    ((4, 11, 18), (1, 3, 5), (1,))
+    ((7, 14, 21), (2, 4, 6), (1,))
     """
     return tuple(sorted({min(max(1, int(depth * share + 0.5)), depth - 1) for share in DEPTHS}))
 

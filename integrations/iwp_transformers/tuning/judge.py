@@ -3,14 +3,17 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from iwp_transformers.families import family_of
 from iwp_transformers.methods import METHODS, method_class
 from iwp_transformers.session import PruningSession
 from iwp_transformers.tuning.answers import Answer, answer_of, forced_log_probs, stepwise_log_probs
 from iwp_transformers.tuning.grid import Setting
 from iwp_transformers.tuning.judging import verdict_on
 from iwp_transformers.tuning.shared_layers import SharedLayers
+from iwp_transformers.wrappers import unwrapped
 
 __all__ = ["Judge", "Ways"]
 
@@ -38,23 +41,37 @@ class Judge:
 
     def __init__(self, model: Any, max_new_tokens: int, deepest: int, ways: Ways) -> None:
         self._model, self._longest, self._deepest, self.ways = model, max_new_tokens, deepest, ways
-        self._shared = SharedLayers(model)
+        self._shared, self._in_one = SharedLayers(model), True
+        family = family_of(unwrapped(model))
+        config = family.inner_of(unwrapped(model)).config
+        self._placeholders = [getattr(config, medium.token) for medium in family.media]
 
     def hear(self, inputs: Mapping[str, Any], ids: Tensor | None) -> Answer:
         """Begin a sample, and return the unpruned model's answer; `ids` where that is known from an earlier run."""
         self._shared.forget()
-        spoken = answer_of(self._model, inputs, self._longest) if ids is None else None
-        ids = spoken.ids if spoken is not None else ids
-        if not self.ways.get("one forward", True):
-            return spoken or Answer(ids=ids, log_probs=stepwise_log_probs(self._model, inputs, ids))
-        with self._shared.before(self._deepest):
-            answer = Answer(ids=ids, log_probs=forced_log_probs(self._model, inputs, ids))
-        if "one forward" not in self.ways:
-            spoken = spoken or Answer(ids=ids, log_probs=stepwise_log_probs(self._model, inputs, ids))
-            self.ways["one forward"] = self._reads_alike(inputs, answer, spoken)
-            if not self.ways["one forward"]:
-                return spoken
-        return answer
+        spoken = None
+        if ids is None:
+            spoken = answer_of(self._model, inputs, self._longest)
+            ids = spoken.ids
+        # A placeholder that a model says would be taken for that of a picture which is not there.
+        said = torch.isin(ids[:-1], torch.tensor(self._placeholders, device=ids.device))
+        self._in_one = self.ways.get("one forward", True) and not bool(said.any())
+        if self._in_one:
+            with self._shared.before(self._deepest):
+                answer = Answer(ids=ids, log_probs=forced_log_probs(self._model, inputs, ids))
+            if "one forward" in self.ways:
+                return answer
+        spoken = spoken or Answer(ids=ids, log_probs=stepwise_log_probs(self._model, inputs, ids))
+        if not self._in_one:
+            return spoken
+        self._in_one = self.ways["one forward"] = self._reads_alike(inputs, answer, spoken)
+        return answer if self._in_one else spoken
+
+    def end(self) -> Ways | None:
+        """End a sample that settings were compared on; return what is known of the shortcuts, None where nothing is."""
+        if self._in_one:
+            self.ways.setdefault("shared layers", True)
+        return dict(self.ways) if "one forward" in self.ways else None
 
     def compare(
         self, setting: Setting, session: PruningSession, inputs: Mapping[str, Any], full: Answer
@@ -83,7 +100,7 @@ class Judge:
         }
 
     def _log_probs(self, setting: Setting, session: PruningSession, inputs: Mapping[str, Any], ids: Tensor) -> Tensor:
-        if not self.ways["one forward"]:
+        if not self._in_one:
             with session:
                 return stepwise_log_probs(self._model, inputs, ids)
         if not self.ways.get("shared layers", True):
@@ -102,7 +119,8 @@ class Judge:
 
     def _reads_alike(self, inputs: Mapping[str, Any], answer: Answer, spoken: Answer) -> bool:
         """Tell whether one forward of prompt and answer says what decoding says, and no token sees a later one."""
-        others = answer.log_probs.topk(2).indices[:, 1]
+        likely = answer.log_probs.index_fill(1, answer.ids.new_tensor(self._placeholders), -torch.inf)
+        others = likely.topk(2).indices[:, 1]
         first = forced_log_probs(self._model, inputs, others)[:1]
         blind = max(verdict_on(answer.log_probs[:1], first).divergence) <= SAME_SUMS
         return blind and max(verdict_on(spoken.log_probs, answer.log_probs).divergence) <= OTHER_ORDER

@@ -38,7 +38,7 @@ def tune(
     budgets: Sequence[float] = BUDGETS,
     cost: str = "time",
     tolerance: float = 0.02,
-    confidence: float = 0.9,
+    confidence: float = 0.95,
     max_new_tokens: int = 32,
     minutes: float | None = None,
     journal: "str | os.PathLike[str] | None" = None,
@@ -63,7 +63,7 @@ def tune(
     methods : sequence of str
         Names of methods and presets to try. Default: ``METHODS_TRIED`` of `iwp_transformers.tuning.grid`.
     layers : sequence of int, optional
-        Layers to try. Default: those after an eighth, three eighths and five eighths of the decoder.
+        Layers to try. Default: those after a quarter, a half and three quarters of the decoder.
     budgets : sequence of int or float
         Visual tokens to keep, counts >= 1 or shares in (0, 1]. Default: 0.5, 0.333, 0.222, 0.111.
     cost : {"time", "flops"}
@@ -71,9 +71,9 @@ def tune(
         decoder for a prompt, which are counted.
     tolerance : float, default 0.02
         Share of the answers that may differ from the unpruned model's, in (0, 1).
-    confidence : float, default 0.9
+    confidence : float, default 0.95
         How sure that has to be, in [0, 1): that of an exact binomial test. With fewer samples than it takes for that
-        (114 at the defaults), only settings of which no answer differs are recommended, and the report says so.
+        (149 at the defaults), only settings of which no answer differs are recommended, and the report says so.
     max_new_tokens : int, default 32
         Longest answer, >= 1.
     minutes : float, optional
