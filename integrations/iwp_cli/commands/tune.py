@@ -178,7 +178,7 @@ def _table(report: TuneReport) -> Table:
         "an answer",
         "memory",
     )
-    table = Table("", *names, box=None)
+    table = Table("", *names, box=None, pad_edge=False)
     for each in sorted((*report.settings, report.full), key=lambda one: one.answer_seconds):
         mark = "[bold]" if each is report.recommended else "[dim]" if each.name not in report.front else ""
         table.add_row(

@@ -124,9 +124,11 @@ class Campaign:
         """Yield each whole turn: digest of its sample, and by setting (None for the unpruned model) what was timed."""
         for turn in range(TURNS):
             for key in self.keys.values():
-                named = {None: FULL, **{setting: str(setting) for setting in self.settings}}
-                found = {way: self._journal.get("timed", str(turn), key, name) for way, name in named.items()}
-                known = {way: result for way, result in found.items() if result is not None}
+                ways: list[Setting | None] = [None, *self.settings]
+                found = {way: self._journal.get("timed", str(turn), key, _name(way)) for way in ways}
+                known: dict[Setting | None, Mapping[str, Any]] = {
+                    way: result for way, result in found.items() if result is not None
+                }
                 if len(known) == len(found):
                     yield key, known
 
@@ -137,7 +139,7 @@ class Campaign:
 
     def peak(self, setting: Setting | None) -> int | None:
         """Return the most memory that an answer took above what was held before; None where it is not known."""
-        found = self._journal.get("memory", FULL if setting is None else str(setting))
+        found = self._journal.get("memory", _name(setting))
         return None if found is None else found["peak_bytes"]
 
     def _judge_sample(self, index: int) -> None:
@@ -186,7 +188,7 @@ class Campaign:
         ways = [None, *self.settings]
         random.Random(f"{self._seed} {turn}").shuffle(ways)
         for way in ways:
-            name = FULL if way is None else str(way)
+            name = _name(way)
             missing = [
                 of for of in (("memory", name), ("timed", str(turn), key, name)) if self._journal.get(*of) is None
             ]
@@ -241,6 +243,11 @@ class Campaign:
     def _count(self, more: int = 1) -> None:
         self._done += more
         self._progress(self._done, len(self._samples) * len(self._sessions) + TURNS * (len(self._sessions) + 1))
+
+
+def _name(setting: Setting | None) -> str:
+    """Return by which a setting, or the unpruned model, stands in the journal."""
+    return FULL if setting is None else str(setting)
 
 
 def told(error: Exception) -> str:

@@ -32,7 +32,8 @@ def tune_figure(report: TuneReport) -> Figure:
     places = {each.name: (1000 * each.answer_seconds, 100 * each.agreement) for each in everything}
     for method in dict.fromkeys(each.setting.method for each in report.settings if each.setting is not None):
         own = [places[each.name] for each in report.settings if each.setting and each.setting.method == method]
-        axes.scatter(*zip(*own, strict=True), s=22, alpha=0.7, label=method)
+        seconds, agreement = zip(*own, strict=True)
+        axes.scatter(seconds, agreement, s=22, alpha=0.7, label=method)
     axes.scatter(*places[report.full.name], s=60, marker="s", color=INK, label="all tokens")
     axes.step(*zip(*(places[name] for name in report.front), strict=True), where="post", color=PALE, zorder=0)
     best = places[report.recommended.name]

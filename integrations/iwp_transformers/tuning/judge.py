@@ -43,7 +43,7 @@ class Judge:
         self._model, self._longest, self._deepest, self.ways = model, max_new_tokens, deepest, ways
         self._shared, self._in_one = SharedLayers(model), True
         family = family_of(unwrapped(model))
-        config = family.inner_of(unwrapped(model)).config
+        config: Any = family.inner_of(unwrapped(model)).config
         self._placeholders = [getattr(config, medium.token) for medium in family.media]
 
     def hear(self, inputs: Mapping[str, Any], ids: Tensor | None) -> Answer:

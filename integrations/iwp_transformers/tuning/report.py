@@ -136,8 +136,7 @@ class TuneReport:
     @property
     def arguments(self) -> dict[str, Any]:
         """The recommended arguments of `prune_visual_tokens`."""
-        setting = self.recommended.setting
-        return {"budget": 1.0} if setting is None else setting.arguments()
+        return self._best.arguments()
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON takes it."""
@@ -156,9 +155,13 @@ class TuneReport:
         OSError
             If it cannot be written.
         """
-        setting = self.recommended.setting
-        settings = {"budget": 1.0} if setting is None else setting.described()
-        save_settings(path, settings, {"iwp": __version__, "report": self.to_dict()})
+        save_settings(path, self._best.described(), {"iwp": __version__, "report": self.to_dict()})
+
+    @property
+    def _best(self) -> Setting:
+        """The recommended setting, or one that keeps everything and reads nothing, at a layer that can prune."""
+        tried = next(each.setting for each in self.settings if each.setting is not None)
+        return self.recommended.setting or Setting(method="uniform", layer=tried.layer, budget=1.0)
 
     def __str__(self) -> str:
         """Return what is recommended, and how sure that is, in a few lines."""

@@ -43,8 +43,9 @@ class Samples:
             raise ValueError(msg)
         self.names = [f"sample {index}" for index in range(len(given))] if names is None else [*map(str, names)]
         self._model, self._given = model, given
-        inner = unwrapped(model)
-        self._family, self._config = family_of(inner), family_of(inner).inner_of(inner).config
+        whole: Any = unwrapped(model)
+        self._family = family_of(whole)
+        self._config: Any = self._family.inner_of(whole).config
 
     def __len__(self) -> int:
         """Return how many there are."""
