@@ -77,10 +77,8 @@ class Cell:
     @property
     def attention(self) -> str | None:
         """Attention implementation."""
-        method = (self.pruning or {}).get("method")
-        return (
-            "sdpa" if self.conduct.attention == FLASH and not getattr(method, "flash", True) else self.conduct.attention
-        )
+        asked, method = self.conduct.attention, (self.pruning or {}).get("method")
+        return "sdpa" if asked == FLASH and not getattr(method, "flash", True) else asked
 
     def identity(self) -> dict[str, Any]:
         """Return all that the scores depend on, as JSON takes it: cells of two tables can be the same."""

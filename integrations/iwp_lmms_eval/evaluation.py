@@ -1,5 +1,6 @@
 """One task of lmms-eval, evaluated once; imports lmms-eval."""
 
+import os
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
@@ -8,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.constants import HF_HOME
 from lmms_eval.evaluator import simple_evaluate
 from lmms_eval.tasks import TaskManager
 from loguru import logger
@@ -99,6 +101,8 @@ def task_trouble(names: Sequence[str]) -> dict[str, str]:
 
 @cache
 def _tasks() -> TaskManager:
+    # Some tasks read the variable itself, which need not be set.
+    os.environ.setdefault("HF_HOME", HF_HOME)
     return TaskManager(model_name=MODEL)
 
 

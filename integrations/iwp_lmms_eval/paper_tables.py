@@ -133,8 +133,8 @@ def relative_average(scores: Sequence[float], baseline: Sequence[float]) -> floa
 
     Examples
     --------
-    >>> relative_average([40.0, 1800.0], [50.0, 2000.0])
-    85.0
+    >>> relative_average([25.0, 1500.0], [50.0, 2000.0])
+    62.5
     """
     shares = [score / full for score, full in zip(scores, baseline, strict=True)]
     return 100 * sum(shares) / len(shares)

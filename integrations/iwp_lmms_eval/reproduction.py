@@ -30,6 +30,7 @@ NEEDED = (
     "datasets",
     "evaluate",
     "loguru",
+    "cv2",
     "pytablewriter",
     "pytz",
     "sacrebleu",
