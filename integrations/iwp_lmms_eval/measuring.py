@@ -14,6 +14,7 @@ from iwp_lmms_eval.evaluation import evaluate_task, task_trouble
 from iwp_lmms_eval.journal import Journal
 from iwp_lmms_eval.loading import load_answerer
 from iwp_lmms_eval.model import AnsweringModel
+from iwp_lmms_eval.reproduction import measured_versions
 from iwp_miniature import KINDS, Example, architecture, draw_examples, load_miniature
 from iwp_miniature.scenes import STYLES
 
@@ -45,7 +46,8 @@ class Measuring:
 
     def __call__(self, cell: Cell) -> tuple[Mapping[str, float], Mapping[str, Any]]:
         """Return the metrics of a cell, and what it took."""
-        journal = Journal(self.folder / "journals" / f"{cell.key}.jsonl", cell.identity())
+        settings = {**cell.identity(), "versions": measured_versions()}
+        journal = Journal(self.folder / "journals" / f"{cell.key}.jsonl", settings)
         model = AnsweringModel(self._answerer(cell), batch_size=self.batch_size, journal=journal)
         limit = cell.conduct.limit
         task = digits_task(_examples(cell.model.miniature, limit)) if cell.task == TASK else cell.task

@@ -24,7 +24,7 @@ from iwp_lmms_eval.reproduction import (
 from iwp_lmms_eval.reproduction import (
     reproduce as measure_cells,
 )
-from iwp_lmms_eval.results import Results, compared
+from iwp_lmms_eval.results import Comparison, Results, compared
 
 __all__ = ["reproduce"]
 
@@ -79,11 +79,12 @@ def reproduce(
     measure = measuring(folder=output, batch_size=batch_size, device=device, device_map=device_map)
     failures = measure_cells(possible, results, measure, lambda line: typer.echo(line, err=True))
     comparisons = {part.table.name: [*compared(part, results, conduct)] for part in parts}
-    results.conclude(line for lines in comparisons.values() for line in lines)
+    lines = [line for each in comparisons.values() for line in each]
+    results.conclude(lines)
     for part in parts:
         console.print(comparison_table(_title(part, limit), comparisons[part.table.name]))
     typer.echo(f"measurements: {quoted(output / 'results.json')}")
-    _end(failures, len(cells) - len(possible), len(cells))
+    _end(failures, len(cells) - len(possible), len(cells), lines if limit is None else [])
 
 
 def _tables(path: Path | None) -> dict[str, PaperTable]:
@@ -183,7 +184,18 @@ def _title(part: Part, limit: int | None) -> str:
     return f"table {part.table.name} of {part.table.paper}: {part.table.title}{share}"
 
 
-def _end(failures: Sequence[Failure], refused: int, every: int) -> None:
+def _end(failures: Sequence[Failure], refused: int, every: int, whole: Sequence[Comparison]) -> None:
+    """Say what has no result: evaluations, or scores that a task does not report though all of it was asked.
+
+    Raises
+    ------
+    Refusal
+        If there is any.
+    """
+    silent = [line for line in whole if line.measured is None]
+    if silent and not failures and not refused:
+        msg = f"{len(silent)} scores were not reported, such as {silent[0].benchmark!r} of table {silent[0].table}"
+        raise Refusal(msg, code=1)
     if failures or refused:
         named = "; ".join(f"{failure.cell}: {failure.reason}" for failure in failures)
         msg = f"{len(failures) + refused} of {every} evaluations have no result{': ' if named else ''}{named}"
