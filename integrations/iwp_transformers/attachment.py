@@ -67,7 +67,7 @@ class Attachment:
         self._preparation = Preparation(plan, self._thread, costs, self._watch, self._count)
         self._changed = threading.Condition()
         self._running = self._held = 0
-        # Read by every step, also by compiled ones: whether any thread is in the middle of a prefill, or between chunks.
+        # Read by every step, also by compiled ones: whether any thread is in the middle of a prefill, in chunks or not.
         self._busy = False
         self._handles = self._attach()
         # What was compiled before does not look for new hooks.
@@ -202,13 +202,14 @@ class Attachment:
     @_uncompiled
     def _finish(self, output: ModelOutput | None) -> ModelOutput | None:
         forward = self._forward()
-        if forward is None or not forward.pruning or output is None:
+        running = None if forward is None else forward.running
+        if forward is None or running is None or output is None:
             return None
         if not isinstance(output, dict) or "last_hidden_state" not in output:
             msg = f"the decoder returned a {type(output).__name__} without `last_hidden_state`: it cannot be restored"
             raise RuntimeError(msg)
         if forward.prefill is None:
-            return None if forward.held is None else forward.held.finish(output, None)
+            return running.finish(output)
         prefill, forward.finished = forward.prefill, True
         unseen = cache_in(output)
         if unseen is not None and unseen is not prefill.cache and unseen.get_seq_length():
@@ -222,7 +223,7 @@ class Attachment:
             if forward.generation is not None:
                 tokens = forward.arguments["input_ids"]
                 self._thread.replay = Replay.of(forward.generation, tokens, prefill.kept)
-        restored = prefill.finish(output) if forward.held is None else forward.held.finish(output, prefill)
+        restored = running.finish(output)
         prefill.mark_cache(self._lease)
         return restored
 
@@ -249,7 +250,8 @@ class Attachment:
     @_uncompiled
     def _enter_prefill(self, index: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Changed:
         forward = self._forward()
-        if forward is None or not forward.pruning:
+        running = None if forward is None else forward.running
+        if forward is None or running is None:
             return None
         if forward.entered == index:
             # This is the call that is checkpointed; its arguments are shortened already.
@@ -259,7 +261,7 @@ class Attachment:
         hidden = arguments.pop(names[0])
         if "attention_mask" in names and "attention_mask" not in arguments:
             miss_mask(index)
-        hidden, changed = forward.enter(index, hidden, arguments)
+        hidden, changed = running.enter(index, hidden, arguments)
         return (hidden,), changed
 
     def _enter_checkpoint(self, index: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Changed:

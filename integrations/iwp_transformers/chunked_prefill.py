@@ -1,8 +1,9 @@
 """A prompt in chunks: layers that prune wait for the last one, and then run on what stays of the whole prompt.
 
-`generate` runs all layers on each chunk in turn. Those before the first layer that prunes do so here too. Of the others,
-the ones by which Transformers counts tokens run on copies of their caches, and the rest on one row without a cache,
-until the question is complete. What they were about to be called with is held, put together, and pruned as in one piece.
+`generate` runs all layers on each chunk in turn. Those before the first layer that prunes do so here too. Of the
+others, the ones by which Transformers counts tokens run on copies of their caches, and the rest on one row without a
+cache, until the question is complete. What they were about to be called with is held, put together, and pruned as in
+one piece.
 """
 
 import weakref
@@ -54,6 +55,7 @@ class ChunkedPrefill:
         self._arguments: dict[int, list[dict[str, Any]]] = {}
         self._deep: list[DeepFeatures | None] = []
         self._copies: dict[int, tuple[object, Any]] = {}
+        self._prefill: Prefill | None = None
 
     def forget_in(self, held: MutableMapping[Cache, "ChunkedPrefill"]) -> None:
         """Take this prompt out of those that are held."""
@@ -74,59 +76,47 @@ class ChunkedPrefill:
         """Return what the decoder would add between its layers in one piece."""
         return joined_features(self._deep, [piece.shape for piece in self._pieces])
 
-    def enter(
-        self, index: int, hidden: Tensor, arguments: Mapping[str, Any], prefill: Prefill | None
-    ) -> tuple[Tensor, dict[str, Any]]:
-        """Return what layer `index` gets in place of what it is about to get for a chunk.
+    def complete(self, prefill: Prefill) -> None:
+        """Learn what the prompt is, before the layers of its last chunk."""
+        self._prefill = prefill
 
-        Parameters
-        ----------
-        index : int
-            Number of the layer.
-        hidden : torch.Tensor
-            Shape (B, C, E): its inputs.
-        arguments : mapping
-            Its other arguments, by name.
-        prefill : Prefill, optional
-            The whole prompt, in its last chunk.
-        """
+    def enter(self, index: int, hidden: Tensor, arguments: Mapping[str, Any]) -> tuple[Tensor, dict[str, Any]]:
+        """Return what layer `index` gets in place of what it is about to get for a chunk, `hidden` of (B, C, E)."""
         if index < self._first:
-            self._pass(index, hidden, arguments, prefill)
+            self._pass(index, hidden, arguments)
             deep = self._deep[-1]
             return hidden if deep is None else deep.added(index, hidden, None), dict(arguments)
         if index == self._first:
             self._hold_hidden(index, hidden)
         self._hold_arguments(index, arguments)
-        if prefill is not None:
+        if self._prefill is not None:
             self._waiting.stop(cache_in(arguments), index)
             hidden = self._whole_hidden(index) if index == self._first else hidden
-            return prefill.enter(index, hidden, self._whole_arguments(index, arguments))
+            return self._prefill.enter(index, hidden, self._whole_arguments(index, arguments))
         return (hidden, dict(arguments)) if index < self._removal else self._idle(index, hidden, arguments)
 
-    def finish(self, output: ModelOutput, prefill: Prefill | None) -> ModelOutput:
+    def finish(self, output: ModelOutput) -> ModelOutput:
         """Let what the decoder returns have the rows of the chunk; of one but the last, they are zero."""
         last, length = output["last_hidden_state"], self._lengths[len(self._deep) - 1]
-        if prefill is None:
+        if self._prefill is None:
             output["last_hidden_state"] = last.new_zeros(last.shape[0], length, last.shape[-1])
             return output
-        output = prefill.finish(output)
+        output = self._prefill.finish(output)
         output["last_hidden_state"] = output["last_hidden_state"][:, -length:]
         for name, dim in (("hidden_states", 1), ("attentions", 2)):
             if getattr(output, name, None):
-                output[name] = tuple(
-                    part if part is None else part.narrow(dim, part.shape[dim] - length, length) for part in output[name]
-                )
+                output[name] = tuple(_newest(part, dim, length) for part in output[name])
         return output
 
-    def _pass(self, index: int, hidden: Tensor, arguments: Mapping[str, Any], prefill: Prefill | None) -> None:
+    def _pass(self, index: int, hidden: Tensor, arguments: Mapping[str, Any]) -> None:
         """Hold what is read of a layer that runs on each chunk, and read it once the prompt is complete."""
         if index in self._read:
             self._hold_hidden(index, hidden)
             self._hold_arguments(index, arguments)
-            if prefill is not None:
-                prefill.enter(index, self._whole_hidden(index), self._whole_arguments(index, arguments))
-        elif prefill is not None:
-            prefill.measure(index, hidden, arguments)
+            if self._prefill is not None:
+                self._prefill.enter(index, self._whole_hidden(index), self._whole_arguments(index, arguments))
+        elif self._prefill is not None:
+            self._prefill.measure(index, hidden, arguments)
 
     def _hold_hidden(self, index: int, hidden: Tensor) -> None:
         self._hidden.setdefault(index, []).append(hidden.clone())
@@ -170,6 +160,11 @@ class ChunkedPrefill:
         rows = KeptRows(place, torch.ones_like(place, dtype=torch.bool), length, filled=False)
         row = hidden[:, :1]
         return row, ShortenedArguments(self._plan.config, None, rows, rows.real).shortened(index, row, alone)
+
+
+def _newest(part: Tensor | None, dim: int, length: int) -> Tensor | None:
+    """Return the last rows of an axis; one is None where the caller selected others."""
+    return None if part is None else part.narrow(dim, part.shape[dim] - length, length)
 
 
 def _layers_read(plan: PruningPlan) -> set[int]:

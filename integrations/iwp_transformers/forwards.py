@@ -55,18 +55,11 @@ class Forward:
         self.encoded: dict[str, Any] = {}
 
     @property
-    def pruning(self) -> bool:
-        """Whether the decoder is running, on a prompt with visual tokens or a chunk of one."""
-        return (self.prefill is not None or self.held is not None) and not self.finished
-
-    def enter(self, index: int, hidden: Tensor, arguments: Mapping[str, Any]) -> tuple[Tensor, dict[str, Any]]:
-        """Return what layer `index` gets in place of what it is about to get."""
-        if self.held is not None:
-            return self.held.enter(index, hidden, arguments, self.prefill)
-        if self.prefill is None:
-            msg = "a layer is entered in no prefill"
-            raise RuntimeError(msg)
-        return self.prefill.enter(index, hidden, arguments)
+    def running(self) -> Prefill | ChunkedPrefill | None:
+        """What the decoder's layers are called for; None where there is nothing to prune, or no longer."""
+        if self.finished:
+            return None
+        return self.prefill if self.held is None else self.held
 
 
 class ThreadState(threading.local):

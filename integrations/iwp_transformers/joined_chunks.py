@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -62,7 +62,7 @@ class JoinedChunks:
             return self._joined_tensors(name, values)
         if all(value is last or (not isinstance(value, Tensor) and value == last) for value in values):
             return last
-        _refuse(name, "differs from chunk to chunk")
+        raise NotImplementedError(_unjoinable(name, "differs from chunk to chunk"))
 
     def _joined_tensors(self, name: str, values: Sequence[Tensor]) -> Tensor:
         dims = [dim for dim in range(values[-1].ndim) if self._runs_over_tokens(values, dim)]
@@ -74,7 +74,9 @@ class JoinedChunks:
             return torch.cat(list(values), dim=0)
         if not dims and all(torch.equal(value, values[-1]) for value in values):
             return values[-1]
-        _refuse(name, f"has shape {tuple(values[-1].shape)}, of which it cannot be told which axis is the tokens'")
+        raise NotImplementedError(
+            _unjoinable(name, f"has shape {tuple(values[-1].shape)}, of which the tokens' axis cannot be told")
+        )
 
     def _runs_over_tokens(self, values: Sequence[Tensor], dim: int) -> bool:
         """Tell whether an axis is as long as each chunk, and all others are alike."""
@@ -89,9 +91,9 @@ def joined_masks(masks: Sequence[Tensor | None], lengths: Sequence[int]) -> Tens
     Parameters
     ----------
     masks : sequence of torch.Tensor or None
-        For each chunk of C tokens, the layer's mask: of padding alone, shape (B, K), or (B, heads, C, K), where K counts
-        all tokens up to the chunk's last, or the newest of them, or the columns of a static cache. None where nothing
-        is hidden from a token but what is behind it.
+        For each chunk of C tokens, the layer's mask: of padding alone, shape (B, K), or (B, heads, C, K), where K
+        counts all tokens up to the chunk's last, or the newest of them, or the columns of a static cache. None where
+        nothing is hidden from a token but what is behind it.
     lengths : sequence of int
         Tokens of each chunk.
 
@@ -124,7 +126,9 @@ def joined_masks(masks: Sequence[Tensor | None], lengths: Sequence[int]) -> Tens
     ]
     whole = torch.cat(rows, dim=2)
     if bool(may_attend(whole).triu(1).any()):
-        _refuse("attention_mask", "lets tokens see what is behind them, which another chunk may hold")
+        raise NotImplementedError(
+            _unjoinable("attention_mask", "lets tokens see what is behind them, which another chunk may hold")
+        )
     return whole
 
 
@@ -136,9 +140,8 @@ def _open_rows(like: Tensor, length: int, end: int) -> Tensor:
     return torch.zeros_like(allowed, dtype=like.dtype).masked_fill(~allowed, refusal(like))
 
 
-def _refuse(name: str, what: str) -> NoReturn:
-    msg = (
+def _unjoinable(name: str, what: str) -> str:
+    return (
         f"layer argument `{name}` {what}: it is not known how to put the chunks of a prompt together; set"
         " `prefill_chunk_size` to another number, or to None"
     )
-    raise NotImplementedError(msg)

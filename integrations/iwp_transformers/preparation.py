@@ -1,4 +1,4 @@
-"""From what a decoder is called with to the prefill that it is: one piece, one chunk of several, or none to be pruned."""
+"""From what a decoder is called with to the prefill that it is: in one piece, a chunk, or nothing to be pruned."""
 
 import weakref
 from collections.abc import Callable, Mapping
@@ -92,6 +92,8 @@ class Preparation:
         if kwargs.get("use_cache") is False and not torch.is_grad_enabled():
             forward.generation = running_generation(plan.model)
         forward.prefill = self._prefill(forward, modalities, kwargs.get("attention_mask"), deep, cache)
+        if forward.held is not None:
+            forward.held.complete(forward.prefill)
         return others
 
     def _held(self, chunk: Chunk, cache: Cache) -> ChunkedPrefill:

@@ -14,8 +14,8 @@ __all__ = ["WaitingLayers"]
 class WaitingLayers:
     """Layers of one cache that wait, each until it is called with the last chunk.
 
-    Transformers counts tokens, and sizes masks, by the first layers of each kind: in their place, copies are filled. The
-    others refuse all but their own turn, so that nobody can go on with the cache of a prompt that broke off.
+    Transformers counts tokens, and sizes masks, by the first layers of each kind: in their place, copies are filled.
+    The others refuse all but their own turn, so that nobody can go on with the cache of a prompt that broke off.
 
     Parameters
     ----------
