@@ -105,10 +105,12 @@ def joined_features(chunks: Sequence[DeepFeatures | None], shapes: Sequence[tupl
         like.new_zeros(shape) if chunk is None else chunk.places for chunk, shape in zip(chunks, shapes, strict=True)
     ]
     whole = torch.cat(places, dim=1)
-    order = (whole.flatten().cumsum(0) - 1).view_as(whole).split([shape[1] for shape in shapes], dim=1)
+    order = (whole.flatten().cumsum(0) - 1).view_as(whole)
     features: dict[int, Tensor] = {}
-    for chunk, ranks in zip(chunks, order, strict=True):
-        for index, part in chunk.features.items() if chunk is not None else ():
+    for chunk, ranks in zip(chunks, torch.split(order, [shape[1] for shape in shapes], dim=1), strict=True):
+        if chunk is None:
+            continue
+        for index, part in chunk.features.items():
             rows = features.setdefault(index, part.new_zeros(int(whole.sum()), part.shape[-1]))
             rows[ranks[chunk.places].to(part.device)] = part
     return DeepFeatures(features, whole)

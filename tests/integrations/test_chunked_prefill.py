@@ -25,7 +25,9 @@ from tests.models.factory import tiny_model
 
 __all__ = ["implementation", "unconcerned"]
 
-SIZES = {"one token": 1, "within an image": 7, "within the question": -2}
+SMALL = [(3, Image(16, 16), 3), (4, Image(16, 16), 1, Image(16, 16), 5)]
+"""Two samples of few tokens, for chunks of one."""
+SIZES = {"within an image": 9, "within the question": -2}
 STAGES: Any = [(0, 0.3), (2, 0.3), ((1, 3), (0.5, 0.2))]
 chunked = pytest.mark.skipif(
     transformers.__version__.startswith("5.17"),
@@ -112,6 +114,18 @@ def test_chunks_are_pruned_as_one_piece(family: str, cache: str, layer: Any, bud
 
 
 @chunked
+@pytest.mark.parametrize("family", BOTH)
+def test_chunks_of_one_token_are_pruned_as_one_piece(family: str) -> None:
+    """The smallest that there are, which look like steps."""
+    model = FACTORIES[family]()
+    inputs = make_inputs(model, SMALL)
+
+    with prune_visual_tokens(model, budget=0.3, layer=1) as session:
+        whole = answer(model, inputs)
+        assert_same(answer(model, inputs, 1), whole, session)
+
+
+@chunked
 @pytest.mark.parametrize("prompt", [(9, Image(32, 16), 9), (2, Image(32, 16))], ids=["text around", "image last"])
 def test_chunks_of_text_alone_belong_to_the_prompt(prompt: Any) -> None:
     """In front of the image and behind it, where nothing of the chunk itself tells of an image."""
@@ -145,7 +159,7 @@ def test_rules_see_the_whole_prompt(options: Any) -> None:
 
     with prune_visual_tokens(model, **options) as session:
         whole = answer(model, inputs)
-        assert_same(answer(model, inputs, 11), whole, session)
+        assert_same(answer(model, inputs, 20), whole, session)
 
 
 @chunked
@@ -168,11 +182,11 @@ def test_an_attention_that_unpads_takes_chunks(implementation: str, cache: str, 
 def test_windows_take_chunks(pattern: str, layer: int) -> None:
     """Windows shorter and longer than a chunk, in layers before and behind the one that prunes."""
     model = windowed(pattern, 6)
-    inputs = make_inputs(model, PAIR)
+    inputs = make_inputs(model, SMALL)
 
-    for size in (4, 11):
-        with prune_visual_tokens(model, budget=0.3, layer=layer) as session:
-            whole = answer(model, inputs)
+    with prune_visual_tokens(model, budget=0.3, layer=layer) as session:
+        whole = answer(model, inputs)
+        for size in (4, 11):
             assert_same(answer(model, inputs, size), whole, session)
 
 
