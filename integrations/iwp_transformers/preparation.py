@@ -1,7 +1,8 @@
 """From what a decoder is called with to the prefill that it is: in one piece, a chunk, or nothing to be pruned."""
 
+import warnings
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -77,7 +78,10 @@ class Preparation:
         plan, tokens, cache = self._plan, forward.arguments["input_ids"], cache_in(kwargs)
         placeholders = plan.family.placeholders(plan.model_config, forward.arguments, plan.named)
         modalities = {name: tokens == token for name, token in placeholders.items()}
-        if not any(bool(where.any()) for where in modalities.values()):
+        absent = [name for name, where in modalities.items() if not bool(where.any())]
+        if absent and (forward.chunk is None or not forward.chunk.index):
+            _warn_of_absent(absent)
+        if len(absent) == len(modalities):
             return None
         check_prefill(plan, kwargs, tokens.shape[1], forward.chunk)
         check_step(cache, tokens.shape[0])
@@ -125,3 +129,11 @@ class Preparation:
         )
         prompt = prompt_of(modalities, real, self._thread.labels, drafted_tokens(plan.model))
         return Prefill(plan, prompt, arguments, chosen, self._costs, deep, earlier, tower)
+
+
+def _warn_of_absent(modalities: Sequence[str]) -> None:
+    warnings.warn(
+        f"features of {' and '.join(modalities)} came, but none of their placeholders stands in `input_ids`: which"
+        " tokens are visual is not known, and this forward prunes none of them",
+        stacklevel=2,
+    )

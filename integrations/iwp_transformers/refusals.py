@@ -77,7 +77,10 @@ def check_layers(plan: "PruningPlan") -> None:
             )
             raise NotImplementedError(msg)
     if getattr(plan.config, "num_kv_shared_layers", None):
-        msg = "the last layers share keys and values of earlier ones, which would lack tokens: this is not served"
+        msg = (
+            "the last layers share keys and values of earlier ones (`num_kv_shared_layers`), which would lack tokens: a"
+            " layer's mask is shortened by what its own cache lacks, and these have none; this is not served"
+        )
         raise NotImplementedError(msg)
     if plan.family.longest is None and any(_counts_rows(layer) for layer in plan.layers[first:]):
         msg = f"layers from `layer={first}` on place tokens by how many rows their cache holds, which pruning changes"

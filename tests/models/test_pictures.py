@@ -17,7 +17,7 @@ from torch import Tensor
 
 from iwp_transformers import family_of, inspect_model, kept_tokens_figure, prune_visual_tokens
 from iwp_transformers.families._layouts import READERS
-from iwp_transformers.grids import grid_regions, sized_regions
+from iwp_transformers.grids import frame_regions, grid_regions, sized_regions
 from iwp_transformers.regions import Region
 from iwp_transformers.tiles import next_video_regions, tile_regions
 from tests.models.batches import make_batch
@@ -113,7 +113,7 @@ def test_a_spot_of_a_tile_moves_the_token_that_covers_it(name: str) -> None:
         assert covering(regions, *middle, region.tile) == [number]
 
 
-@pytest.mark.parametrize("name", [*types_of(grid_regions), *types_of(sized_regions)])
+@pytest.mark.parametrize("name", [*types_of(grid_regions), *types_of(frame_regions), *types_of(sized_regions)])
 def test_a_spot_of_a_picture_moves_the_token_that_covers_it(name: str) -> None:
     """A picture of 3 x 4 tokens goes through the library's own processor, painted at one token after another."""
     model: Any = calm_model(name)
