@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from iwp_transformers.families._family import Family, RegionReader
 from iwp_transformers.grids import frame_regions, grid_regions, sized_regions
+from iwp_transformers.split_pictures import split_regions
 from iwp_transformers.tiles import next_video_regions, tile_regions
 
 __all__ = ["READERS", "VIDEOS_AS_IMAGES", "region_reader"]
@@ -34,8 +35,6 @@ _TILES = (
     "deepseek_vl",
     "deepseek_vl_hybrid",
     "gemma3",
-    "granite_docling",
-    "idefics3",
     "internvl",
     "janus",
     "llava",
@@ -43,7 +42,6 @@ _TILES = (
     "paligemma",
     "qianfan_ocr",
     "shieldgemma2",
-    "smolvlm",
     "vipllava",
 )
 
@@ -51,6 +49,7 @@ READERS: Mapping[str, RegionReader] = {
     **dict.fromkeys(_GRIDS, grid_regions),
     **dict.fromkeys(("glm46v", "glm4v", "glm4v_moe", "glmga"), frame_regions),
     **dict.fromkeys(_TILES, tile_regions),
+    **dict.fromkeys(("granite_docling", "idefics3", "smolvlm"), split_regions),
     **dict.fromkeys(("mistral3", "lighton_ocr"), sized_regions),
     "llava_next_video": next_video_regions,
 }
