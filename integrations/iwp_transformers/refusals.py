@@ -206,8 +206,9 @@ def _check_chunk(plan: "PruningPlan", chunk: "Chunk", cache: Cache | None) -> No
 
 
 def _own_class(part: object) -> type:
-    """Return the class of Transformers that a layer of a cache is of."""
-    return next(kind for kind in type(part).__mro__ if kind.__module__ == CacheLayerMixin.__module__)
+    """Return the class of Transformers that a layer of a cache is of, or its own."""
+    kinds = type(part).__mro__
+    return next((kind for kind in kinds if kind.__module__ == CacheLayerMixin.__module__), kinds[0])
 
 
 def check_continuation(held: "ChunkedPrefill | None", chunk: "Chunk") -> "ChunkedPrefill":
