@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedConfig
 
-from iwp_transformers.regions import Edges, Item, Region, cells, in_sequence, placeholder
+from iwp_transformers.regions import Box, Edges, Item, Level, Region, cells, in_sequence, placeholder
 from iwp_transformers.tiles import real_tiles, tile_edges, tile_regions
 
 __all__ = ["split_regions"]
@@ -86,9 +86,7 @@ def _picture(layout: tuple[int, int], edges: Edges) -> Item:
         for column in range(columns)
         for box in cells((row + edges) / rows, (column + edges) / columns)
     ]
-    whole = list(cells(edges, edges))
+    views: tuple[tuple[Level, list[Box | None]], ...] = (("crop", crops), ("base", list(cells(edges, edges))))
     return lambda index: [
-        Region(medium="image", index=index, frame=0, box=box, level=level)
-        for level, boxes in (("crop", crops), ("base", whole))
-        for box in boxes
+        Region(medium="image", index=index, frame=0, box=box, level=level) for level, boxes in views for box in boxes
     ]
