@@ -11,10 +11,10 @@ from typing import Any
 from torch import nn
 from transformers import GenerationConfig, GenerationMixin
 
-__all__ = ["drafted_tokens", "followed_by_answer", "generation_inputs", "is_chunk", "running_generation"]
+__all__ = ["drafted_tokens", "followed_by_answer", "generation_inputs", "running_generation"]
 
-_GENERATE, _ASSISTED, _PREFILL = (
-    inspect.unwrap(getattr(GenerationMixin, name)).__code__ for name in ("generate", "_assisted_decoding", "_prefill")
+_GENERATE, _ASSISTED = (
+    inspect.unwrap(getattr(GenerationMixin, name)).__code__ for name in ("generate", "_assisted_decoding")
 )
 # Where the loops of `generate` stand; a logits processor that calls the model stands elsewhere.
 _LOOPS = ("transformers.generation.utils", "transformers.models.")
@@ -102,21 +102,6 @@ def drafted_tokens(model: nn.Module) -> int:
         )
         raise RuntimeError(msg)
     return count
-
-
-def is_chunk(model: nn.Module) -> bool:
-    """Tell whether a model is called with one of several chunks that `generate` cuts its prompt into.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-        The model with its head.
-    """
-    frame: FrameType | None = sys._getframe()
-    # The model may be called through a compiled twin, so that its own frames are not looked for.
-    while frame is not None and not (frame.f_code is _PREFILL and frame.f_locals.get("self") is model):
-        frame = frame.f_back
-    return frame is not None and len(frame.f_locals.get("input_chunks", ())) > 1
 
 
 def _frame_of_generate(model: nn.Module) -> FrameType | None:
