@@ -2,4 +2,4 @@
 
 from importlib.util import find_spec
 
-collect_ignore_glob = [] if find_spec("vllm") else ["integrations/iwp_vllm/engine/*", "tests/vllm/*"]
+collect_ignore_glob = [] if find_spec("vllm") else ["integrations/iwp_vllm/engine", "tests/vllm"]

@@ -75,9 +75,12 @@ class Plan:
 
     Attributes
     ----------
+    rule : Rule
+        By which all are chosen.
     directives : mapping of str to sequence of Directive
     """
 
+    rule: Rule
     directives: Mapping[str, Sequence[Directive]]
 
     def missing(self, cached: Mapping[str, Sequence[bool]]) -> "Plan":

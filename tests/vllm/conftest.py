@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
+from typing import Any
 
 import pytest
 
-STARTUP = str(Path(__file__).parent / "startup")
+import tests.vllm.settings  # noqa: F401 - before vLLM is imported
 
-# Read by vLLM when it is imported. No network, no statistics sent, one thread, the engine in this process.
-os.environ |= {
-    "OMP_NUM_THREADS": "1",
-    "HF_HUB_OFFLINE": "1",
-    "VLLM_NO_USAGE_STATS": "1",
-    "VLLM_CPU_KVCACHE_SPACE": "1",
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-    "PYTHONPATH": os.pathsep.join(filter(None, (STARTUP, os.environ.get("PYTHONPATH")))),
-}
 
-from tests.integrations.torchvision_schemas import define_missing  # noqa: E402 - after the settings
+@pytest.fixture(scope="package", params=["llava-onevision", "qwen2.5-vl"])
+def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Give each miniature in turn, as Transformers and as vLLM read it."""
+    from tests.vllm.miniatures import trained
 
-define_missing()
+    return trained(request.param, tmp_path_factory.mktemp("miniatures"))
 
-from tests.vllm.engines import Engine, start, stop  # noqa: E402
-from tests.vllm.miniatures import NAMES, Trained, trained  # noqa: E402 - imports Transformers
+
+@pytest.fixture(scope="package")
+def engine(trained: Any) -> Iterator[Any]:
+    """Start an engine in this process that keeps 22.2 % by the question at layer 2."""
+    from tests.vllm.engines import QUESTION, start, stop
+
+    running = start(trained, QUESTION)
+    yield running
+    stop(running)
+
+
+@pytest.fixture(autouse=True)
+def as_started(request: pytest.FixtureRequest) -> None:
+    """Let each test begin with the engine's own rule and nothing recorded."""
+    if "engine" in request.fixturenames:
+        from tests.vllm.engines import QUESTION
+
+        running = request.getfixturevalue("engine")
+        running.use(QUESTION)
+        running.kept.clear()

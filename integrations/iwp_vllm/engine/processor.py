@@ -70,6 +70,7 @@ class PruningProcessor:
         sources = super()._get_mm_hashes(inputs)  # type: ignore[misc] # as above
         around = self._around(inputs, options) if options.rule.reads_text else None
         return Plan(
+            rule=options.rule,
             directives={
                 modality: [
                     Directive(
@@ -80,7 +81,7 @@ class PruningProcessor:
                     for index, source in enumerate(of_it)
                 ]
                 for modality, of_it in sources.items()
-            }
+            },
         )
 
     def _around(self, inputs: ProcessorInputs, options: Options) -> dict[str, list[Around]]:
@@ -103,8 +104,7 @@ class PruningProcessor:
         if not isinstance(plan, Plan):
             hashes: dict[str, list[str]] = super()._get_mm_hashes(inputs)  # type: ignore[misc] # as above
             return hashes
-        rule = Options.of_engine(getattr(self.info.get_hf_config(), "iwp", None)).rule
-        return {modality: [each.identity(rule) for each in of_it] for modality, of_it in plan.directives.items()}
+        return {modality: [each.identity(plan.rule) for each in of_it] for modality, of_it in plan.directives.items()}
 
     def _get_cache_missing_processor_kwargs(
         self, inputs: ProcessorInputs, mm_is_cached: Mapping[str, list[bool]]
