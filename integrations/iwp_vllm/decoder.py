@@ -62,7 +62,7 @@ def _heads(layer: Any, hidden: Tensor, positions: Tensor) -> Heads:
     rotated_queries, rotated_keys = attention.rotary_emb(positions, queries.clone(), keys.clone())
 
     def by_head(rows: Tensor) -> Tensor:
-        return rows.unflatten(-1, (-1, attention.head_dim)).transpose(0, 1)
+        return rows.reshape(len(rows), -1, attention.head_dim).transpose(0, 1)
 
     return Heads(
         queries=by_head(queries),

@@ -100,7 +100,7 @@ class Options:
         if prompt is not None and not self.rule.reads_text:
             msg = f"`iwp_prompt` is given, but {self.rule} chooses from the image alone"
             raise ValueError(msg)
-        return replace(self, budget=budget, prompt=prompt)  # type: ignore[arg-type] # checked above
+        return replace(self, budget=budget, prompt=prompt)
 
 
 def requested(given: Mapping[str, object]) -> dict[str, Any]:

@@ -86,8 +86,8 @@ def read_places(embeddings: Tensor, width: int) -> tuple[Tensor, Tensor]:
     """
     if embeddings.shape[1] == width:
         return embeddings, torch.zeros(AXES, len(embeddings), dtype=torch.int64, device=embeddings.device)
-    high, low = embeddings[:, width:].long().T.split(AXES)
-    return embeddings[:, :width], high * DIGIT + low
+    channels = embeddings[:, width:].long().T
+    return embeddings[:, :width], channels[:AXES] * DIGIT + channels[AXES:]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from vllm import EngineArgs, ModelRegistry
+from vllm.model_executor.models.config import MODELS_CONFIG_MAP
 
 import iwp_vllm
 from iwp_vllm.engine.registration import MODELS
@@ -68,3 +70,18 @@ def test_engines_that_cannot_prune_are_refused_before_they_start(
     """In the user's process, with the reason."""
     with pytest.raises(error, match=words):
         configured(miniature, **{"hf_overrides": {"iwp": {"budget": 0.5}}, **options})
+
+
+def test_other_architectures_are_refused_and_else_keep_vllms_own_check() -> None:
+    """Qwen3-VL would else run with all tokens, and nobody would know."""
+    check = MODELS_CONFIG_MAP["Qwen3VLForConditionalGeneration"]
+    asked = SimpleNamespace(hf_config=SimpleNamespace(iwp={}), architecture="Qwen3VLForConditionalGeneration")
+
+    with pytest.raises(NotImplementedError, match="not Qwen3VLForConditionalGeneration"):
+        check.verify_and_update_config(SimpleNamespace(model_config=asked))
+
+    check = MODELS_CONFIG_MAP["Ernie4_5_VLMoeForConditionalGeneration"]
+    unasked = SimpleNamespace(model_config=SimpleNamespace(hf_config=SimpleNamespace()))
+    unasked.compilation_config = SimpleNamespace(fast_moe_cold_start=True)
+    check.verify_and_update_config(unasked)
+    assert not unasked.compilation_config.fast_moe_cold_start

@@ -6,7 +6,7 @@ import vllm
 from vllm import ModelRegistry
 from vllm.config import CUDAGraphMode
 from vllm.logger import init_logger
-from vllm.model_executor.models.config import MODELS_CONFIG_MAP
+from vllm.model_executor.models.config import MODELS_CONFIG_MAP, VerifyAndUpdateConfig
 
 from iwp_vllm.options import Options
 from iwp_vllm.refusals import has_graphs, refusal
@@ -68,3 +68,34 @@ def register_models() -> None:
     for architecture, place in MODELS.items():
         ModelRegistry.register_model(architecture, place)
         MODELS_CONFIG_MAP[architecture] = EngineCheck
+    for architecture in ModelRegistry.get_supported_archs():
+        if architecture.endswith("ForConditionalGeneration") and architecture not in MODELS:
+            MODELS_CONFIG_MAP[architecture] = _refusing(MODELS_CONFIG_MAP.get(architecture, VerifyAndUpdateConfig))
+
+
+def _refusing(own: Any) -> Any:
+    """Return a check of an architecture that refuses pruning, and else is vLLM's own."""
+    if hasattr(own, "iwp_refuses"):
+        return own
+
+    class Refusing(own):  # type: ignore[misc] # vLLM's class
+        """Refuses pruning of a model that this plugin does not know."""
+
+        iwp_refuses = True
+
+        @staticmethod
+        def verify_and_update_config(vllm_config: Any) -> None:
+            """Refuse, or ask vLLM's own check.
+
+            Raises
+            ------
+            NotImplementedError
+                If the engine is asked to prune.
+            """
+            if getattr(vllm_config.model_config.hf_config, "iwp", None) is not None:
+                found = vllm_config.model_config.architecture
+                msg = f"iwp_vllm prunes {' and '.join(MODELS)}, not {found}, whose tokens reach the decoder otherwise"
+                raise NotImplementedError(msg)
+            own.verify_and_update_config(vllm_config)
+
+    return Refusing
