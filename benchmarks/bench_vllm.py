@@ -97,6 +97,7 @@ def _answers(engine: Engine, miniature: Trained) -> dict[str, Any]:
 
 def _in_vllm(engine: Engine, miniature: Trained, options: dict[str, Any]) -> Any:
     engine.use(options)
+    engine.forget()
     said = engine.ask([miniature.request(example) for example in miniature.examples])
     return _right(miniature, said)
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Around", "texts_around"]
+__all__ = ["Around", "behind", "texts_around"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,3 +69,20 @@ def texts_around(
             for place in places
         ]
     return found
+
+
+def behind(around: Around, closing: int | None) -> tuple[int, ...]:
+    """Return the token that closes the image, if one stands right behind it; another question follows that.
+
+    Parameters
+    ----------
+    around : Around
+    closing : int or None
+        Its id; None where images are not closed.
+
+    Examples
+    --------
+    >>> behind(Around(after=(6, 7, 8)), 6), behind(Around(after=(7, 8)), 6)
+    ((6,), ())
+    """
+    return around.after[:1] if closing is not None and around.after[:1] == (closing,) else ()

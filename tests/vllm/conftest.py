@@ -30,10 +30,10 @@ def engine(trained: Any) -> Iterator[Any]:
 
 @pytest.fixture(autouse=True)
 def as_started(request: pytest.FixtureRequest) -> None:
-    """Let each test begin with the engine's own rule and nothing recorded."""
+    """Let each test begin with the engine's own rule, empty caches and nothing recorded."""
     if "engine" in request.fixturenames:
         from tests.vllm.engines import QUESTION
 
         running = request.getfixturevalue("engine")
         running.use(QUESTION)
-        running.kept.clear()
+        running.forget()

@@ -55,6 +55,13 @@ class Engine:
         recording.original = original  # type: ignore[attr-defined]
         rule.__call__ = recording  # type: ignore[method-assign]
 
+    def forget(self) -> None:
+        """Empty all caches, so that everything is chosen anew, and what is recorded."""
+        self.llm.reset_prefix_cache()
+        self.llm.llm_engine.reset_mm_cache()
+        self.llm.llm_engine.reset_encoder_cache()
+        self.kept.clear()
+
     @property
     def model(self) -> Any:
         """The model in the worker."""
@@ -68,6 +75,7 @@ def start(trained: Trained, iwp: dict[str, Any] | None = None, **options: Any) -
         "max_num_seqs": 8,
         "dtype": "float32",
         "enforce_eager": True,
+        "block_size": 32,  # of the KV cache: shorter than the prompts, so that the prefix cache has something to find
         "limit_mm_per_prompt": {"image": 2, "video": 1},
         "seed": 0,
     } | options

@@ -196,6 +196,8 @@ def inputs_of_video(trained: Any, pixels: dict[str, Any], question: str) -> dict
         grid = pixels["video_grid_thw"]
         count = int(grid.prod()) // config.vision_config.spatial_merge_size**2
         media = {name: pixels[name] for name in ("pixel_values_videos", "video_grid_thw", "second_per_grid_ts")}
+        if media["pixel_values_videos"].dtype == torch.uint8:  # vLLM normalises in the tower
+            media["pixel_values_videos"] = media["pixel_values_videos"].float() / 127.5 - 1
     begin, *picture = trained.miniature.architecture.prompt("<video>" * count)
     ids = trained.miniature.tokenizer(begin + "".join(picture) + " " + question, return_tensors="pt")["input_ids"]
     if trained.name != "llava-onevision":

@@ -13,7 +13,7 @@ from iwp_core.budget import tokens_to_keep
 from iwp_vllm.directive import Directive, Plan
 from iwp_vllm.engine.registration import REFUSAL
 from iwp_vllm.options import Options, requested, without_requested
-from iwp_vllm.question import Around, texts_around
+from iwp_vllm.question import Around, behind, texts_around
 
 __all__ = ["PruningProcessor", "placeholder_id"]
 
@@ -97,7 +97,11 @@ class PruningProcessor:
         if options.prompt is None:
             return own
         question = tuple(encode(options.prompt, add_special_tokens=False))
-        return {modality: [replace(each, after=question) for each in of_it] for modality, of_it in own.items()}
+        closing = getattr(self.info.get_hf_config(), "vision_end_token_id", None)
+        return {
+            modality: [replace(each, after=behind(each, closing) + question) for each in of_it]
+            for modality, of_it in own.items()
+        }
 
     def _get_mm_hashes(self, inputs: ProcessorInputs) -> dict[str, list[str]]:
         plan = inputs.hf_processor_mm_kwargs.get(PLAN)
