@@ -39,9 +39,7 @@ RULES: dict[str, tuple[str, dict[str, Any]]] = {
     "IWP at layer 2, image": (IMAGE, {"query": "image", "layer": 2}),
     "per-query preset at layer 0": (IMAGE, {"query": "image", "preset": "per_query"}),
     "key norms at layer 0": (IMAGE, {"query": "image", "magnitude": "key_norm"}),
-    "value norms at layer 0": (IMAGE, {"query": "image", "magnitude": "value_norm"}),
     "DivPrune": (IMAGE, {"method": "divprune"}),
-    "DivPrune at layer 2": (IMAGE, {"method": "divprune", "layer": 2}),
     "uniform": (NEITHER, {"method": "uniform"}),
     **{f"random, seed {seed}": (NEITHER, {"method": "random", "seed": seed}) for seed in range(3)},
 }

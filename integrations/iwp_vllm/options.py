@@ -66,10 +66,7 @@ class Options:
         engine = {name: chosen.pop(name) for name in OF_ENGINE if name in chosen}
         options = cls(rule=rule_named(chosen.pop("method", "iwp"), chosen), **engine)
         check_budget(options.budget)
-        size = options.tower_cache_mib
-        if isinstance(size, bool) or not isinstance(size, int) or size < 0:
-            msg = f"`tower_cache_mib` is {size!r}, expected an int >= 0"
-            raise ValueError(msg)
+        _check_size(options.tower_cache_mib)
         return options
 
     def of_request(self, given: Mapping[str, object]) -> "Options":
@@ -111,3 +108,20 @@ def requested(given: Mapping[str, object]) -> dict[str, Any]:
 def without_requested(given: Mapping[str, object]) -> dict[str, object]:
     """Return what is meant for the model's own processor among a request's `mm_processor_kwargs`."""
     return {name: value for name, value in given.items() if not name.startswith("iwp")}
+
+
+def _check_size(mib: object) -> None:
+    """Raise unless it is a size in MiB.
+
+    Raises
+    ------
+    TypeError
+        If it is no int.
+    ValueError
+        If it is negative.
+    """
+    msg = f"`tower_cache_mib` is {mib!r}, expected an int >= 0: memory in MiB"
+    if isinstance(mib, bool) or not isinstance(mib, int):
+        raise TypeError(msg)
+    if mib < 0:
+        raise ValueError(msg)

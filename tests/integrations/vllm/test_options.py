@@ -51,7 +51,7 @@ def test_the_default_is_the_librarys_rule_at_its_layer() -> None:
         ({"preset": "per_query", "heads": "softmax_mean"}, ValueError, "beside `preset`"),
         ({"method": "random", "seed": -1}, ValueError, "`seed`"),
         ({"tower_cache_mib": -1}, ValueError, "`tower_cache_mib` is -1"),
-        ({"tower_cache_mib": 0.5}, ValueError, "`tower_cache_mib` is 0.5"),
+        ({"tower_cache_mib": 0.5}, TypeError, "`tower_cache_mib` is 0.5"),
     ],
     ids=str,
 )
