@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from iwp_transformers.tuning import campaign
 from tests.integrations import tiny_models
 from tests.integrations.tiny_models import Image, make_inputs
 
@@ -41,3 +42,17 @@ def test_the_page_on_serving_runs() -> None:
 
     assert [len(answer) for answer in names["answers"]] == [1, 1, 1]
     assert len(names["follow_ups"]) == 2
+
+
+def test_the_page_on_tuning_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search, its file and its drawing, pasted as they stand there."""
+    monkeypatch.setattr(campaign, "TURNS", 1)
+    model: Any = tiny_models.qwen2_5_vl()
+    samples = [make_inputs(model, [(3, Image(), 4)])]
+    names: dict[str, Any] = {"model": model, "samples": samples, "inputs": samples[0], "folder": tmp_path}
+
+    for block in examples("docs/tuning.md"):
+        exec(compile(block, "tuning.md", "exec"), names)  # the examples are the thing tested
+
+    assert names["output"].shape[0] == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["iwp.json", "tune.jsonl", "tune.png"]
