@@ -1,9 +1,10 @@
-"""The examples on the page on serving run, as they stand there."""
+"""The examples on the pages on serving and on tuning run, as they stand there."""
 
 import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from iwp_transformers.tuning import campaign

@@ -17,7 +17,7 @@ MISTAKES = {
     "no such budget": (["4", "--budget", "0.5"], "`budget` is 0.5, expected one of"),
     "two choices of tables": (["4", "--miniature"], "drop one"),
     "no such file of tables": (["4", "--tables", "none.toml"], "--tables: 'none.toml'"),
-    "a missing package": (["4", "--method", "IWP"], "lmms_eval missing: pip install 'iwp[lmms-eval]'"),
+    "a missing package": (["4", "--method", "IWP"], "lmms_eval missing: in a clone, pip install '.[lmms-eval]'"),
 }
 
 

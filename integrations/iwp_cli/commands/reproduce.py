@@ -123,7 +123,7 @@ def _check_packages() -> None:
     missing = missing_packages()
     if missing:
         msg = (
-            f"{', '.join(missing)} missing: pip install 'iwp[lmms-eval]', then"
+            f"{', '.join(missing)} missing: in a clone, pip install '.[lmms-eval]', then"
             f" pip install --no-deps lmms-eval=={TESTED} (docs/evaluation.md)"
         )
         raise Refusal(msg, code=1)
