@@ -75,9 +75,9 @@ def prune_visual_tokens(
     layer : int, or a tuple of int, default 4, or that of the method
         First decoder layer, counted from 0, that no longer sees the dropped tokens. Of several, each drops more.
     layers : int or sequence of int, optional
-        Layers that score how much a token carries, for the paper's rule: so many up to `layer`, or these, none behind
-        it. Each is read with its own queries, keys and values; all their heads are pooled as `heads` says. Duplication
-        is that of `layer`. Default: `layer` alone.
+        For the paper's rule: the layers whose magnitudes of a token are pooled. An int n means the n layers up to and
+        with `layer`, a sequence lists them; none may lie behind `layer`. Each is read with its own queries, keys and
+        values, and the heads of all are pooled as `heads` says. Duplication is that of `layer`. Default: `layer` alone.
     method : str or Method, optional
         A method of the papers by its name, or an object of `iwp_transformers.methods` with options, in place of all
         arguments from `strategy` to `selector`; ``iwp methods`` lists them.
