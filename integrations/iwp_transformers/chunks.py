@@ -29,7 +29,7 @@ class Chunk:
     pieces : sequence of torch.Tensor
         The ids of all chunks, each of shape (B, C); one object for all chunks of a prompt.
     index : int
-        Which of them the model is called with, from 0.
+        Which of them the model is called with, from 0; -1 where `generate` does not tell.
     cached : int
         Tokens that the cache held before the first.
     whole : mapping
@@ -69,11 +69,6 @@ def running_chunk(model: nn.Module) -> Chunk | None:
     -------
     Chunk or None
         None where the model is called with a prompt in one piece, or by anybody else.
-
-    Raises
-    ------
-    RuntimeError
-        If `generate` does not tell which chunk it is.
     """
     frame: FrameType | None = sys._getframe()
     # The model may be called through a compiled twin, so that its own frames are not looked for.
@@ -94,11 +89,7 @@ def _chunk(known: Mapping[str, Any], pieces: Sequence[Tensor]) -> Chunk:
         **{name: known[name] for name in ("attention_mask", "position_ids", "mm_encoder_outputs") if name in known},
         "input_ids": torch.cat(tuple(pieces), dim=1),
     }
-    index, seen = known.get("chunk_idx", 0), known.get("past_length")
-    if not isinstance(index, int) or seen is None or (HANDS_OUT_FEATURES and "chunk_idx" not in known):
-        msg = (
-            "`generate` calls the model with a chunk of a prompt without telling which it is: this version of"
-            " Transformers counts them in a new way; set `prefill_chunk_size=None`"
-        )
-        raise RuntimeError(msg)
+    index, seen = known.get("chunk_idx", -1), known.get("past_length")
+    if index < 0 or seen is None:
+        return Chunk(pieces, -1, 0, whole)
     return Chunk(pieces, index, int(seen) - sum(piece.shape[1] for piece in pieces[:index]), whole)

@@ -189,6 +189,8 @@ def _check_chunk(plan: "PruningPlan", chunk: "Chunk", cache: Cache | None) -> No
     reason = None
     if not HANDS_OUT_FEATURES:
         reason = "this version of Transformers loses its images, which 5.24 hands out to the chunks"
+    elif chunk.index < 0:
+        reason = "this version of Transformers counts them in a new way"
     elif cache is None or chunk.cached:
         reason = "the cache holds tokens already, and images in later turns are served in one piece only"
     elif hasattr(plan.model, "create_masks_for_generate"):

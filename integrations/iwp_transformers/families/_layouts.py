@@ -35,6 +35,7 @@ _TILES = (
     "deepseek_vl",
     "deepseek_vl_hybrid",
     "gemma3",
+    "granite_docling",
     "internvl",
     "janus",
     "llava",
@@ -49,7 +50,7 @@ READERS: Mapping[str, RegionReader] = {
     **dict.fromkeys(_GRIDS, grid_regions),
     **dict.fromkeys(("glm46v", "glm4v", "glm4v_moe", "glmga"), frame_regions),
     **dict.fromkeys(_TILES, tile_regions),
-    **dict.fromkeys(("granite_docling", "idefics3", "smolvlm"), split_regions),
+    **dict.fromkeys(("idefics3", "smolvlm"), split_regions),
     **dict.fromkeys(("mistral3", "lighton_ocr"), sized_regions),
     "llava_next_video": next_video_regions,
 }
