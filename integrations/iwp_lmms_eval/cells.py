@@ -137,7 +137,7 @@ def parts_of(
     parts = []
     for table in chosen:
         rows = [row for row in table.rows[1:] if row.label in (methods or [row.label])]
-        rows = [row for row in rows if row.budget in (budgets or [row.budget])]
+        rows = [row for row in rows if not budgets or row.budget in budgets]
         asked = [each for each in table.benchmarks if not benchmarks or {each.name, each.task} & set(benchmarks)]
         parts.append(Part(table=table, rows=(table.rows[0], *rows), benchmarks=tuple(asked)))
     return [part for part in parts if part.benchmarks and len(part.rows) > 1]

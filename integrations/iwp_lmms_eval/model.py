@@ -169,8 +169,8 @@ class PrunedModel(AnsweringModel):
     ) -> None:
         size = _batch_size(batch_size)
         rule = pruning_arguments(pruning)
-        limits = {"max_num_frames": max_num_frames, "min_pixels": min_pixels, "max_pixels": max_pixels}
-        told = {"pretrained": pretrained, **limits, "max_new_tokens": max_new_tokens}
+        limits: dict[str, Any] = {"max_num_frames": max_num_frames, "min_pixels": min_pixels, "max_pixels": max_pixels}
+        told: dict[str, Any] = {"pretrained": pretrained, **limits, "max_new_tokens": max_new_tokens}
         told |= {"dtype": dtype, "attn_implementation": attn_implementation, "pruning": written(rule, pruning)}
         notes = None if journal is None else Journal(_own_file(journal), told)
         answerer = load_answerer(

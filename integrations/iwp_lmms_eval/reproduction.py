@@ -121,13 +121,12 @@ def _outline(cell: Cell) -> nn.Module:
         If Transformers has no such class, or the weights that were given are of another.
     """
     wanted = cell.model.class_name
-    kind = getattr(transformers, wanted, None)
-    if kind is None:
+    if not hasattr(transformers, wanted):
         msg = f"Transformers {transformers.__version__} has no class {wanted!r}"
         raise ValueError(msg)
     folder = cell.conduct.weights or (str(miniature_folder(cell.model.miniature)) if cell.model.miniature else "")
     outline = _outlined(folder, wanted, json.dumps(dict(cell.model.config)))
-    if not isinstance(outline, kind):
+    if type(outline).__name__ != wanted:
         msg = f"{cell.pretrained!r} is a {type(outline).__name__}, expected a {wanted}"
         raise ValueError(msg)
     return outline
@@ -137,4 +136,5 @@ def _outline(cell: Cell) -> nn.Module:
 def _outlined(folder: str, wanted: str, config: str) -> nn.Module:
     if folder:
         return without_weights(AutoConfig.from_pretrained(folder, trust_remote_code=False))
-    return without_weights(getattr(transformers, wanted).config_class(**json.loads(config)))
+    kind: Any = getattr(transformers, wanted)
+    return without_weights(kind.config_class(**json.loads(config)))

@@ -50,16 +50,17 @@ def loaded(name: str) -> tuple[Any, Any]:
     return model, AutoProcessor.from_pretrained(folder)
 
 
-def turn(images: int, question: str) -> list[dict[str, Any]]:
-    """Return one turn that shows pictures and asks."""
-    return [{"role": "user", "content": [*[{"type": "image"}] * images, {"type": "text", "text": question}]}]
-
-
 def answered(name: str, images: Sequence[Image.Image], question: str, pruning: dict[str, Any]) -> str:
     """Ask a miniature through the library alone, one question at a time."""
     model, processor = loaded(name)
-    text = processor.apply_chat_template(turn(len(images), question), tokenize=False, add_generation_prompt=True)
-    inputs = processor(text=[text], images=list(images) or None, return_tensors="pt")
+    content = [*({"type": "image", "image": image} for image in images), {"type": "text", "text": question}]
+    inputs = processor.apply_chat_template(
+        [{"role": "user", "content": content}],
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+    )
     with torch.no_grad(), prune_visual_tokens(model, **pruning):
         ids = model.generate(**inputs, **OPTIONS)
     return str(processor.tokenizer.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
