@@ -1,31 +1,16 @@
 """From a question and pictures to the model's inputs."""
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-from PIL import Image
 from transformers import BatchFeature
 
+from iwp_cli.media import Media
 from iwp_cli.refusal import Refusal, quoted
 from iwp_cli.requirements import first_line
-from iwp_cli.videos import Video
 
-__all__ = ["Media", "encode"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Media:
-    """Images and videos by their paths, each kind in the order of the command line."""
-
-    images: Sequence[tuple[Path, Image.Image]]
-    videos: Sequence[tuple[Path, Video]]
-
-    def count(self, kind: str) -> int:
-        """Return how many there are of "image" or "video"."""
-        return len(self.images if kind == "image" else self.videos)
+__all__ = ["encode"]
 
 
 def encode(processor: Any, config: Any, prompt: str, media: Media) -> BatchFeature:
@@ -52,7 +37,7 @@ def encode(processor: Any, config: Any, prompt: str, media: Media) -> BatchFeatu
         the processor refuses a picture; the message names it.
     """
     if any("\ud800" <= letter <= "\udfff" for letter in prompt):
-        msg = "--prompt holds bytes that are no UTF-8 text"
+        msg = "the prompt holds bytes that are no UTF-8 text"
         raise Refusal(msg)
     arguments: dict[str, Any] = {"text": [_text(processor, config, prompt, media)]}
     if media.images:
@@ -87,7 +72,7 @@ def _refused(processor: Any, media: Media, error: Exception) -> str:
 
 def _text(processor: Any, config: Any, prompt: str, media: Media) -> str:
     if media.videos and not hasattr(processor, "video_token"):
-        msg = f"--video {quoted(media.videos[0][0])}: {type(processor).__name__} takes images only"
+        msg = f"{quoted(media.videos[0][0])} is a video, and the model's {type(processor).__name__} takes images only"
         raise Refusal(msg)
     around = [getattr(config, f"vision_{end}_token_id", None) for end in ("start", "end")]
     before, after = ("" if end is None else processor.tokenizer.convert_ids_to_tokens(end) for end in around)
@@ -119,8 +104,8 @@ def _parts(
     for kind, token in tokens.items():
         placed, given = sum(part == kind for part, _ in parts), media.count(kind)
         if placed not in {0, given}:
-            allowed = f"none, or {given}: one for each --{kind}" if given else f"none: there is no --{kind}"
-            msg = f"--prompt holds {token} {placed} times, expected {allowed}"
+            allowed = f"none, or {given}: one for each {kind}" if given else f"none: there is no {kind}"
+            msg = f"the prompt holds {token} {placed} times, expected {allowed}"
             raise Refusal(msg)
         first += [] if placed else [kind] * given
     return first, parts

@@ -1,14 +1,14 @@
-"""The examples for Hugging Face models in README and docs run, as they stand there."""
+"""The examples on the page on serving run, as they stand there."""
 
 import re
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 
+from iwp_transformers.tuning import campaign
 from tests.integrations import tiny_models
-from tests.integrations.tiny_models import Image, Video, make_inputs
+from tests.integrations.tiny_models import Image, make_inputs
 
 ROOT = Path(__file__).parents[2]
 
@@ -17,23 +17,6 @@ def examples(page: str) -> list[str]:
     """Return the blocks of Python on a page that are no doctests."""
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
     return [block for block in blocks if ">>>" not in block]
-
-
-@pytest.mark.parametrize("family", ["llava_onevision", "qwen2_5_vl"])
-def test_examples_run_in_their_order(family: str) -> None:
-    """Whoever pastes them one after the other gets what their comments say."""
-    model: Any = getattr(tiny_models, family)(num_hidden_layers=6)
-    batch = make_inputs(model, [(5, Image(), 4), (3, Image(), 2, Image(), 6)])
-    names: dict[str, Any] = {"model": model, "inputs": make_inputs(model, [(5, Image(), 4)]), "batch": batch}
-    names["video_inputs"] = make_inputs(model, [(2, Video(), 5)])
-
-    blocks = examples("README.md")
-    for block in blocks:
-        exec(compile(block, "README.md", "exec"), names)  # the examples are the thing tested
-
-    assert len(blocks) == 4
-    pictures = [(row == tiny_models.IMAGE_ID).sum() for row in batch["input_ids"]]
-    assert [len(kept) for kept in names["kept"]] == [min(64, int(count)) for count in pictures]
 
 
 class Words(list[Any]):
@@ -59,3 +42,17 @@ def test_the_page_on_serving_runs() -> None:
 
     assert [len(answer) for answer in names["answers"]] == [1, 1, 1]
     assert len(names["follow_ups"]) == 2
+
+
+def test_the_page_on_tuning_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search, its file and its drawing, pasted as they stand there."""
+    monkeypatch.setattr(campaign, "TURNS", 1)
+    model: Any = tiny_models.qwen2_5_vl()
+    samples = [make_inputs(model, [(3, Image(), 4)])]
+    names: dict[str, Any] = {"model": model, "samples": samples, "inputs": samples[0], "folder": tmp_path}
+
+    for block in examples("docs/tuning.md"):
+        exec(compile(block, "tuning.md", "exec"), names)  # the examples are the thing tested
+
+    assert names["output"].shape[0] == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["iwp.json", "tune.jsonl", "tune.png"]

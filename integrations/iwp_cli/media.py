@@ -1,0 +1,59 @@
+"""Images and videos that a model is asked about."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from iwp_cli.images import read_image
+from iwp_cli.refusal import Refusal
+from iwp_cli.videos import Video, read_video
+
+__all__ = ["Media", "check_given", "read_media"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Media:
+    """Images and videos by their paths, each kind in the order of the command line."""
+
+    images: Sequence[tuple[Path, Image.Image]]
+    videos: Sequence[tuple[Path, Video]]
+
+    def count(self, kind: str) -> int:
+        """Return how many there are of "image" or "video"."""
+        return len(self.images if kind == "image" else self.videos)
+
+
+def read_media(images: Sequence[Path], videos: Sequence[Path], frames: int) -> Media:
+    """Read images, and frames that are evenly spread over videos.
+
+    Parameters
+    ----------
+    images, videos : sequence of pathlib.Path
+        As `read_image` and `read_video` take them.
+    frames : int
+        Frames taken from each video.
+
+    Raises
+    ------
+    Refusal
+        If one cannot be read.
+    """
+    return Media(
+        images=[(path, read_image(path)) for path in images],
+        videos=[(path, read_video(path, frames)) for path in videos],
+    )
+
+
+def check_given(images: Sequence[Path], videos: Sequence[Path]) -> None:
+    """Raise unless there is something to look at.
+
+    Raises
+    ------
+    Refusal
+        If there is none of either.
+    """
+    if not images and not videos:
+        msg = "there is nothing to look at: give one or more of --image and --video"
+        raise Refusal(msg)
