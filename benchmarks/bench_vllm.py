@@ -27,7 +27,6 @@ from tests.vllm.miniatures import Trained, trained
 from tests.vllm.random_model import random_model
 
 BUDGET = 0.222
-PER_KIND = 12
 QUESTION, IMAGE, NEITHER = "the question", "the image alone", "neither"
 
 RULES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -56,15 +55,15 @@ TIMED = {
     "DivPrune": {"iwp": {"budget": 0.111, "method": "divprune"}, "bar": None},
     "IWP by the question at layer 4": {"iwp": {"budget": 0.111, "layer": 4}, "bar": 0.8},
 }
-SIDE, REPEATS, DECODED = 40, 7, 8
+SIDE, DECODED = 40, 8
 
 
-def answers() -> dict[str, Any]:
-    """Count right answers of both miniatures."""
+def answers(per_kind: int) -> dict[str, Any]:
+    """Count right answers of both miniatures to so many questions of each kind in each style of scenes."""
     told = {}
     for name in ("llava-onevision", "qwen2.5-vl"):
         with tempfile.TemporaryDirectory() as folder:
-            miniature = trained(name, Path(folder), per_kind=PER_KIND)
+            miniature = trained(name, Path(folder), per_kind=per_kind)
             engine = start(miniature, {"budget": BUDGET}, limit_mm_per_prompt={"image": 1, "video": 0})
             told[name] = _answers(engine, miniature)
             stop(engine)
@@ -112,7 +111,7 @@ def _right(miniature: Trained, said: list[list[int]]) -> Any:
     return np.array([word.strip() == example.question.answer for word, example in pairs])
 
 
-def times() -> dict[str, Any]:
+def times(repeats: int) -> dict[str, Any]:
     """Time requests with a fresh picture each, all rules in turns, in seconds of the process' CPU time."""
     with tempfile.TemporaryDirectory() as folder:
         model = random_model(Path(folder))
@@ -121,7 +120,7 @@ def times() -> dict[str, Any]:
         rng = np.random.default_rng(0)
         spent: dict[str, list[float]] = {name: [] for name in TIMED}
         choosing: dict[str, list[float]] = {name: [] for name in TIMED}
-        for repeat in range(REPEATS + 1):
+        for repeat in range(repeats + 1):
             for name, timed in TIMED.items():
                 engine.use(timed["iwp"])
                 image = Image.fromarray(rng.integers(0, 256, (8 * SIDE, 8 * SIDE, 3), dtype=np.uint8))
@@ -153,7 +152,7 @@ def times() -> dict[str, Any]:
         sys.stdout.write(
             f"{name:40} {median:6.2f} s  {median / whole:5.1%}, choosing {rows[name]['seconds_choosing']:.2f} s\n"
         )
-    return {"visual_tokens": SIDE**2, "decoded": DECODED, "repeats": REPEATS, "rules": rows}
+    return {"visual_tokens": SIDE**2, "decoded": DECODED, "repeats": repeats, "rules": rows}
 
 
 def _clocked(model: Any, parts: list[float]) -> Callable[[], None]:
@@ -174,10 +173,13 @@ def main() -> None:
     """Measure a part and write its result file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("part", choices=("answers", "time"))
-    part = parser.parse_args().part
-    command = f"PYTHONPATH=. .venv-vllm/bin/python benchmarks/bench_vllm.py {part}"
+    parser.add_argument("--per-kind", type=int, default=12, help="18 questions a miniature for each; default 12")
+    parser.add_argument("--repeats", type=int, default=7, help="timed requests of each rule; default 7")
+    asked = parser.parse_args()
+    part = asked.part
+    command = "PYTHONPATH=. .venv-vllm/bin/python benchmarks/bench_vllm.py " + " ".join(sys.argv[1:])
     conditions = {"vllm": __import__("vllm").__version__, "threads": 1, "dtype": "float32"}
-    measured = {"budget": BUDGET, "miniatures": answers()} if part == "answers" else times()
+    measured = {"budget": BUDGET, "miniatures": answers(asked.per_kind)} if part == "answers" else times(asked.repeats)
     write(f"vllm_{part}", header(command, **conditions) | measured)
 
 

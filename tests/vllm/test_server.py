@@ -67,6 +67,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     command += ["--host", "127.0.0.1"]
     command += ["--port", str(port), "--dtype", "float32", "--max-model-len", "512", "--hf-overrides", OPTIONS]
     command += ["--limit-mm-per-prompt", '{"image": 1, "video": 0}', "--max-num-seqs", "4"]
+    command += ["--trust-request-mm-kwargs"]
     log = place / "log"
     settings = os.environ | {"VLLM_ENABLE_V1_MULTIPROCESSING": "1", "VLLM_CACHE_ROOT": str(place / "cache")}
     with log.open("wb") as written:

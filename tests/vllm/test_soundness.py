@@ -96,9 +96,9 @@ def test_chunks_and_preemption_give_the_same_answers(
     preempted = []
     original = scheduler._preempt_request
 
-    def noting(request: Any, *rest: Any) -> Any:
+    def noting(request: Any, *rest: Any, **named: Any) -> Any:
         preempted.append(request.request_id)
-        return original(request, *rest)
+        return original(request, *rest, **named)
 
     # vLLM holds back whole images of LLaVA-OneVision: its cache of so small chunks is smaller than they are.
     pruned = [index for index in range(len(mixed)) if BUDGETS[index % len(BUDGETS)] != 1.0]

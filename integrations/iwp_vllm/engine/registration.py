@@ -78,7 +78,7 @@ def _refusing(own: Any) -> Any:
     if hasattr(own, "iwp_refuses"):
         return own
 
-    class Refusing(own):  # type: ignore[misc] # vLLM's class
+    class Refusing(own):
         """Refuses pruning of a model that this plugin does not know."""
 
         iwp_refuses = True
