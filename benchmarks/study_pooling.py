@@ -104,7 +104,7 @@ CELLS = list(
         *product((*RIVALS, CHOSEN), FURTHER_LAYERS, FURTHER_BUDGETS),
     ])
 )
-"""Rule, layer and budget of every row: what tells most, one factor at a time, then the choice and its rivals elsewhere."""
+"""Rule, layer and budget of every row: what tells most, one factor at a time, then the choice elsewhere."""
 
 
 def key(rule: str, layer: int, budget: float) -> str:
