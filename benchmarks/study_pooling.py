@@ -19,6 +19,7 @@ import numpy as np
 from _harness import PAPER, PRESET, RESULTS, header, read, write_to
 from answers import Flags
 from bench_accuracy import Batch, Evaluation, answered, remembered, summary, trained
+from numpy.typing import NDArray
 from rich.progress import track
 from torch import Tensor
 
@@ -26,15 +27,16 @@ from iwp_core import PCMMR, TopK, select_tokens
 from iwp_core.above_chance import AboveChance
 from iwp_miniature import ARCHITECTURES, draw_examples, load_miniature
 from iwp_transformers import LayerView, prune_visual_tokens
-from iwp_transformers.presets import ANY_QUERY, PER_QUERY
+from iwp_transformers.presets import PER_QUERY
 
 LAYERS, BUDGETS = (2, 3), (0.222, 0.111)
 FURTHER_LAYERS, FURTHER_BUDGETS = (1, 2, 3, 4), (0.222, 0.111, 0.056)
-CHOSEN = "any-query preset (ours)"
+CHOSEN = "maximum, hidden states above chance, no temper"
 RIVALS = (PRESET, PAPER, "DivPrune")
 BASE = "the base: maximum, everything, layer l, the preset's strategy"
 MAXIMUM = {**PER_QUERY, "heads": "max"}
 UNTEMPERED = replace(PER_QUERY["strategy"], temper=1.0)
+ABOVE_CHANCE = {**MAXIMUM, "similarity": "hidden", "strategy": AboveChance(strategy=UNTEMPERED)}
 
 Options = Callable[[int], Mapping[str, Any]]
 """Takes the layer that prunes, gives the keyword arguments of `prune_visual_tokens`."""
@@ -82,13 +84,13 @@ FACTORS: Mapping[str, Mapping[str, Options]] = {
         "hidden states": _changed(similarity="hidden"),
         "hidden states, no temper": _changed(similarity="hidden", strategy=UNTEMPERED),
         "above chance, no temper": _changed(strategy=AboveChance(strategy=UNTEMPERED)),
-        CHOSEN: lambda _layer: ANY_QUERY,
+        CHOSEN: lambda _layer: ABOVE_CHANCE,
     },
-    "the any-query preset, changed": {
-        "mean instead": lambda _layer: {**ANY_QUERY, "heads": 1.0},
-        "p = 4 instead": lambda _layer: {**ANY_QUERY, "heads": 4.0},
-        "l-1 and l score": lambda _layer: {**ANY_QUERY, "layers": 2},
-        "all up to l score": lambda layer: {**ANY_QUERY, "layers": layer + 1},
+    "hidden states above chance, changed": {
+        "mean instead": lambda _layer: {**ABOVE_CHANCE, "heads": 1.0},
+        "p = 4 instead": lambda _layer: {**ABOVE_CHANCE, "heads": 4.0},
+        "l-1 and l score": lambda _layer: {**ABOVE_CHANCE, "layers": 2},
+        "all up to l score": lambda layer: {**ABOVE_CHANCE, "layers": layer + 1},
     },
 }
 """At layers 2 and 3, l-3 ... l is all up to l."""
@@ -131,8 +133,8 @@ def answers(evaluation: Evaluation, options: Mapping[str, Any], layer: int, budg
     return right, kept / total
 
 
-def against(mine: Flags, other: Flags) -> tuple[float, float]:
-    """Return the paired difference in points, and its standard error."""
+def against(mine: NDArray[Any], other: NDArray[Any]) -> tuple[float, float]:
+    """Return the paired difference in points, and its standard error over questions, which cells share."""
     gap = 100 * (mine.astype(float) - other)
     return float(gap.mean()), float(gap.std(ddof=1) / math.sqrt(len(gap)))
 
@@ -145,8 +147,11 @@ def report(result: Mapping[str, Any], rivals: Sequence[str] = RIVALS) -> Iterato
     def right(rule: str, cell: tuple[int, float]) -> Flags:
         return answered(rows[key(rule, *cell)], questions)
 
-    yield "| factor | rule | " + " | ".join(f"layer {layer}, {budget:.1%}" for layer, budget in cells) + " | mean |"
-    yield "|" + "---|" * (len(cells) + 3)
+    heads = [f"layer {layer}, {budget:.1%}" for layer, budget in cells] + [
+        f"mean over cells - {name}" for name in rivals
+    ]
+    yield "| factor | rule | " + " | ".join(heads) + " |"
+    yield "|" + "---|" * (len(heads) + 2)
     for factor, rules in FACTORS.items():
         for rule in rules:
             done = [cell for cell in cells if key(rule, *cell) in rows]
@@ -156,8 +161,10 @@ def report(result: Mapping[str, Any], rivals: Sequence[str] = RIVALS) -> Iterato
                 texts.append(f"{100 * right(rule, cell).mean():.1f} ({gap:+.1f} ± {error:.1f})")
             if len(done) == len(cells):
                 for rival in rivals:
-                    mine, other = (np.concatenate([right(name, cell) for cell in cells]) for name in (rule, rival))
+                    mine, other = (np.mean([right(name, cell) for cell in cells], axis=0) for name in (rule, rival))
                     texts.append("{:+.1f} ± {:.1f}".format(*against(mine, other)))
+            if not done:
+                continue
             yield f"| {factor} | {rule} | " + " | ".join(texts) + " |"
 
 

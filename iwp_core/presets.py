@@ -17,10 +17,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from iwp_core.above_chance import AboveChance
 from iwp_core.strategies import PCMMR
 
-__all__ = ["ANY_QUERY", "PER_QUERY"]
+__all__ = ["PER_QUERY"]
 
 PER_QUERY: Mapping[str, Any] = MappingProxyType({
     "heads": "softmax_mean_per_query",
@@ -42,23 +41,4 @@ PER_QUERY: Mapping[str, Any] = MappingProxyType({
   one of the largest whose similarity to a chosen one is above 0.68.
 
 It costs a pass over the keys for each query, and more chunks. ``benchmarks/README.md`` says what it brings.
-"""
-
-ANY_QUERY: Mapping[str, Any] = MappingProxyType({
-    "heads": "max",
-    "similarity": "hidden",
-    "strategy": AboveChance(strategy=PCMMR(chunk=1, growth=1.1, penalty=1.0, exponent=1)),
-})
-"""Ours. A token counts by the query that asks most for it, as far as nothing chosen is like it.
-
-- ``heads="max"``: the largest error that dropping the token can cause in what it carries, in any output of any head
-  (docs/pooling.md). A token that one query of many needs is not outvoted. Give `select_tokens` all T queries and, for
-  shares of all that a query sees, their `context`.
-- ``similarity="hidden"``: later layers read whole states, not what this layer's heads take from them. Give
-  `select_tokens` the layer's inputs as `hidden`.
-- `AboveChance`: similarity counts as far as it exceeds what any two candidates share, so that the candidates say
-  themselves how strongly duplication weighs.
-- No temper: magnitude times what is new, without a power between them. ``chunk=1, growth=1.1``: as in `PER_QUERY`.
-
-docs/pooling.md says what it brings, and where it was measured.
 """

@@ -6,7 +6,7 @@ from typing import Any
 
 from iwp_core import presets
 
-__all__ = ["ANY_QUERY", "PER_QUERY"]
+__all__ = ["PER_QUERY"]
 
 PER_QUERY: Mapping[str, Any] = MappingProxyType({**presets.PER_QUERY, "rope_in_magnitude": True})
 """`iwp_core.presets.PER_QUERY`, with queries and keys compared as the attention does, rotary embedding included.
@@ -14,14 +14,5 @@ PER_QUERY: Mapping[str, Any] = MappingProxyType({**presets.PER_QUERY, "rope_in_m
 Examples
 --------
 >>> with prune_visual_tokens(model, budget=0.111, **PER_QUERY) as session:  # doctest: +SKIP
-...     output = model.generate(**inputs)
-"""
-
-ANY_QUERY: Mapping[str, Any] = MappingProxyType({**presets.ANY_QUERY, "rope_in_magnitude": True})
-"""`iwp_core.presets.ANY_QUERY`, likewise; each query's share is of all that it sees.
-
-Examples
---------
->>> with prune_visual_tokens(model, budget=0.111, **ANY_QUERY) as session:  # doctest: +SKIP
 ...     output = model.generate(**inputs)
 """

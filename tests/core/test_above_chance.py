@@ -9,12 +9,12 @@ import pytest
 
 from iwp_core import MMR, PCMMR, Strategy, TopK, above_chance, select_tokens
 from iwp_core.above_chance import AboveChance
-from iwp_core.presets import ANY_QUERY
 from tests import oracles
 from tests.libraries import Library
 from tests.strategies import sample
 
 GREEDY: dict[str, Any] = {"chunk": 1, "growth": 1.1, "penalty": 1.0, "exponent": 1}
+BY_STATES: dict[str, Any] = {"heads": "max", "similarity": "hidden", "strategy": AboveChance(strategy=PCMMR(**GREEDY))}
 
 
 def corrected(table: np.ndarray) -> np.ndarray:
@@ -46,13 +46,13 @@ def test_tokens_are_those_of_algorithm_1_on_corrected_similarities(seed: int, op
     assert sorted(strategy.order(scores, pairs, 7).tolist()) == sorted(expected)
 
 
-def test_the_preset_chooses_by_the_largest_share_and_by_states_above_chance(xp: Library) -> None:
-    """End to end: `select_tokens` with `ANY_QUERY` on arrays of any library."""
+def test_selection_goes_by_the_largest_share_and_by_states_above_chance(xp: Library) -> None:
+    """End to end: `select_tokens` on arrays of any library."""
     tokens = sample(3, tokens=16, heads=2, group=2, clusters=5)
     queries = np.random.default_rng(3).standard_normal((4, 5, 4))
     arrays = [xp.array(x) for x in (tokens.keys, tokens.values, queries)]
 
-    kept = select_tokens(*arrays, 6, hidden=xp.array(tokens.hidden), **ANY_QUERY)
+    kept = select_tokens(*arrays, 6, hidden=xp.array(tokens.hidden), **BY_STATES)
 
     scores = oracles.log_magnitude_by_shares(queries, tokens.keys, tokens.values, "max")
     pairs = oracles.pair_lookup(corrected(oracles.cosines(tokens.hidden) ** 2))

@@ -1,4 +1,4 @@
-"""The preset `ANY_QUERY` in models: shares of all that is seen, states above chance, read independently."""
+"""`AboveChance` in models: shares of all that is seen, states above chance, read independently."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ import pytest
 import torch
 
 from iwp_transformers import prune_visual_tokens
-from iwp_transformers.presets import ANY_QUERY
 from tests import oracles
-from tests.core.test_above_chance import GREEDY, corrected
+from tests.core.test_above_chance import BY_STATES, GREEDY, corrected
 from tests.integrations.oracle import positioned, sample_of
 from tests.integrations.prompts import BOTH
 from tests.integrations.test_adaptive import own_doubles, places_of
@@ -20,14 +19,14 @@ from tests.integrations.tiny_models import make_inputs
 
 @pytest.mark.parametrize("layers", [None, 2])
 @pytest.mark.parametrize("family", BOTH)
-def test_the_preset_keeps_by_the_query_that_asks_most_and_by_states_above_chance(
+def test_tokens_are_kept_by_the_query_that_asks_most_and_by_states_above_chance(
     family: str, layers: int | None
 ) -> None:
     """With rotary embedding; layers that score are pooled by the maximum too."""
-    model = gentle(family)
+    model, options = gentle(family), {**BY_STATES, "rope_in_magnitude": True}
     inputs = make_inputs(model, PROMPTS)
 
-    with prune_visual_tokens(model, budget=6, layer=LAYER, layers=layers, **ANY_QUERY) as session, torch.no_grad():
+    with prune_visual_tokens(model, budget=6, layer=LAYER, layers=layers, **options) as session, torch.no_grad():
         model(**positioned(model, inputs))
 
     for sample, kept in enumerate(session.records[-1].kept):
