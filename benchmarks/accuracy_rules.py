@@ -18,7 +18,19 @@ from iwp_transformers import LayerView
 from iwp_transformers.presets import PER_QUERY
 from iwp_transformers.regions import Region
 
-__all__ = ["ABLATIONS", "CLAIMED", "CLAIMS", "MAIN", "RANDOM", "RULES", "SEEDS", "Asked", "options", "runs_of"]
+__all__ = [
+    "ABLATIONS",
+    "CLAIMED",
+    "CLAIMS",
+    "MAIN",
+    "RANDOM",
+    "RULES",
+    "SEEDS",
+    "Asked",
+    "Options",
+    "options",
+    "runs_of",
+]
 
 
 @dataclass(frozen=True)
