@@ -24,12 +24,22 @@ from iwp_transformers.methods.vtw import DEPTH, VTW
 from iwp_transformers.presets import PER_QUERY
 from iwp_transformers.selection import Selector
 
-__all__ = ["PLACEMENTS", "PUBLISHED", "Row", "cell_key", "library_rows", "measured", "outside_row", "placed"]
+__all__ = [
+    "ONE_LAYER",
+    "PUBLISHED",
+    "Placement",
+    "Row",
+    "cell_key",
+    "library_rows",
+    "measured",
+    "outside_row",
+    "placed",
+]
 
-PUBLISHED = "as published"
 Placement = str | int
-PLACEMENTS: tuple[Placement, ...] = (PUBLISHED, 2)
-"""Layer 2 is the first at which the questions read the picture, in both miniatures."""
+PUBLISHED = "as published"
+ONE_LAYER = 2
+"""The first layer at which the questions read the picture, in both miniatures."""
 
 SEEDS = (0, 1, 2)
 

@@ -10,7 +10,7 @@ file are kept, so a stopped run goes on. Three things can be measured, on one mi
 """
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from itertools import chain, product
@@ -19,7 +19,7 @@ from typing import Any
 
 from _harness import RESULTS
 from accuracy_evaluation import Evaluation
-from accuracy_methods import PLACEMENTS, Row, cell_key, library_rows, measured, outside_row
+from accuracy_methods import ONE_LAYER, PUBLISHED, Placement, Row, cell_key, library_rows, measured, outside_row
 from accuracy_results import Measured, Measurement, answered, trained
 from accuracy_rules import ABLATIONS, CLAIMED, MAIN
 
@@ -30,8 +30,8 @@ __all__ = ["BUDGETS", "Evaluation", "answered", "key", "main", "trained"]
 BUDGETS = (0.353, 0.222, 0.111, 0.056)
 LAYERS = (1, 2, 3, 4, 5, 6)
 ABLATION_LAYERS, ABLATION_BUDGETS = (2, 3), (0.222, 0.111)
-METHODS_SET, METHOD_BUDGETS = "methods", BUDGETS[:3]
-PER_KIND, METHODS_PER_KIND = 125, 25
+METHOD_BUDGETS = BUDGETS[:3]
+PER_KIND, METHODS_PER_KIND = 125, 14
 
 Cell = tuple[str, int, float]
 SETS: dict[str, list[Cell]] = {
@@ -45,6 +45,14 @@ SETS: dict[str, list[Cell]] = {
 }
 SETS["all"] = list(dict.fromkeys(chain.from_iterable(SETS.values())))
 """What may be asked for, each a list of rules with layer and budget; all of them in the order of what tells most."""
+
+
+METHOD_SETS: dict[str, list[tuple[Placement, float]]] = {
+    "methods-as-published": [*product([PUBLISHED], METHOD_BUDGETS)],
+    "methods-at-one-layer": [*product([ONE_LAYER], reversed(METHOD_BUDGETS))],
+}
+METHOD_SETS["methods"] = [*chain.from_iterable(METHOD_SETS.values())]
+"""Where and at which budgets every method of the library is measured."""
 
 
 def key(rule: str, layer: int, budget: float) -> str:
@@ -68,12 +76,12 @@ def of_tables(rules: str, evaluation: Evaluation) -> dict[str, Callable[[], Meas
 
 
 def of_rows(
-    rows: Sequence[Row], placements: Sequence[str | int], budgets: Sequence[float], evaluation: Evaluation
+    rows: Sequence[Row], places: Iterable[tuple[Placement, float]], evaluation: Evaluation
 ) -> dict[str, Callable[[], Measured]]:
     """Return what measures methods and rules from outside, by the names of their cells."""
     return {
         cell_key(row.name, placement, budget): partial(measured, evaluation, row, placement, budget)
-        for placement, budget, row in product(placements, budgets, rows)
+        for (placement, budget), row in product(places, rows)
     }
 
 
@@ -95,11 +103,11 @@ def options() -> argparse.ArgumentParser:
         type=int,
         help=f"questions a kind and style of scene (18 of them); default {PER_KIND}, of methods {METHODS_PER_KIND}",
     )
-    parser.add_argument("--rules", choices=[*SETS, METHODS_SET], default="all")
+    parser.add_argument("--rules", choices=[*SETS, *METHOD_SETS], default="all")
     parser.add_argument("--rule", nargs="+", default=[], metavar="MODULE:NAME", help="rules from outside, instead")
     parser.add_argument("--beside", nargs="*", default=["iwp", "divprune", "fastv", "random"], help="methods with them")
     parser.add_argument("--budgets", nargs="+", type=float, default=list(METHOD_BUDGETS), help="shares; with --rule")
-    parser.add_argument("--layers", nargs="+", type=int, default=[PLACEMENTS[1]], help="that prune; with --rule")
+    parser.add_argument("--layers", nargs="+", type=int, default=[ONE_LAYER], help="that prune; with --rule")
     parser.add_argument("--output", type=Path, help="result file, for one model")
     return parser
 
@@ -112,7 +120,7 @@ def measure(model: str, given: argparse.Namespace) -> Path:
     ValueError
         If a rule or method is none, or the result file holds another measurement.
     """
-    of_methods = bool(given.rule) or given.rules == METHODS_SET
+    of_methods = bool(given.rule) or given.rules in METHOD_SETS
     rows = [*map(outside_row, given.rule), *library_rows(given.beside)] if given.rule else library_rows()
     per_kind = given.per_kind or (METHODS_PER_KIND if of_methods else PER_KIND)
     chosen = f"--rule {' '.join(given.rule)}" if given.rule else f"--rules {given.rules}"
@@ -132,9 +140,9 @@ def measure(model: str, given: argparse.Namespace) -> Path:
         "no picture": lambda: (evaluation.without_picture(), {}),
     }
     if given.rule:
-        wanted |= of_rows(rows, given.layers, given.budgets, evaluation)
+        wanted |= of_rows(rows, product(given.layers, given.budgets), evaluation)
     elif of_methods:
-        wanted |= of_rows(rows, PLACEMENTS, METHOD_BUDGETS, evaluation)
+        wanted |= of_rows(rows, METHOD_SETS[given.rules], evaluation)
     else:
         wanted |= of_tables(given.rules, evaluation)
     results.measure(wanted, changed(rows, results.cells))
