@@ -17,11 +17,14 @@ from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
-from _harness import RESULTS
+from _harness import RESULTS, read
 from accuracy_evaluation import Evaluation
 from accuracy_methods import ONE_LAYER, PUBLISHED, Placement, Row, cell_key, library_rows, measured, outside_row
 from accuracy_results import Measured, Measurement, answered, trained
 from accuracy_rules import ABLATIONS, CLAIMED, MAIN
+from methods_plots import plot_accuracy
+from methods_results import places
+from methods_tables import refused, table
 
 from iwp_miniature import ARCHITECTURES, draw_examples, load_miniature
 
@@ -149,6 +152,20 @@ def measure(model: str, given: argparse.Namespace) -> Path:
     return given.output or default
 
 
+def show(model: str, output: Path) -> None:
+    """Print the tables of a rule from outside and those beside it, and draw their plot."""
+    result = read(output)
+    if result is None:
+        return
+    for place, budgets in places(result):
+        print(f"\n{model}, {place}, right answers in percent (operations of the prefill that are left)\n")
+        print(table(result, place, budgets))
+    print("".join(f"\nnot measured: {reason}" for reason in refused(result)))
+    plot = output.with_suffix(".png")
+    plot_accuracy({model: result}).savefig(plot, dpi=110)
+    print(plot)
+
+
 def main(given: Sequence[str] | None = None) -> None:
     """Measure and write."""
     parser = options()
@@ -158,7 +175,10 @@ def main(given: Sequence[str] | None = None) -> None:
         parser.error(f"MODEL is {' '.join(models)}, expected of {', '.join(ARCHITECTURES)}, and one with --output")
     try:
         for model in models:
-            print(measure(model, arguments))
+            output = measure(model, arguments)
+            print(output)
+            if arguments.rule:
+                show(model, output)
     except ValueError as error:
         parser.error(str(error))
 
