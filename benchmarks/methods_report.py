@@ -47,8 +47,8 @@ def parts(results: Results) -> dict[str, str]:
 def evidence(text: str, results: Results) -> str:
     """Return the text of docs/methods/evidence.md with its generated parts as they are measured."""
     for name, part in parts(results).items():
-        marks = re.compile(rf"(<!-- measured: {re.escape(name)} -->\n).*?(\n<!-- end -->)", flags=re.DOTALL)
-        text = marks.sub(lambda found, part=part: f"{found[1]}\n{part}\n{found[2]}", text)
+        marks = re.compile(rf"(<!-- measured: {re.escape(name)} -->\n).*?(<!-- end -->)", flags=re.DOTALL)
+        text = marks.sub(lambda found, part=part: f"{found[1]}\n{part}\n\n{found[2]}", text)
     return text
 
 

@@ -22,6 +22,15 @@ ROWS = {
 }
 
 
+HEADER = {
+    "command": "python it.py",
+    "device": "a machine",
+    "versions": {"torch": "2", "transformers": "5"},
+    "commit": "0",
+    "date": "2026-01-01",
+}
+
+
 def entry(right: list[bool]) -> dict[str, Any]:
     """Write a cell as bench_accuracy.py does, of a rule that leaves a fifth from layer 1 of 2 on."""
     return {
@@ -29,6 +38,7 @@ def entry(right: list[bool]) -> dict[str, Any]:
         "mean": 100 * float(np.mean(right)),
         "layers": [1],
         "visual_by_layer": [1.0, 0.2],
+        "standard_error": 1.0,
         "mean_share": 0.6,
         "flops_share": 0.55,
     }
@@ -108,6 +118,18 @@ def test_the_page_of_evidence_is_what_was_measured(results: Any) -> None:
 
     assert report.evidence(text, results) == text
     assert all(f"<!-- measured: {name} -->" in text for name in report.parts(results))
+
+
+def test_parts_are_written_where_they_stand(made: dict[str, Any]) -> None:
+    """Of a page that has none yet, what stands between the marks is left, and writing again changes nothing."""
+    report = import_module("methods_report")
+    page = "<!-- measured: standings -->\n<!-- end -->\n\nwords\n\n<!-- measured: a -->\n<!-- end -->\n"
+
+    written = report.evidence(page, {"a": made | {"header": {**HEADER, "questions": 8}}})
+
+    assert "words" in written
+    assert written.count("<!-- measured: ") == 2
+    assert "| best | 1 of 1" in written
 
 
 @pytest.mark.parametrize("name", METHODS)
