@@ -13,13 +13,12 @@ from typing import Any
 import iwp_transformers
 from iwp_core import MMR, PCMMR, Strategy, Tolerance, TopK
 from iwp_core.budget import check_budget
-from iwp_transformers import prune_visual_tokens
+from iwp_transformers import presets, prune_visual_tokens
 from iwp_transformers.methods import Method, method_class
-from iwp_transformers.presets import PER_QUERY
 
 __all__ = ["PRESETS", "PRUNING", "pruning_arguments", "written"]
 
-PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType({"paper": {}, "per-query": PER_QUERY})
+PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType({"paper": {}, **presets.PRESETS})
 """Settings by the names that `preset` has for them."""
 
 STRATEGIES: Mapping[str, Callable[..., Strategy]] = {kind.__name__: kind for kind in (PCMMR, MMR, TopK)}
