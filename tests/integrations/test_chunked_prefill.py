@@ -150,7 +150,7 @@ def test_chunks_of_text_alone_belong_to_the_prompt(prompt: Any) -> None:
         {"budget": {"image": 0.3}, "layer": 1, "heads": "max"},
         {"budget": 1.0, "layer": 1},
     ],
-    ids=str,
+    ids=lambda options: str({**options, "selector": "fastv"} if "selector" in options else options),
 )
 def test_rules_see_the_whole_prompt(options: Any) -> None:
     """Rules that read attention, earlier layers or the vision tower, that merge, or that count for themselves."""
