@@ -1,18 +1,20 @@
 """Answers on disk, batch by batch, so that a run that was killed goes on where it stopped."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from iwp_lmms_eval.answering import Answer
 from iwp_lmms_eval.figures import Figures
+from iwp_transformers.json_lines import JsonLines
 
 __all__ = ["Asked", "Journal"]
 
 Asked = str
 """Which question: task, split, document, repeat and options, as JSON."""
+
+START = b'{"settings": '
 
 
 class Journal:
@@ -32,22 +34,21 @@ class Journal:
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
-        self._path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = JsonLines(path)
         self.figures = Figures()
         self.answers: dict[Asked, Answer] = {}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        written = path.read_bytes() if path.exists() else b""
-        # A line without its end is what was being written when the run was killed.
-        whole = written[: written.rfind(b"\n") + 1]
-        if len(whole) < len(written):
-            os.truncate(path, len(whole))
-        header, *batches = self._lines(whole) if whole else [{"settings": dict(settings)}]
-        if not whole:
-            self._append(header)
-        if header.get("settings") != json.loads(json.dumps(dict(settings))):
+        header = {"settings": json.loads(json.dumps(dict(settings)))}
+        lines = self._lines()
+        # Half of a first line that was written here is gone with no loss; any other file stays as it is.
+        known = lines[0].get("settings") == header["settings"] if lines else _begins_as_here(self._file.torn)
+        if not known:
             msg = f"`journal` is {str(path)!r}, which holds answers of other settings: expected a new file, or the same"
             raise ValueError(msg)
-        for batch in batches:
+        self._file.cut()
+        if not lines:
+            self._file.append(header)
+        for batch in lines[1:]:
             self._hold(batch)
 
     def add(self, asked: Sequence[Asked], answers: Sequence[Answer], figures: Figures) -> None:
@@ -62,7 +63,7 @@ class Journal:
         """
         told = [[each.text, each.prompt_tokens, each.new_tokens] for each in answers]
         batch = {"asked": list(asked), "answers": told, "figures": figures.to_dict()}
-        self._append(batch)
+        self._file.append(batch)
         self._hold(batch)
 
     def _hold(self, batch: Mapping[str, Any]) -> None:
@@ -70,15 +71,14 @@ class Journal:
             self.answers[asked] = Answer(text=text, prompt_tokens=prompt_tokens, new_tokens=new_tokens)
         self.figures += Figures.from_dict(batch["figures"])
 
-    def _append(self, content: Mapping[str, Any]) -> None:
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(content) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-
-    def _lines(self, whole: bytes) -> list[dict[str, Any]]:
+    def _lines(self) -> list[dict[str, Any]]:
         try:
-            return [dict(json.loads(line)) for line in whole.splitlines()]
-        except (TypeError, ValueError) as error:
-            msg = f"`journal` is {str(self._path)!r}, which is none ({error}): expected a new file, or one written here"
+            return self._file.read()
+        except ValueError as error:
+            path = str(self._file.path)
+            msg = f"`journal` is {path!r}, which is none ({error}): expected a new file, or one written here"
             raise ValueError(msg) from error
+
+
+def _begins_as_here(torn: bytes) -> bool:
+    return torn[: len(START)] == START[: len(torn)]

@@ -60,7 +60,9 @@ def test_answers_of_other_settings_are_refused(tmp_path: Path) -> None:
         Journal(tmp_path / "answers.jsonl", {**SETTINGS, "pruning": {"budget": "0.2"}})
 
 
-@pytest.mark.parametrize("text", ["no journal\n", "[1, 2]\n", '{"questions": 3}\n'])
+@pytest.mark.parametrize(
+    "text", ["no journal\n", "[1, 2]\n", '{"questions": 3}\n', '{"questions": 3}\n{"ends": "ab', "half a line"]
+)
 def test_another_file_is_refused_and_left_alone(tmp_path: Path, text: str) -> None:
     """A path that was mistaken is an error, and its file stays as it was."""
     path = tmp_path / "data.jsonl"

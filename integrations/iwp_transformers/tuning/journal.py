@@ -1,10 +1,10 @@
 """What was measured so far, in a file that every result is appended to, so that a run that is killed can go on."""
 
-import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
+
+from iwp_transformers.json_lines import JsonLines
 
 __all__ = ["Journal"]
 
@@ -30,13 +30,13 @@ class Journal:
     """
 
     def __init__(self, path: "str | os.PathLike[str] | None", conditions: Mapping[str, Any]) -> None:
-        self._path = None if path is None else Path(path)
+        self._file = None if path is None else JsonLines(path)
         self._results: dict[tuple[str, ...], dict[str, Any]] = {}
-        if self._path is None:
+        if self._file is None:
             return
-        lines = self._read()
+        lines = _checked_lines(self._file)
         if not lines:
-            self._write({"iwp_tune": FORMAT, **conditions})
+            self._file.append({"iwp_tune": FORMAT, **conditions})
             return
         told = {name: value for name, value in lines[0].items() if name != "iwp_tune"}
         for name in {**told, **conditions}:
@@ -55,35 +55,27 @@ class Journal:
     def put(self, result: dict[str, Any], *of: str) -> dict[str, Any]:
         """Write the result of something down, and return it."""
         self._results[of] = result
-        self._write({"of": of, "result": result})
+        if self._file is not None:
+            self._file.append({"of": of, "result": result})
         return result
 
-    def _write(self, line: Mapping[str, Any]) -> None:
-        if self._path is not None:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
 
-    def _read(self) -> list[dict[str, Any]]:
-        """Return the lines; one that a killed run did not finish is cut off.
+def _checked_lines(file: JsonLines) -> list[dict[str, Any]]:
+    """Return the lines of a file; one that a killed run did not finish is cut off.
 
-        Raises
-        ------
-        ValueError
-            If they are not what `tune` writes.
-        """
-        if self._path is None or not self._path.exists():
-            return []
-        content = self._path.read_bytes()
-        whole = content[: content.rfind(b"\n") + 1]
-        try:
-            lines = [json.loads(line) for line in whole.splitlines()]
-            known = not lines or lines[0]["iwp_tune"] == FORMAT
-            known = known and all({"of", "result"} <= line.keys() for line in lines[1:])
-        except (ValueError, KeyError, TypeError, AttributeError):
-            known = False
-        if not known or (content and not whole):
-            msg = f"`journal` {str(self._path)!r} is no file that `tune` wrote, or is damaged: name another file"
-            raise ValueError(msg)
-        if len(whole) < len(content):
-            os.truncate(self._path, len(whole))
-        return lines
+    Raises
+    ------
+    ValueError
+        If they are not what `tune` writes.
+    """
+    try:
+        lines = file.read()
+        known = lines[0]["iwp_tune"] == FORMAT if lines else not file.torn
+        known = known and all({"of", "result"} <= line.keys() for line in lines[1:])
+    except (ValueError, KeyError):
+        known = False
+    if not known:
+        msg = f"`journal` {str(file.path)!r} is no file that `tune` wrote, or is damaged: name another file"
+        raise ValueError(msg)
+    file.cut()
+    return lines
