@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 from _harness import RESULTS, header, read, write_to
-from bench_accuracy import remembered, with_features
+from accuracy_evaluation import remembered, with_features
+from accuracy_results import packed, unpacked
+from answers import Flags
 from numpy.typing import NDArray
 from rich.progress import track
 
@@ -28,8 +30,6 @@ QUESTIONS, OTHERS, PER_KIND, DRAWS, BATCH = 200, 1000, 67, 200, 67
 AIM, LONGEST = Aim(cost="time", tolerance=0.02, confidence=0.95), 2
 SAFE = 0.99
 """Agreement on the other questions from which on a setting should not have been missed."""
-
-Flags = NDArray[np.bool_]
 
 
 class Encoded(Sequence[dict[str, Any]]):
@@ -141,7 +141,7 @@ def main(given: Sequence[str] | None = None) -> None:
     count = sum(len(each) for each in pool.full)
     for setting in track(grid, description="answers of all settings"):
         if str(setting) not in cells:
-            cells[str(setting)] = np.packbits(pool.agreed(setting)).tobytes().hex()
+            cells[str(setting)] = packed(pool.agreed(setting))
             write_to(output, result)
         if perf_counter() > end:
             return
@@ -155,8 +155,7 @@ def main(given: Sequence[str] | None = None) -> None:
         seconds = {name: before[name] + more for name, more in taken.items()}
         result["tune"] = {**seconds, "report": report.to_dict()}
         write_to(output, result)
-    packed = [np.frombuffer(bytes.fromhex(cells[str(setting)]), dtype=np.uint8) for setting in grid]
-    agreed = np.stack([np.unpackbits(each)[:count].astype(bool) for each in packed], axis=1)
+    agreed = np.stack([unpacked(cells[str(setting)], count) for setting in grid], axis=1)
     settings = {str(Setting(**each["setting"])): each for each in result["tune"]["report"]["settings"]}
     full = result["tune"]["report"]["full"]
     result["draws"] = {}

@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 from _harness import PAPER, PRESET, RESULTS, header, read, write_to
-from answers import Flags
-from bench_accuracy import Batch, Evaluation, answered, remembered, summary, trained
+from accuracy_evaluation import Batch, Evaluation, remembered
+from accuracy_results import answered, opened, packed, tell_resumed, trained
+from answers import Flags, accuracies
 from numpy.typing import NDArray
 from rich.progress import track
 from torch import Tensor
@@ -168,24 +169,6 @@ def report(result: Mapping[str, Any], rivals: Sequence[str] = RIVALS) -> Iterato
             yield f"| {factor} | {rule} | " + " | ".join(texts) + " |"
 
 
-def opened(output: Path, command: str, conditions: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what was measured under the same conditions before, or an empty result.
-
-    Raises
-    ------
-    SystemExit
-        If the file holds another measurement.
-    """
-    now = header(command, **conditions)
-    result = read(output) or {"header": now, "rows": {}}
-    if any(result["header"][name] != value for name, value in conditions.items()):
-        msg = f"--output {output} holds another measurement: {result['header']}"
-        raise SystemExit(msg)
-    if result["rows"] and now["commit"] != result["header"]["commit"]:
-        result["header"].setdefault("resumed", []).append({name: now[name] for name in ("commit", "date")})
-    return result
-
-
 def main(given: Sequence[str] | None = None) -> None:
     """Measure and write, or report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -201,11 +184,15 @@ def main(given: Sequence[str] | None = None) -> None:
         conditions = {"model": arguments.model, "split": "validation", "questions": len(examples), "dtype": "float32"}
         conditions |= trained(Path(miniature.model.name_or_path))
         command = f"python benchmarks/study_pooling.py {arguments.model} --per-kind {arguments.per_kind}"
-        result, evaluation = opened(output, command, conditions), Evaluation(miniature, examples)
+        now, evaluation = header(command, **conditions), Evaluation(miniature, examples)
+        result = opened(output, now, conditions, "rows")
         missing = [cell for cell in CELLS if key(*cell) not in result["rows"]]
+        if missing and result["rows"]:
+            tell_resumed(result, now)
         for rule, layer, budget in track(missing, description=arguments.model):
             right, share = answers(evaluation, RULES[rule](layer), layer, budget)
-            result["rows"][key(rule, layer, budget)] = {**summary(evaluation, right, None), "share": share}
+            told = accuracies(right, evaluation.kinds, evaluation.styles)
+            result["rows"][key(rule, layer, budget)] = {**told, "right": packed(right), "share": share}
             write_to(output, result)
     for line in report(read(output) or parser.error(f"--output {output} is not there")):
         print(line)
