@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from accuracy_methods import PUBLISHED, cell_key
 from accuracy_results import answered
+from answers import paired_difference
 from numpy.typing import NDArray
 
 from iwp_transformers.methods.random_tokens import Random
@@ -90,5 +91,4 @@ def cells_at(result: Result, place: str, budget: float) -> Iterator[Cell]:
 
 def difference(one: Cell, other: Cell) -> tuple[float, float]:
     """Return how many points more one answers than another, and the standard error, question by question."""
-    gap = one.right - other.right
-    return 100 * float(gap.mean()), 100 * float(gap.std(ddof=1) / math.sqrt(len(gap)))
+    return paired_difference(one.right, other.right)

@@ -7,7 +7,6 @@ stopped run goes on. Run: ``python benchmarks/study_pooling.py llava-onevision``
 """
 
 import argparse
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,8 +18,7 @@ import numpy as np
 from _harness import PAPER, PRESET, RESULTS, header, read, write_to
 from accuracy_evaluation import Batch, Evaluation, remembered
 from accuracy_results import answered, opened, packed, tell_resumed, trained
-from answers import Flags, accuracies
-from numpy.typing import NDArray
+from answers import Flags, accuracies, paired_difference
 from rich.progress import track
 from torch import Tensor
 
@@ -134,12 +132,6 @@ def answers(evaluation: Evaluation, options: Mapping[str, Any], layer: int, budg
     return right, kept / total
 
 
-def against(mine: NDArray[Any], other: NDArray[Any]) -> tuple[float, float]:
-    """Return the paired difference in points, and its standard error over questions, which cells share."""
-    gap = 100 * (mine.astype(float) - other)
-    return float(gap.mean()), float(gap.std(ddof=1) / math.sqrt(len(gap)))
-
-
 def report(result: Mapping[str, Any], rivals: Sequence[str] = RIVALS) -> Iterator[str]:
     """Yield the lines of a table: points against each rival, with paired standard errors."""
     rows, questions = result["rows"], result["header"]["questions"]
@@ -158,12 +150,12 @@ def report(result: Mapping[str, Any], rivals: Sequence[str] = RIVALS) -> Iterato
             done = [cell for cell in cells if key(rule, *cell) in rows]
             texts = []
             for cell in done:
-                gap, error = against(right(rule, cell), right(PRESET, cell))
+                gap, error = paired_difference(right(rule, cell), right(PRESET, cell))
                 texts.append(f"{100 * right(rule, cell).mean():.1f} ({gap:+.1f} ± {error:.1f})")
             if len(done) == len(cells):
                 for rival in rivals:
                     mine, other = (np.mean([right(name, cell) for cell in cells], axis=0) for name in (rule, rival))
-                    texts.append("{:+.1f} ± {:.1f}".format(*against(mine, other)))
+                    texts.append("{:+.1f} ± {:.1f}".format(*paired_difference(mine, other)))
             if not done:
                 continue
             yield f"| {factor} | {rule} | " + " | ".join(texts) + " |"

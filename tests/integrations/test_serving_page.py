@@ -1,6 +1,5 @@
 """The examples on the pages on serving and on tuning run, as they stand there."""
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +9,7 @@ import torch
 from iwp_transformers.tuning import campaign
 from tests.integrations import tiny_models
 from tests.integrations.tiny_models import Image, make_inputs
-
-ROOT = Path(__file__).parents[2]
-
-
-def examples(page: str) -> list[str]:
-    """Return the blocks of Python on a page that are no doctests."""
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
-    return [block for block in blocks if ">>>" not in block]
+from tests.pages import python_blocks
 
 
 class Words(list[Any]):
@@ -38,7 +30,7 @@ def test_the_page_on_serving_runs() -> None:
     names: dict[str, Any] = {"model": model, "requests": requests, "torch": torch, "streamer": Words()}
     names["follow_up_questions"] = [torch.tensor([[5, 6]]), torch.tensor([[7]])]
 
-    for block in examples("docs/serving.md"):
+    for block in python_blocks("docs/serving.md"):
         exec(compile(block, "serving.md", "exec"), names)  # the examples are the thing tested
 
     assert [len(answer) for answer in names["answers"]] == [1, 1, 1]
@@ -52,7 +44,7 @@ def test_the_page_on_tuning_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     samples = [make_inputs(model, [(3, Image(), 4)])]
     names: dict[str, Any] = {"model": model, "samples": samples, "inputs": samples[0], "folder": tmp_path}
 
-    for block in examples("docs/tuning.md"):
+    for block in python_blocks("docs/tuning.md"):
         exec(compile(block, "tuning.md", "exec"), names)  # the examples are the thing tested
 
     assert names["output"].shape[0] == 1

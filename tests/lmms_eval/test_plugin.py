@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -30,6 +29,7 @@ from iwp_miniature import Example, architecture, draw_examples
 from iwp_miniature.miniature import miniature_folder
 from iwp_transformers import prune_visual_tokens
 from iwp_transformers.presets import PER_QUERY
+from tests.pages import python_blocks
 
 MINIATURES = ("llava-onevision", "qwen2.5-vl")
 BUDGETS = (1.0, 0.222, 0.111)
@@ -302,8 +302,7 @@ def test_every_task_model_and_option_of_the_papers_resolves() -> None:
 
 def test_the_example_of_the_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
     """Whoever pastes it gets an accuracy, and the tokens that were kept."""
-    page = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (block,) = python_blocks("docs/evaluation.md")
 
     exec(compile(block, "evaluation.md", "exec"), {})  # the example is the thing tested
 

@@ -1,7 +1,6 @@
 """The pages of docs/methods: what they say of a method is what the registry says, and their examples run."""
 
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,8 +9,9 @@ from torch import nn
 from iwp_transformers.methods import METHODS, method_class
 from tests.integrations.prompts import PAIR
 from tests.integrations.tiny_models import FACTORIES, make_inputs
+from tests.pages import ROOT, python_blocks
 
-PAGES = Path(__file__).parents[3] / "docs" / "methods"
+PAGES = ROOT / "docs" / "methods"
 PARTS = ["Idea", "Formula", "Cost", "Deviations", "Example", "Where it wins here"]
 
 
@@ -45,7 +45,7 @@ def test_a_page_says_what_the_registry_says(name: str) -> None:
 @pytest.mark.parametrize("name", [*METHODS, "README"])
 def test_the_example_of_a_page_runs(model: nn.Module, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     """On a miniature, with a report at its end."""
-    (code,) = re.findall(r"```python\n(.*?)```", (PAGES / f"{name}.md").read_text(), flags=re.DOTALL)
+    (code,) = python_blocks(f"docs/methods/{name}.md")
     names: dict[str, Any] = {"model": model, "inputs": make_inputs(model, PAIR)}
 
     exec(code, names)
