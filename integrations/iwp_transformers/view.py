@@ -1,7 +1,7 @@
 """What a selector sees of one sample: the layer that prunes, each part computed only when somebody asks."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -89,6 +89,16 @@ class LayerView(Explained):
     def sizes(self) -> Tensor:
         """How many tokens each candidate stands for since earlier stages, shape (N,), float32."""
         return self._sources.sizes_of(self._sample, self.visual_positions)
+
+    @cached_property
+    def entrance(self) -> "LayerView":
+        """The sample as it enters the decoder: all its visual tokens are candidates, whatever was dropped since."""
+        sources = self._sources
+        first = replace(
+            sources, here=sources.first, before=None, left=sources.prompt.visual, log_sizes=None, scores=None
+        )
+        visual = sources.prompt.visual[self._sample]
+        return view_of(first, self._sample, visual, len(visual))
 
     @property
     def at_entrance(self) -> bool:

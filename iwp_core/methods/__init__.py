@@ -26,6 +26,7 @@ from iwp_core.methods.random_tokens import random_tokens
 from iwp_core.methods.rotary_gravity import rotary_gravity
 from iwp_core.methods.scope import scope, scope_order
 from iwp_core.methods.sparsevlm import sparsevlm, sparsevlm_heads, sparsevlm_scores
+from iwp_core.methods.sparsevlm_counts import sparsevlm_counts
 from iwp_core.methods.sparsevlm_raters import sparsevlm_raters
 from iwp_core.methods.sparsevlm_recycling import sparsevlm_recycle
 from iwp_core.methods.tome import tome
@@ -71,6 +72,7 @@ __all__ = [
     "scope",
     "scope_order",
     "sparsevlm",
+    "sparsevlm_counts",
     "sparsevlm_heads",
     "sparsevlm_raters",
     "sparsevlm_recycle",

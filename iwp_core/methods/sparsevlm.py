@@ -41,7 +41,7 @@ def sparsevlm(attention: Array, raters: Array, /, budget: float, *, gravity: Arr
     -----
     Ties: lower index first. Half-precision inputs are rounded after every operation, as the official code does.
     Deviations: any budget, not those of its table; a budget of N keeps all, where it keeps N - 1 at most. In version 1
-    the dropped are merged into few more tokens: `sparsevlm_recycle`.
+    the dropped are merged into few more tokens: `sparsevlm_recycle`; `sparsevlm_counts` counts them within a budget.
 
     References
     ----------

@@ -1,20 +1,15 @@
 """Recycling of SparseVLM 1: the best of the dropped tokens come back as a few means of clusters."""
 
 from iwp_core._arrays import Array, namespace, tiles
-from iwp_core.methods._checks import check_arrays, check_indices
+from iwp_core.methods._checks import check_arrays, check_count, check_indices
 from iwp_core.methods._groups import group_sizes, group_sums
 from iwp_core.methods._merged import MergedTokens
 from iwp_core.methods._precision import Precision
 from iwp_core.methods._ranking import largest, placed, remaining, tokens_at
 from iwp_core.methods.density_peaks import density_peaks
+from iwp_core.methods.sparsevlm_counts import clusters_of, recycled_of
 
 __all__ = ["sparsevlm_recycle"]
-
-SHARE = 0.3
-"""Share of the dropped tokens that is recycled ..."""
-
-CLUSTER = 10
-"""... in clusters of about so many."""
 
 LEAST = 1e-6
 """Added to the size of a cluster."""
@@ -23,7 +18,9 @@ BLOCK = 1 << 22
 """Numbers that the differences of a block of token pairs hold."""
 
 
-def sparsevlm_recycle(hidden: Array, scores: Array, kept: Array, /, *, noise: Array | None = None) -> MergedTokens:
+def sparsevlm_recycle(
+    hidden: Array, scores: Array, kept: Array, /, *, clusters: int | None = None, noise: Array | None = None
+) -> MergedTokens:
     """Merge the best of the dropped tokens by density peaks clustering.
 
     Parameters
@@ -34,6 +31,8 @@ def sparsevlm_recycle(hidden: Array, scores: Array, kept: Array, /, *, noise: Ar
         `sparsevlm_scores`.
     kept : array of int, shape (M,)
         Kept indices, ascending; at least one token is dropped.
+    clusters : int, optional
+        Instead of the official number; at most the tokens that are recycled. See `sparsevlm_counts`.
     noise : array, shape (int(0.3 (N - M)) + 1,)
         Added to the densities, in the order of falling scores. The official code draws 1e-6 U(0, 1) at every call;
         default none, so that the result is determined.
@@ -47,14 +46,14 @@ def sparsevlm_recycle(hidden: Array, scores: Array, kept: Array, /, *, noise: Ar
     Raises
     ------
     TypeError
-        If an argument is no floating-point array (`kept`: no integer array).
+        If an argument is no floating-point array (`kept`: no integer array), or `clusters` no integer.
     ValueError
-        If shapes do not fit, data is not finite, indices are out of range, or nothing is dropped.
+        If shapes do not fit, data is not finite, indices or `clusters` are out of range, or nothing is dropped.
 
     Notes
     -----
-    Density peaks with k nearest neighbours, k = number of clusters = int(tokens / 10) + 1, on Euclidean distances over
-    sqrt(E). A row is the sum of its tokens over (their number + 1e-6). Ties: lower index first.
+    Density peaks with k nearest neighbours, k = number of clusters, on Euclidean distances over sqrt(E). A row is the
+    sum of its tokens over (their number + 1e-6). Ties: lower index first.
 
     References
     ----------
@@ -74,8 +73,9 @@ def sparsevlm_recycle(hidden: Array, scores: Array, kept: Array, /, *, noise: Ar
     xp = namespace(hidden)
     precision = Precision.of(hidden)
     dropped = remaining(kept, total)
-    recycled = tokens_at(dropped, largest(tokens_at(scores, dropped), int(SHARE * dropped.shape[0]) + 1))
-    count = recycled.shape[0] // CLUSTER + 1
+    recycled = tokens_at(dropped, largest(tokens_at(scores, dropped), recycled_of(dropped.shape[0])))
+    count = clusters_of(dropped.shape[0]) if clusters is None else clusters
+    check_count("clusters", count, 1, recycled.shape[0])
     states = precision.enter(tokens_at(hidden, recycled))
     distances = _distances(states, precision)
     nearest = xp.sort(distances, axis=1)[:, :count]

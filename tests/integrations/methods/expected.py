@@ -18,7 +18,9 @@ class Question:
     Attributes
     ----------
     visual, text, real : Tensor
-        Positions of the candidates, of the text behind the first visual token, and of all tokens but padding.
+        Positions of the candidates, of the text behind the first of them, and of all tokens but padding.
+    picture : Tensor
+        Positions of all visual tokens, whether earlier stages left them or not.
     grids : list of Tensor
         Where the candidates stand, indices of shape (h, w).
     """
@@ -32,6 +34,7 @@ class Question:
     visual: Tensor
     text: Tensor
     real: Tensor
+    picture: Tensor
     grids: list[Tensor]
 
     def attention(self, queries: Tensor, layer: int | None = None) -> Tensor:
@@ -89,8 +92,9 @@ def _pooling(asked: Question) -> Tensor:
 
 
 def _sparsevlm(asked: Question) -> Tensor:
-    raters = methods.sparsevlm_raters(asked.hidden(asked.visual, 0), asked.hidden(asked.text, 0))
-    return methods.sparsevlm(asked.attention(asked.text), raters, asked.count)
+    text = asked.real[(asked.real > asked.picture[0]) & ~torch.isin(asked.real, asked.picture)]
+    raters = methods.sparsevlm_raters(asked.hidden(asked.picture, 0), asked.hidden(text, 0))
+    return methods.sparsevlm(asked.attention(text), raters, asked.count)
 
 
 def _pyramiddrop(asked: Question) -> Tensor:

@@ -24,6 +24,8 @@ class Seen:
         Shape (R, E), of all rows.
     visual, sizes : Tensor
         Shape (R,): which rows are visual tokens, and how many tokens each stands for.
+    earlier : tuple of Seen
+        What entered each layer before.
     """
 
     layer: Any
@@ -31,6 +33,7 @@ class Seen:
     visual: Tensor
     sizes: Tensor
     rotation: tuple[Tensor, Tensor]
+    earlier: "tuple[Seen, ...]" = ()
 
     @property
     def hidden(self) -> Tensor:
@@ -47,6 +50,13 @@ class Seen:
         half = rows.shape[-1] // 2
         cos, sin = self.rotation
         return rows * cos + torch.cat((-rows[..., half:], rows[..., :half]), -1) * sin
+
+    def attention(self) -> Tensor:
+        """Return how all rows attend to all, (Hq, R, R)."""
+        queries, keys = (self.projected(name, rotated=True) for name in "qk")
+        keys = keys.repeat_interleave(len(queries) // len(keys), 0)
+        logits = queries @ keys.transpose(1, 2) * self.layer.self_attn.scaling + self.sizes.log()
+        return logits.masked_fill(torch.ones(logits.shape[1:], dtype=torch.bool).triu(1), -torch.inf).softmax(-1)
 
 
 @dataclass(frozen=True)
@@ -77,11 +87,13 @@ def read_merged(model: Any, inputs: dict[str, Any], stages: Sequence[Stage], tok
     visual = torch.isin(inputs["input_ids"][0], torch.tensor(placeholders))
     sizes = torch.ones(len(visual))
     decoder = eager.model.language_model
+    seen: tuple[Seen, ...] = ()
     with torch.no_grad():
         for index, layer in enumerate(decoder.layers):
             for stage in (each for each in stages if each.layer == index):
                 places = visual.nonzero().squeeze(1)
-                kept, states, weights = stage.merge(Seen(layer, hidden[0], visual, sizes, (cos[0], sin[0])))
+                kept, states, weights = stage.merge(Seen(layer, hidden[0], visual, sizes, (cos[0], sin[0]), seen))
+                hidden = hidden.clone()
                 hidden[0, places[kept]] = states
                 if weights is not None:
                     sizes[places[kept]] = weights
@@ -89,6 +101,7 @@ def read_merged(model: Any, inputs: dict[str, Any], stages: Sequence[Stage], tok
                 stay[places[kept]] = True
                 hidden, cos, sin = hidden[:, stay], cos[:, stay], sin[:, stay]
                 visual, sizes = visual[stay], sizes[stay]
+            seen = (*seen, Seen(layer, hidden[0], visual, sizes, (cos[0], sin[0])))
             rows = hidden.shape[1]
             mask = torch.full((rows, rows), torch.finfo(torch.float32).min).triu(1) + sizes.log()
             output = layer(hidden, attention_mask=mask[None, None], position_embeddings=(cos, sin))

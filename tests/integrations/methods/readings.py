@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from iwp_transformers.methods.sparsevlm import SparseVLM
 from tests.integrations.oracle import forbidden, positioned
 
 Case = dict[str, Any]
@@ -19,11 +20,17 @@ CASES: dict[str, Case] = {
     **dict.fromkeys(("fastv-visual", "fastv-balanced", "dart"), SINGLE),
     **dict.fromkeys(("divprune", "divprune-star", "trimtokenator"), AT_ENTRANCE),
     **dict.fromkeys(("fastervlm", "scope", "vispruner", "holov", "cdpruner"), AT_ENTRANCE),
-    **dict.fromkeys(("sparsevlm", "pyramiddrop", "mustdrop"), STAGED),
+    **dict.fromkeys(("pyramiddrop", "mustdrop"), STAGED),
+    "sparsevlm": {**STAGED, "method": SparseVLM(recycling=False)},
     "v2drop": {"layer": (1, 2, 3), "budget": (0.5, 0.25, 0)},
     "vtw": {"layer": 2},
 }
-"""What each method is called with in the tests: stages where its paper has them."""
+"""What each method is called with in the tests: stages where its paper has them, and options that only drop."""
+
+
+def asked_of(name: str) -> Case:
+    """Return the arguments of a session with a method."""
+    return {"method": name, **CASES[name]}
 
 
 @dataclass(frozen=True)

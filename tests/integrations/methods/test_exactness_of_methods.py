@@ -6,7 +6,7 @@ import torch
 from iwp_transformers import prune_visual_tokens
 from iwp_transformers.methods import METHODS
 from tests.integrations.methods.merged_reading import MERGING
-from tests.integrations.methods.readings import CASES, dropped_by, stages_forbidden
+from tests.integrations.methods.readings import CASES, asked_of, dropped_by, stages_forbidden
 from tests.integrations.oracle import assert_close, positioned, text_rows
 from tests.integrations.prompts import BOTH, PAIR
 from tests.integrations.tiny_models import FACTORIES, make_inputs
@@ -20,7 +20,7 @@ def test_a_method_is_exact_while_it_decodes(family: str, name: str) -> None:
     inputs = make_inputs(model, PAIR)
     options = {"max_new_tokens": 4, "do_sample": False, "return_dict_in_generate": True, "output_logits": True}
 
-    with prune_visual_tokens(model, method=name, **CASES[name]) as session, torch.no_grad():
+    with prune_visual_tokens(model, **asked_of(name)) as session, torch.no_grad():
         logits = model(**positioned(model, inputs)).logits
         generated = model.generate(**inputs, **options)
     prompt, record = session.records

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from iwp_core.budget import tokens_to_keep
 from iwp_transformers import prune_visual_tokens
 from tests.integrations.methods.expected import EXPECTED, Question
-from tests.integrations.methods.readings import CASES, reading_before
+from tests.integrations.methods.readings import CASES, asked_of, reading_before
 from tests.integrations.oracle import positioned
 from tests.integrations.prompts import BOTH, PAIR
 from tests.integrations.tiny_models import FACTORIES, make_inputs
@@ -63,6 +63,7 @@ def expected_indices(family: str, name: str, inputs: dict[str, Any], record: Any
             count=tokens_to_keep(budget, len(visual)) if budget else 0,
             ids=inputs["input_ids"][sample],
             visual=candidates,
+            picture=visual,
             text=text[text > candidates[0]],
             real=real,
             grids=grids_in(GRIDS[family][sample]),
@@ -79,7 +80,7 @@ def test_a_method_keeps_what_its_rule_keeps_of_an_eager_reading(family: str, nam
     pruned = copy.deepcopy(model_of(family))
     pruned.set_attn_implementation("sdpa")
 
-    with prune_visual_tokens(pruned, method=name, **CASES[name]) as session, torch.no_grad():
+    with prune_visual_tokens(pruned, **asked_of(name)) as session, torch.no_grad():
         pruned(**positioned(pruned, inputs))
 
     record = session.records[-1]

@@ -19,7 +19,7 @@ from iwp_transformers.methods.iwp import IWP
 from iwp_transformers.methods.random_tokens import Random
 from iwp_transformers.methods.sparsevlm import SparseVLM
 from iwp_transformers.methods.trimtokenator import TrimTokenator
-from tests.integrations.methods.readings import CASES
+from tests.integrations.methods.readings import CASES, asked_of
 from tests.integrations.oracle import positioned, sample_of
 from tests.integrations.prompts import PAIR, first_ones
 from tests.integrations.tiny_models import FACTORIES, Image, make_inputs
@@ -122,6 +122,7 @@ def test_the_papers_rule_is_a_method_with_its_options(model: nn.Module) -> None:
         (lambda: TrimTokenator(share=-1.0), ValueError),
         (lambda: SparseVLM(version=3), ValueError),
         (lambda: SparseVLM(base=0.0), ValueError),
+        (lambda: SparseVLM(recycling=1), TypeError),  # type: ignore[arg-type]  # on purpose
         (lambda: DART(image_pivots=0), ValueError),
         (lambda: DART(text_pivots=True), TypeError),
         (lambda: IWP(heads="none"), ValueError),
@@ -138,10 +139,10 @@ def test_what_a_sample_keeps_does_not_hang_on_its_batch(model: nn.Module, name: 
     """Alone, padded on the left, padded on the right."""
     batches = {side: make_inputs(model, PAIR, side) for side in ("left", "right")}
 
-    alone = [kept_by(model, sample_of(batches["left"], PAIR, row), method=name, **CASES[name])[0] for row in range(2)]
+    alone = [kept_by(model, sample_of(batches["left"], PAIR, row), **asked_of(name))[0] for row in range(2)]
 
-    assert kept_by(model, batches["left"], method=name, **CASES[name]) == alone
-    assert kept_by(model, batches["right"], method=name, **CASES[name]) == alone
+    assert kept_by(model, batches["left"], **asked_of(name)) == alone
+    assert kept_by(model, batches["right"], **asked_of(name)) == alone
 
 
 def test_chance_differs_between_seeds_and_prompts(model: nn.Module) -> None:
@@ -176,9 +177,9 @@ def test_an_image_that_ends_its_prompt_keeps_its_last_token(model: nn.Module, na
     """Whatever the method would have dropped, and no more are kept than the budget."""
     inputs = make_inputs(model, [(5, Image()), (2, Image(16, 16), 6)])
 
-    kept = kept_by(model, inputs, method=name, **CASES[name])
+    kept = kept_by(model, inputs, **asked_of(name))
 
-    with prune_visual_tokens(model, method=name, **CASES[name]) as session, torch.no_grad():
+    with prune_visual_tokens(model, **asked_of(name)) as session, torch.no_grad():
         model(**positioned(model, inputs))
     total = len(session.records[-1].visual[0])
     assert kept[0][-1] == total - 1
