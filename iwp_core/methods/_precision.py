@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from iwp_core._arrays import Array, accumulation_dtype, as_dtype, namespace
+from iwp_core._validate import all_finite
 
 __all__ = ["Precision"]
 
@@ -41,7 +42,21 @@ class Precision:
 
     def leave(self, x: Array) -> Array:
         """Return a result in the dtype of the inputs."""
-        return as_dtype(x, self.compute if self.storage is None else self.storage)
+        return as_dtype(self.held(x), self.compute if self.storage is None else self.storage)
+
+    def held(self, x: Array) -> Array:
+        """Return what was computed of finite inputs.
+
+        Raises
+        ------
+        ValueError
+            If it is not finite: what would be chosen by it is arbitrary.
+        """
+        if not all_finite(x):
+            dtype = x.dtype if self.storage is None else self.storage
+            msg = f"what is computed of the arrays is not finite in {dtype}: give wider ones, or scale their entries"
+            raise ValueError(msg)
+        return x
 
     def round(self, x: Array) -> Array:
         """Round a result as if it had been stored in the dtype of the inputs."""
@@ -49,21 +64,21 @@ class Precision:
 
     def mean(self, x: Array, *, axis: int) -> Array:
         """Return a mean, rounded once."""
-        return self.round(namespace(x).mean(x, axis=axis))
+        return self.held(self.round(namespace(x).mean(x, axis=axis)))
 
     def sum(self, x: Array, *, axis: int) -> Array:
         """Return a sum, rounded once."""
-        return self.round(namespace(x).sum(x, axis=axis))
+        return self.held(self.round(namespace(x).sum(x, axis=axis)))
 
     def norm(self, x: Array) -> Array:
         """Return the Euclidean norms of rows (..., E), shape (...), rounded once."""
         xp = namespace(x)
-        return self.round(xp.sqrt(xp.sum(x * x, axis=-1)))
+        return self.held(self.round(xp.sqrt(xp.sum(x * x, axis=-1))))
 
     def softmax(self, x: Array) -> Array:
         """Return the soft-max over the last axis, rounded once."""
         xp = namespace(x)
-        weights = xp.exp(x - xp.max(x, axis=-1, keepdims=True))
+        weights = xp.exp(self.held(x) - xp.max(x, axis=-1, keepdims=True))
         return self.round(weights / xp.sum(weights, axis=-1, keepdims=True))
 
     def units(self, x: Array) -> Array:

@@ -56,7 +56,7 @@ def greedy_coverage(
         batch = BATCH
         while True:
             stale = xp.where(fresh, nothing, bounds)
-            if float(xp.max(stale)) < float(xp.max(xp.where(fresh, bounds, nothing))) or bool(xp.all(fresh)):
+            if bool(xp.max(stale) < xp.max(xp.where(fresh, bounds, nothing))) or bool(xp.all(fresh)):
                 break
             tokens = in_sequence(largest(stale, batch))
             updated, slots = locate(tokens, everything)

@@ -32,7 +32,7 @@ def kept_of(result: Any, xp: Library) -> Any:
 
 def test_every_function_on_arrays_has_a_call() -> None:
     """A new function cannot be forgotten here."""
-    assert set(FUNCTIONS) - {"dart_quota"} == set(CALLS)
+    assert set(FUNCTIONS) - {"dart_quota", "sparsevlm_counts"} == set(CALLS)
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -159,3 +159,22 @@ def test_every_rule_refuses_a_bad_budget(name: str, budget: Any) -> None:
 
     with pytest.raises((ValueError, TypeError), match="`budget` is"):
         getattr(methods, name)(*given, budget, **CALLS[name].options)
+
+
+SQUARING = [
+    name
+    for name, call in CALLS.items()
+    if {"features", "keys", "hidden", "states", "image", "visual", "tokens", "after", "metric"} & set(call.arrays)
+    and name not in {"random_tokens", "uniform", "rotary_gravity", "prumerge_attention", "dart_pivots", "pooling"}
+]
+"""Functions that multiply entries of their arrays; the others that are named read none, or add them up."""
+
+
+@pytest.mark.parametrize("name", SQUARING)
+def test_what_overflows_is_refused(name: str) -> None:
+    """Finite numbers whose squares or products are not: the choice would be arbitrary."""
+    xp = load("torch")
+    vast = {key: x * 1e30 for key, x in CALLS[name].arrays.items() if x.dtype.kind == "f" and key != "attention"}
+
+    with pytest.raises(ValueError, match="is not finite in torch.float32"):
+        CALLS[name].run(name, xp, dtype="float32", **{key: xp.array(x, "float32") for key, x in vast.items()})
