@@ -9,7 +9,7 @@ import argparse
 import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,7 +37,7 @@ FIGURES = {
 }
 """CPU seconds of the official codes themselves, once measured at 2,880 tokens of width 3,584, 11.1 % kept."""
 
-PIVOTS = 8
+PIVOTS, HEAD = 8, 128
 
 SIZES, GROWTH_WIDTH, PATIENCE = (576, 1024, 2880, 7290, 20_000), 896, 90.0
 """Patience: seconds up to which a size is tried, told from the size before as if time grew with its square."""
@@ -60,13 +60,14 @@ def ways(tokens: int, width: int, share: float, seed: int, dtype: type = np.floa
     norms = x.abs().sum(dim=1)
     quota = count // PIVOTS
     pivots = norms.topk(PIVOTS).indices.tolist()
+    by_head = x.unflatten(1, (-1, min(HEAD, width))).transpose(0, 1).contiguous()
     rivals: Ways = {
         "divprune": lambda: official.divprune(x, count),
         "scope": lambda: official.scope(x, heads.sum(dim=0), count),
         "vispruner": lambda: official.vispruner(x, attention, count),
         "prumerge": lambda: official.prumerge(x, x, attention, count),
         "cdpruner": lambda: official.cdpruner(x, quality, count),
-        "dart": lambda: official.dart(x, x, pivots, quota),
+        "dart": lambda: official.dart(x, by_head, pivots, quota),
         "pact": lambda: official.pact(x, x, attention, 0.21),
         "visionzip": lambda: official.visionzip(x, keys, attention, count - count // 6, count // 6),
         "tome": lambda: official.tome(keys, x, tokens // 2),
@@ -128,6 +129,7 @@ def measure(chosen: dict[str, Ways], small: dict[str, Ways], gram: Callable[[], 
         medians = {way: statistics.median(one[way] for one in rounds) for way in rounds[0]}
         ratios = {way: medians["official"] / medians[way] for way in same}
         table[name] = {"seconds": medians, "speedup": ratios, "agreement": same, "bar": BARS.get(name, 1 / 1.1)}
+        table[name]["gram_products"] = statistics.median(one["official"] / one["gram"] for one in rounds)
         print(
             f"{name:10} official {medians['official']:6.2f} s, ours torch {medians['torch']:5.2f} s "
             f"({ratios['torch']:.1f}x), NumPy {medians['numpy']:5.2f} s ({ratios['numpy']:.1f}x), "
@@ -135,6 +137,29 @@ def measure(chosen: dict[str, Ways], small: dict[str, Ways], gram: Callable[[], 
             flush=True,
         )
     return table
+
+
+def deviations(gram_products: Mapping[str, float]) -> tuple[float, dict[str, float]]:
+    """Return by how much the official ways miss `FIGURES`, when one scale brings all of them to the figures' machine.
+
+    Parameters
+    ----------
+    gram_products : mapping
+        Time of each official way, in Gram products timed in the same run.
+
+    Returns
+    -------
+    seconds : float
+        What a Gram product took on the figures' machine: the median of what each way says.
+    deviation : dict
+        For each way, its time at that scale over the figure, less one; over the nearer end where that is a range.
+    """
+    middles = {name: sum(FIGURES[name]) / 2 for name in gram_products}
+    seconds = statistics.median(middles[name] / taken for name, taken in gram_products.items())
+    scaled = {name: taken * seconds for name, taken in gram_products.items()}
+    return seconds, {
+        name: each / min(max(each, FIGURES[name][0]), FIGURES[name][1]) - 1 for name, each in scaled.items()
+    }
 
 
 def growth(sizes: Sequence[int], width: int, share: float, seed: int, patience: float = PATIENCE) -> dict[str, Any]:
@@ -208,7 +233,10 @@ def main(given: Sequence[str] | None = None) -> None:
     if not options.only:
         sizes = f"--tokens {options.tokens} --width {width} --repeats {options.repeats}"
         conditions = {"tokens": options.tokens, "width": width, "share": options.share, "threads": 1}
-        now = header(f"{command} {sizes}", **conditions)
+        seconds, deviation = deviations({name: entry["gram_products"] for name, entry in table.items()})
+        for name, entry in table.items():
+            entry["deviation"] = deviation[name]
+        now = header(f"{command} {sizes}", **conditions, gram_seconds_of_figures=seconds)
         print(write(f"methods_cpu_{options.tokens}", {**now, "methods": table}))
 
 

@@ -30,20 +30,20 @@ def divprune(features: Tensor, count: int) -> Tensor:
 
 
 def scope(features: Tensor, saliency: Tensor, count: int) -> Tensor:
-    """In every step the gains of all tokens, from all pairs."""
-    units = features / features.norm(dim=-1, keepdim=True)
-    similarity = units @ units.T
-    selected = torch.zeros(len(features), dtype=torch.bool)
-    covered = features.new_zeros(len(features))
+    """In every step the gains of all tokens, from all pairs; of a batch, here of one."""
+    units = (features / features.norm(dim=-1, keepdim=True))[None]
+    similarity = torch.bmm(units, units.transpose(1, 2))
+    selected = torch.zeros(1, len(features), dtype=torch.bool)
+    covered = features.new_zeros(1, len(features))
     chosen = []
     for _ in range(count):
-        open_pairs = similarity.masked_fill(selected[None, :], 0)
-        gains = torch.maximum(features.new_zeros(1), open_pairs - covered[:, None]).sum(dim=0) * saliency
-        best = gains.masked_fill(selected, -torch.inf).argmax()
-        selected[best] = True
-        covered = torch.maximum(covered, similarity[best])
+        open_pairs = similarity.masked_fill(selected.unsqueeze(1), 0)
+        gains = torch.maximum(features.new_zeros(1), open_pairs - covered.unsqueeze(2)).sum(dim=1) * saliency
+        best = gains.masked_fill(selected, -torch.inf).argmax(dim=1)
+        selected[0, best] = True
+        covered = torch.maximum(covered, similarity[0, best])
         chosen.append(best)
-    return torch.stack(chosen)
+    return torch.cat(chosen)
 
 
 def vispruner(features: Tensor, attention: Tensor, count: int) -> Tensor:
@@ -69,10 +69,11 @@ def prumerge(features: Tensor, keys: Tensor, attention: Tensor, count: int) -> T
     merged = []
     for i in range(count):
         states, units, weights = (
-            torch.cat([mine[:i], mine[i + 1 :], theirs]) for mine, theirs in zip(kept, others, strict=True)
+            torch.cat([mine[None, :i], mine[None, i + 1 :], theirs[None]], dim=1)
+            for mine, theirs in zip(kept, others, strict=True)
         )
-        near = (kept[1][i : i + 1] @ units.T).topk(32).indices[0]
-        merged.append(kept[0][i] + (states[near] * weights[near][:, None]).sum(dim=0))
+        near = torch.bmm(kept[1][None, i : i + 1], units.transpose(1, 2)).topk(32, dim=2).indices.squeeze()
+        merged.append(kept[0][i] + (states[:, near] * weights[:, near, None]).sum(dim=1)[0])
     return torch.stack([*merged, (others[0] * others[2][:, None]).sum(dim=0)])
 
 
@@ -94,15 +95,19 @@ def cdpruner(features: Tensor, quality: Tensor, count: int) -> Tensor:
 
 
 def dart(states: Tensor, keys: Tensor, pivots: list[int], quota: int) -> Tensor:
-    """For every pivot a copy of all tokens left, and their cosines to it; the first half of the pivots is kept."""
-    keys.norm(p=1, dim=-1)
-    left = [i for i in range(len(states)) if i not in pivots]
+    """For every pivot a copy of all tokens left, and their cosines to it; keys (H, N, D) are brought together first.
+
+    All pivots are kept, as if half of them were no text: they are given, since chosen by the norms that are formed.
+    """
+    keys.permute(1, 0, 2).reshape(keys.shape[1], -1).norm(p=1, dim=-1).topk(len(pivots))
+    left = set(range(len(states))).difference(pivots)
     chosen: list[int] = []
     for pivot in pivots:
-        picked = (-cosine_similarity(states[pivot], states[left], dim=-1)).topk(quota).indices.tolist()
-        picked = [left[i] for i in picked]
+        listed = list(left)
+        far = (-cosine_similarity(states[pivot], states[listed], dim=-1)).topk(quota).indices.tolist()
+        picked = [listed[i] for i in far]
         chosen += picked
-        left = [i for i in left if i not in set(picked)]
+        left.difference_update(picked)
     return torch.tensor(chosen + pivots)
 
 
