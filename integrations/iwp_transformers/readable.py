@@ -1,9 +1,16 @@
 """Whether the layers of a model hold what a rule reads there."""
 
 from iwp_transformers.attention import is_readable
+from iwp_transformers.methods import Method
 from iwp_transformers.plan import PruningPlan
+from iwp_transformers.selection import Selector
 
-__all__ = ["check_readable"]
+__all__ = ["check_readable", "reads_of"]
+
+
+def reads_of(rule: Selector, layer: int) -> tuple[str, ...]:
+    """Return what a rule says that it reads, at the stage of one layer."""
+    return rule.reads_at(layer) if isinstance(rule, Method) else tuple(getattr(rule, "reads", ()))
 
 
 def check_readable(plan: PruningPlan) -> None:
@@ -16,16 +23,16 @@ def check_readable(plan: PruningPlan) -> None:
     NotImplementedError
         If a layer that prunes or scores has no queries and keys.
     """
-    reads = getattr(plan.selector, "reads", ())
-    before = [part for part in reads if part.endswith("of the layer before")]
-    if before and not plan.stages[0].layer:
-        msg = f"`layer` is 0, but `method` reads the {before[0]}: expected `layer` >= 1"
-        raise ValueError(msg)
-    if "grid" in reads and len(plan.stages) > 1:
-        layers = tuple(stage.layer for stage in plan.stages)
-        msg = f"`layer` is {layers}, but `method` reads the grid, which is whole until it drops: expected one layer"
-        raise ValueError(msg)
-    for stage in plan.stages:
+    for place, stage in enumerate(plan.stages):
+        reads = reads_of(plan.selector, stage.layer)
+        before = [part for part in reads if part.endswith("of the layer before")]
+        if before and not stage.layer:
+            msg = f"`layer` is 0, but `method` reads the {before[0]}: expected `layer` >= 1"
+            raise ValueError(msg)
+        if "grid" in reads and place:
+            layers = tuple(each.layer for each in plan.stages)
+            msg = f"`layer` is {layers}, but `method` reads the grid, which is whole until it drops: expected one layer"
+            raise ValueError(msg)
         read = [stage.layer] * ("queries and keys" in reads)
         read += [stage.layer - 1] * any(part != "states of the layer before" for part in before)
         for index in read:

@@ -19,7 +19,7 @@ from iwp_transformers.methods.iwp import IWP, Query
 from iwp_transformers.plan import PruningPlan
 from iwp_transformers.prefill import Costs
 from iwp_transformers.pruned_cache import Lease
-from iwp_transformers.readable import check_readable
+from iwp_transformers.readable import check_readable, reads_of
 from iwp_transformers.record import PruningRecord
 from iwp_transformers.refusals import check_history, check_layers, check_unused
 from iwp_transformers.scoring_layers import scoring_layers_of
@@ -200,7 +200,7 @@ def prune_visual_tokens(
         stages=stages,
         selector=rule,
         gather=gather_of_heads(model, text.config),
-        tower=read_tower(inner) if "vision tower" in getattr(rule, "reads", ()) else None,
+        tower=read_tower(inner) if any("vision tower" in reads_of(rule, stage.layer) for stage in stages) else None,
         scoring_layers=scoring_layers_of(layers, stages, rule),
     )
     check_layers(plan)

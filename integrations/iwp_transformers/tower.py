@@ -1,6 +1,6 @@
 """What a vision tower is called with, recorded while it runs, for rules that read its attention or features.
 
-Only references are kept, to the inputs of two layers and the output of one. They stay with the thread that runs the
+Only references are kept, to the inputs of three layers and the output of one. They stay with the thread that runs the
 tower, and from then on with what the tower returned: `generate` may encode images ahead of the forward that uses them,
 and a chat may use encoded images again.
 """
@@ -54,6 +54,11 @@ class VisionTower:
     layers: Sequence[nn.Module]
     features: int
     class_token: bool
+
+    @property
+    def second(self) -> range:
+        """The number of the second layer, whose inputs are what the first returned; empty where there is one layer."""
+        return range(1, min(len(self.layers), 2))
 
     def number(self, layer: TowerLayer) -> int:
         """Return the number of a layer, from 0."""
@@ -163,7 +168,7 @@ class TowerWatch:
             Hook(hook(self._begin)).before(self.tower.tower),  # type: ignore[no-untyped-call]  # untyped in torch
             Hook(hook(self._end)).after(self.tower.tower),  # type: ignore[no-untyped-call]  # untyped in torch
         ]
-        for number in {self.tower.features, len(self.tower.layers) - 1}:
+        for number in {*self.tower.second, self.tower.features, len(self.tower.layers) - 1}:
             layer = self.tower.layers[number]
             handles.append(Hook(hook(self._enter), number).before(layer))  # type: ignore[no-untyped-call]  # same
             if number == self.tower.features:

@@ -45,6 +45,15 @@ class TowerReader:
         return {medium: self._tokens(medium, _given(each.features)) for medium, (_, each) in self._encoded.items()}
 
     @cached_property
+    def first_states(self) -> dict[str, Tensor]:
+        """What the tower's first layer returned for each visual token, by medium, (tokens, width)."""
+        found = {}
+        for medium, (_, each) in self._encoded.items():
+            second = [each.calls[number].hidden for number in self._tower.second]
+            found[medium] = self._tokens(medium, second[0] if second else _given(each.features))
+        return found
+
+    @cached_property
     def projected(self) -> dict[str, Tensor]:
         """Features of each visual token as the language model gets them, by medium, (tokens, E)."""
         return {m: self._map.joined(m, output.pooler_output) for m, (output, _) in self._encoded.items()}
@@ -198,6 +207,11 @@ class TowerView:
     def features(self) -> Tensor:
         """What the projector gets, shape (N, width of the tower)."""
         return self._taken(lambda reader: reader.features)
+
+    @cached_property
+    def first_states(self) -> Tensor:
+        """What the tower's first layer returned, shape (N, width of the tower)."""
+        return self._taken(lambda reader: reader.first_states)
 
     @cached_property
     def projected(self) -> Tensor:

@@ -49,10 +49,10 @@ class Video:
 Prompt = Sequence[int | Image | Video]
 
 
-def llava_onevision(**text: Any) -> nn.Module:
+def llava_onevision(tower_layers: int = 1, **text: Any) -> nn.Module:
     """Return LLaVA-OneVision on a SigLIP tower and Qwen2."""
     config = transformers.LlavaOnevisionConfig(
-        vision_config=_tower("siglip_vision_model"),
+        vision_config=_tower("siglip_vision_model") | {"num_hidden_layers": tower_layers},
         text_config={"model_type": "qwen2", **TEXT, **text},
         image_token_index=IMAGE_ID,
         video_token_index=VIDEO_ID,
@@ -76,10 +76,10 @@ def llava_next(**text: Any) -> nn.Module:
     return seeded(transformers.LlavaNextForConditionalGeneration(config))
 
 
-def qwen2_5_vl(**text: Any) -> nn.Module:
+def qwen2_5_vl(tower_layers: int = 1, **text: Any) -> nn.Module:
     """Return Qwen2.5-VL."""
-    vision = {"depth": 1, "hidden_size": 16, "intermediate_size": 24, "num_heads": 2, "out_hidden_size": 32}
-    vision |= {"patch_size": PATCH, "window_size": 16, "fullatt_block_indexes": [0]}
+    vision = {"depth": tower_layers, "hidden_size": 16, "intermediate_size": 24, "num_heads": 2, "out_hidden_size": 32}
+    vision |= {"patch_size": PATCH, "window_size": 16, "fullatt_block_indexes": list(range(tower_layers))}
     config = transformers.Qwen2_5_VLConfig(
         text_config={**TEXT, "rope_parameters": MROPE, **text}, vision_config=vision, **_qwen_tokens()
     )

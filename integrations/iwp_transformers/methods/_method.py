@@ -119,6 +119,16 @@ class Method:
             raise TypeError(msg)
         return self.layer if layer is None else layer, budget
 
+    def reads_at(self, layer: int) -> tuple[Reads, ...]:  # noqa: ARG002 - a method of several phases reads different things
+        """Return what it asks of its view at the stage of one layer, with the options that it has.
+
+        Parameters
+        ----------
+        layer : int
+            First layer that no longer sees what the stage drops.
+        """
+        return self.reads
+
     @classmethod
     def published_layers(cls) -> str:
         """Return at which layers it acts by default, in words."""

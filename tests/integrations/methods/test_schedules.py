@@ -150,7 +150,7 @@ def test_thresholds_of_mustdrop_say_what_stays(model: nn.Module) -> None:
 
     kept = []
     for threshold in (0.0, 0.02, 5.0):
-        method = MustDrop(share_threshold=threshold, single_threshold=threshold)
+        method = MustDrop(share_threshold=threshold, single_threshold=threshold, merging=False)
         with prune_visual_tokens(model, method=method, layer=(1, 2)) as session, torch.no_grad():
             model(**inputs)
         kept.append([len(part) for part in session.records[-1].kept])

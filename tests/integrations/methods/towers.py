@@ -56,6 +56,8 @@ class TowerReading:
         Shape (N, H, D).
     features, states : Tensor
         Shapes (N, width) and (N, E): before the projector, and what the language model gets.
+    early : Tensor
+        Shape (N, width): what the first layer returns.
     view : Tensor
         Shape (N,): which image or tile, -1 for newlines.
     project : callable
@@ -67,6 +69,7 @@ class TowerReading:
     keys: Tensor
     features: Tensor
     states: Tensor
+    early: Tensor
     view: Tensor
     project: Callable[[Tensor], Tensor]
     unprojected: Tensor
@@ -97,6 +100,7 @@ def read_tower(model: Any, inputs: dict[str, Any]) -> list[TowerReading]:
                 keys=own["keys"].unflatten(1, (own["attention"].shape[1], -1)),
                 features=own["features"],
                 states=states[start:stop],
+                early=own["early"],
                 view=own["view"][:, 0],
                 project=(lambda merged: merged) if qwen else _projector(model),
                 unprojected=states[start:stop] if qwen else own["features"],
@@ -130,6 +134,7 @@ def _llava_rows(model: Any, inputs: dict[str, Any]) -> dict[str, Tensor]:
         "whole": (whole[:, 0] if first else whole.mean(1))[:, first:, None],
         "keys": keys[:, first:],
         "features": output.hidden_states[-1][:, first:],
+        "early": output.hidden_states[1][:, first:],
         "view": torch.arange(len(attention))[:, None, None].expand(-1, SIDE**2, 1),
     }
     return {name: torch.cat(_sequence(model, inputs, part)) for name, part in parts.items()}
@@ -175,11 +180,11 @@ def _sequence(model: Any, inputs: dict[str, Any], part: Tensor) -> list[Tensor]:
 
 def _qwen_rows(model: Any, inputs: dict[str, Any]) -> dict[str, Tensor]:
     """Return what four patches of the tower hold in the mean, image by image."""
-    found: dict[str, list[Tensor]] = {name: [] for name in ("attention", "whole", "keys", "features", "view")}
+    found: dict[str, list[Tensor]] = {name: [] for name in ("attention", "whole", "keys", "features", "early", "view")}
     tower, start = eager_tower(model), 0
     for number, (frames, height, width) in enumerate(inputs["image_grid_thw"].tolist()):
         count = frames * height * width
-        queries, keys, features, scaling = _qwen_heads(
+        queries, keys, features, early, scaling = _qwen_heads(
             tower, inputs["pixel_values"][start : start + count], (height, width)
         )
         wide = [part.transpose(0, 1).flatten(1) for part in (queries, keys)]
@@ -188,6 +193,7 @@ def _qwen_rows(model: Any, inputs: dict[str, Any]) -> dict[str, Tensor]:
             "whole": (wide[0] @ wide[1].T / wide[0].shape[1] ** 0.5).softmax(-1).mean(0)[:, None],
             "keys": wide[1],
             "features": features,
+            "early": early,
         }
         for name, part in parts.items():
             placed = _unwindowed(part.T, height // 2, width // 2).view(part.shape[1], -1, 4).mean(2).T
@@ -197,15 +203,17 @@ def _qwen_rows(model: Any, inputs: dict[str, Any]) -> dict[str, Tensor]:
     return {name: torch.cat(parts) for name, parts in found.items()}
 
 
-def _qwen_heads(tower: Any, pixels: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor, float]:
-    """Return queries and keys (heads, patches, D) of one image in windows, and what the last block returns."""
+def _qwen_heads(tower: Any, pixels: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor, Tensor, float]:
+    """Return queries and keys (heads, patches, D) of one image in windows, and what the last and first block return."""
     block = tower.blocks[-1]
     heard: list[Any] = []
+    first: list[Tensor] = []
     handles = [
         block.attn.register_forward_pre_hook(
             lambda _m, args, kwargs: heard.append((args[0], kwargs)), with_kwargs=True
         ),
         block.register_forward_hook(lambda _m, _args, output: heard.append(output)),
+        tower.blocks[0].register_forward_hook(lambda _m, _args, output: first.append(output)),
     ]
     with torch.no_grad():
         tower(pixels, grid_thw=torch.tensor([[1, *size]]))
@@ -214,7 +222,7 @@ def _qwen_heads(tower: Any, pixels: Tensor, size: tuple[int, int]) -> tuple[Tens
     for handle in handles:
         handle.remove()
     queries, keys = (_turned(part, kwargs["position_embeddings"]).transpose(0, 1) for part in (queries, keys))
-    return queries, keys, features, block.attn.scaling
+    return queries, keys, features, first[0], block.attn.scaling
 
 
 def _turned(part: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
