@@ -18,7 +18,7 @@ import torch
 from _harness import header, write
 from method_rules import ABSENT, COMPLEXITY, Inputs, rules
 
-from iwp_core import methods, use_backend
+from iwp_core import methods
 
 Ways = dict[str, Callable[[], Any]]
 BARS = {"scope": 5.0, "vispruner": 5.0, "prumerge": 5.0, "divprune": 1.3}
@@ -88,7 +88,7 @@ def _ours(given: dict[str, Any], count: int, quota: int) -> Ways:
         "vispruner": lambda: methods.vispruner(x, heads, count),
         "prumerge": lambda: methods.prumerge(x, x, attention, share=(count + 0.5) / tokens).tokens,
         "cdpruner": lambda: methods.cdpruner(x, quality, count),
-        "dart": lambda: methods.dart(x, x, x[:1, :], x[:1, :], quota=quota, image_pivots=PIVOTS, text_pivots=0),
+        "dart": lambda: _dart(x, quota),
         "pact": lambda: methods.pact(x, x, attention).tokens,
         "visionzip": lambda: (
             methods.visionzip(
@@ -97,6 +97,13 @@ def _ours(given: dict[str, Any], count: int, quota: int) -> Ways:
         ),
         "tome": lambda: methods.tome(keys, x, merge=tokens // 2).tokens,
     }
+
+
+def _dart(x: Any, quota: int) -> Any:
+    """Choose after the norm, as the official way does, which is a part of neither."""
+    states = official.rms_norm(torch.as_tensor(x))
+    states = states if isinstance(x, torch.Tensor) else states.numpy()
+    return methods.dart(states, x, x[:1, :], x[:1, :], quota=quota, image_pivots=PIVOTS, text_pivots=0)
 
 
 def agreement(name: str, theirs: Any, mine: Any) -> float | bool:
@@ -224,12 +231,11 @@ def main(given: Sequence[str] | None = None) -> None:
         print(write("methods_growth", {**now, "methods": growth(options.sizes, width, options.share, options.seed)}))
         return
     width = options.width or 3584
-    with use_backend("reference"):
-        chosen = ways(options.tokens, width, options.share, options.seed)
-        x = torch.randn(options.tokens, width)
-        small = ways(720, 512, options.share, options.seed, np.float64)
-        names = options.only or list(chosen)
-        table = measure({name: chosen[name] for name in names}, small, lambda: x @ (x + 0).T, options.repeats)
+    chosen = ways(options.tokens, width, options.share, options.seed)
+    x = torch.randn(options.tokens, width)
+    small = ways(720, 512, options.share, options.seed, np.float64)
+    names = options.only or list(chosen)
+    table = measure({name: chosen[name] for name in names}, small, lambda: x @ (x + 0).T, options.repeats)
     if not options.only:
         sizes = f"--tokens {options.tokens} --width {width} --repeats {options.repeats}"
         conditions = {"tokens": options.tokens, "width": width, "share": options.share, "threads": 1}

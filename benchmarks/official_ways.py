@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize
 
-__all__ = ["cdpruner", "dart", "divprune", "pact", "prumerge", "scope", "tome", "visionzip", "vispruner"]
+__all__ = ["cdpruner", "dart", "divprune", "pact", "prumerge", "rms_norm", "scope", "tome", "visionzip", "vispruner"]
 
 
 def divprune(features: Tensor, count: int) -> Tensor:
@@ -94,11 +94,12 @@ def cdpruner(features: Tensor, quality: Tensor, count: int) -> Tensor:
     return torch.stack(chosen)
 
 
-def dart(states: Tensor, keys: Tensor, pivots: list[int], quota: int) -> Tensor:
+def dart(hidden: Tensor, keys: Tensor, pivots: list[int], quota: int) -> Tensor:
     """For every pivot a copy of all tokens left, and their cosines to it; keys (H, N, D) are brought together first.
 
-    All pivots are kept, as if half of them were no text: they are given, since chosen by the norms that are formed.
+    All pivots are kept, as if none of them were text: they are given, since chosen by the norms that are formed.
     """
+    states = rms_norm(hidden)
     keys.permute(1, 0, 2).reshape(keys.shape[1], -1).norm(p=1, dim=-1).topk(len(pivots))
     left = set(range(len(states))).difference(pivots)
     chosen: list[int] = []
@@ -152,14 +153,23 @@ def visionzip(hidden: Tensor, keys: Tensor, attention: Tensor, dominant: int, co
 
 
 def tome(metric: Tensor, x: Tensor, merge: int) -> Tensor:
-    """Cosines of the two halves, and a scattered sum; merged tokens."""
+    """Cosines of the two halves, and a scattered sum of the tokens and one of their sizes; merged tokens."""
     units = metric / metric.norm(dim=-1, keepdim=True)
     best, match = (units[0::2] @ units[1::2].T).max(dim=-1)
     order = best.argsort(descending=True)
-    source, unmerged = order[:merge], order[merge:]
+    source, unmerged = order[:merge, None], order[merge:, None]
+    into = match[:, None].gather(0, source)
+
+    def joined(rows: Tensor) -> Tensor:
+        even, odd, wide = rows[0::2], rows[1::2], (-1, rows.shape[1])
+        sums = odd.scatter_reduce(0, into.expand(wide), even.gather(0, source.expand(wide)), reduce="sum")
+        return torch.cat([even.gather(0, unmerged.expand(wide)), sums])
+
     sizes = x.new_ones(len(x), 1)
-    odd = torch.cat([x * sizes, sizes], dim=1)[1::2].clone()
-    even = torch.cat([x * sizes, sizes], dim=1)[0::2]
-    odd = odd.scatter_reduce(0, match[source][:, None].expand(-1, odd.shape[1]), even[source], reduce="sum")
-    joined = torch.cat([even[unmerged], odd])
-    return joined[:, :-1] / joined[:, -1:]
+    return joined(x * sizes) / joined(sizes)
+
+
+def rms_norm(states: Tensor) -> Tensor:
+    """Send states through a language model's last norm, with weights of one, as DART does before it compares them."""
+    scale = torch.rsqrt(states.pow(2).mean(-1, keepdim=True) + 1e-6)
+    return states.new_ones(states.shape[1]) * (states * scale)

@@ -8,7 +8,7 @@ GROUPS = 64
 """Groups summed by one matrix product."""
 
 
-def group_sums(x: Array, assignment: Array, count: int) -> Array:
+def group_sums(x: Array, assignment: Array, count: int, *, rows: Array | None = None) -> Array:
     """Return the sum of the rows of each group.
 
     Parameters
@@ -18,6 +18,8 @@ def group_sums(x: Array, assignment: Array, count: int) -> Array:
         Group of each row; a negative one is in none.
     count : int
         Number of groups M.
+    rows : array of int, shape (R,), optional
+        The rows that are summed, where they are not all; `assignment` (R,) is then theirs.
 
     Returns
     -------
@@ -33,10 +35,11 @@ def group_sums(x: Array, assignment: Array, count: int) -> Array:
     edges = xp.searchsorted(ordered, arange_indices(count + 1, assignment))
     sums = []
     for tile in tiles(count, GROUPS):
-        rows = slice(int(edges[tile.start]), int(edges[tile.stop]))
+        own = slice(int(edges[tile.start]), int(edges[tile.stop]))
         groups = arange_indices(count, assignment)[tile]
-        member = groups[:, None] == ordered[rows][None, :]
-        sums.append(xp.astype(member, x.dtype) @ xp.take(x, order[rows], axis=0))
+        member = groups[:, None] == ordered[own][None, :]
+        found = order[own] if rows is None else xp.take(rows, order[own])
+        sums.append(xp.astype(member, x.dtype) @ xp.take(x, found, axis=0))
     return xp.concat(sums)
 
 
@@ -61,6 +64,6 @@ def gathered(x: Array, kept: Array, moved: Array, into: Array) -> Array:
     array, shape (M, E)
     """
     xp = namespace(x)
-    own, targets = xp.take(x, kept, axis=0), x.shape[0] // 2
-    added = own[-targets:, :] + group_sums(xp.take(x, moved, axis=0), into, targets)
-    return xp.concat([own[:-targets, :], added])
+    targets = x.shape[0] // 2
+    added = xp.take(x, kept[-targets:], axis=0) + group_sums(x, into, targets, rows=moved)
+    return added if kept.shape[0] == targets else xp.concat([xp.take(x, kept[:-targets], axis=0), added])

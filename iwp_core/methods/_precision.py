@@ -1,12 +1,16 @@
 """In which numbers a method computes: the official codes run in the model's dtype, and so do the methods here."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
-from iwp_core._arrays import Array, accumulation_dtype, as_dtype, namespace
+from iwp_core._arrays import Array, accumulation_dtype, as_dtype, namespace, tiles
 from iwp_core._validate import all_finite
 
 __all__ = ["Precision"]
+
+BLOCK = 1 << 20
+"""Numbers that are squared at a time."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,10 @@ class Precision:
     def norm(self, x: Array) -> Array:
         """Return the Euclidean norms of rows (..., E), shape (...), rounded once."""
         xp = namespace(x)
-        return self.held(self.round(xp.sqrt(xp.sum(x * x, axis=-1))))
+        # Squares of all rows at once would be another array as large as x, in memory that was never touched before.
+        blocks = [x[tile, ...] for tile in tiles(x.shape[0], max(1, BLOCK * x.shape[0] // math.prod(x.shape)))]
+        squares = [xp.sum(block * block, axis=-1) for block in blocks]
+        return self.held(self.round(xp.sqrt(xp.concat(squares) if len(squares) > 1 else squares[0])))
 
     def softmax(self, x: Array) -> Array:
         """Return the soft-max over the last axis, rounded once."""
