@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from iwp_core import TopK
+from iwp_core import methods as core_methods
 from iwp_transformers import LayerView, prune_visual_tokens
+from iwp_transformers import methods as model_methods
 from iwp_transformers.methods import METHODS, Method, method_class, method_named
 from iwp_transformers.methods.dart import DART
 from iwp_transformers.methods.fastv_balanced import FastVBalanced
@@ -198,3 +201,12 @@ def test_a_method_of_ones_own_is_a_class(model: nn.Module) -> None:
 
     assert kept_by(model, make_inputs(model, PAIR), method=First(), budget=3, layer=1) == [[0, 1, 2]] * 2
     assert isinstance(method_named(First()), First)
+
+
+def test_every_method_is_a_short_file() -> None:
+    """One in the core, one here, with what only it needs beside it: each under 120 lines."""
+    folders = [Path(package.__file__).parent for package in (core_methods, model_methods)]
+    files = [path for folder in folders for path in folder.glob("[!_]*.py")]
+
+    assert len(files) > 2 * len(METHODS) - 5
+    assert [path.name for path in files if len(path.read_text("utf-8").splitlines()) >= 120] == []
