@@ -115,6 +115,9 @@ class Prefill:
         self.measure(index, hidden, present)
         if index in self._plan.scoring_layers and not self._chosen:
             self._watches.append(self._scores.read(self._sources(self._inputs(index, hidden, present))))
+        if not index:
+            # What enters the decoder, before anything of it is dropped or merged.
+            self._first = self._inputs(index, hidden, present)
         for stage in self._plan.stages:
             if stage.layer == index:
                 hidden = self._drop(stage, self._inputs(index, hidden, present))
@@ -123,8 +126,6 @@ class Prefill:
         self._previous = self._inputs(index, hidden, present) if upcoming else None
         if len(self.kept) == len(self._plan.stages):
             self._first = None
-        elif not index:
-            self._first = self._inputs(index, hidden, present)
         if "attention_mask" in present and self._sizes.log is not None:
             keys = hidden.shape[1]
             keys = keys if self.cache is None else self.cache.get_mask_sizes(keys, index)[0]

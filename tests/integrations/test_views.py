@@ -133,3 +133,37 @@ def test_capturing_keeps_the_layers_own_attention(attention: str) -> None:
         model(**inputs)
 
     assert seen == [attention] * 2
+
+
+@pytest.mark.parametrize("layers", [(0, 2), (1, 3)], ids=str)
+def test_the_entrance_shows_all_tokens_whatever_was_dropped_since(layers: tuple[int, int]) -> None:
+    """Embeddings, grids and the question of the whole sample, at every stage of a padded batch of two."""
+    model: Any = FACTORIES["llava-onevision"]()
+    inputs = positioned(model, make_inputs(model, PAIR))
+    embedded: list[Tensor] = []
+    seen: list[LayerView] = []
+
+    def drop_the_first(view: LayerView) -> Tensor:
+        whole = view.entrance
+        seen.append(whole)
+        sample = (len(seen) - 1) % 2
+        assert torch.equal(whole.visual.hidden, embedded[0][sample, whole.visual.positions])
+        return torch.arange(len(view.visual) - view.budget, len(view.visual))
+
+    with (
+        model.model.language_model.layers[0].register_forward_pre_hook(
+            lambda _m, args: embedded.append(args[0].clone())
+        ),
+        prune_visual_tokens(model, budget=(0.5, 0.25), layer=layers, selector=drop_the_first) as session,
+        torch.no_grad(),
+    ):
+        model(**inputs)
+
+    assert len(seen) == 4
+    for number, whole in enumerate(seen):
+        sample = number % 2
+        visual = session.records[-1].visual[sample]
+        assert whole.at_entrance
+        assert torch.equal(whole.visual.positions, visual)
+        assert sum(grid.numel() for grid in whole.grids) == len(visual)
+        assert int(whole.question.positions[0]) > int(visual[0])
