@@ -84,8 +84,7 @@ class TowerPhase:
             height, width = (side // self.window * self.window for side in grid.shape)
             if height and width:
                 own = grid[:height, :width].flatten().to(place.device)
-                options = {"threshold": self.threshold, "window": self.window}
-                merged = mustdrop_merge(states[own], grid=(height, width), **options)
+                merged = mustdrop_merge(states[own], grid=(height, width), threshold=self.threshold, window=self.window)
                 place[own] = own[merged.kept[merged.assignment]]
         found = place.unique(return_inverse=True, return_counts=True)  # type: ignore[no-untyped-call]  # untyped in torch
         return cast("tuple[Tensor, Tensor, Tensor]", found)
