@@ -136,7 +136,6 @@ def measure(chosen: dict[str, Ways], small: dict[str, Ways], gram: Callable[[], 
         medians = {way: statistics.median(one[way] for one in rounds) for way in rounds[0]}
         ratios = {way: medians["official"] / medians[way] for way in same}
         table[name] = {"seconds": medians, "speedup": ratios, "agreement": same, "bar": BARS.get(name, 1 / 1.1)}
-        table[name]["gram_products"] = statistics.median(one["official"] / one["gram"] for one in rounds)
         print(
             f"{name:10} official {medians['official']:6.2f} s, ours torch {medians['torch']:5.2f} s "
             f"({ratios['torch']:.1f}x), NumPy {medians['numpy']:5.2f} s ({ratios['numpy']:.1f}x), "
@@ -146,27 +145,29 @@ def measure(chosen: dict[str, Ways], small: dict[str, Ways], gram: Callable[[], 
     return table
 
 
-def deviations(gram_products: Mapping[str, float]) -> tuple[float, dict[str, float]]:
-    """Return by how much the official ways miss `FIGURES`, when one scale brings all of them to the figures' machine.
+def add_deviations(table: Mapping[str, dict[str, Any]]) -> float:
+    """Tell by how much the official ways miss `FIGURES`, when one scale brings all of them to the figures' machine.
 
     Parameters
     ----------
-    gram_products : mapping
-        Time of each official way, in Gram products timed in the same run.
+    table : mapping
+        What was measured of each method. It gets `gram_products`: the time of the official way in Gram products, the
+        median of the run; and `deviation`: that time at the scale over the figure, less one, over the nearer end where
+        that is a range.
 
     Returns
     -------
-    seconds : float
-        What a Gram product took on the figures' machine: the median of what each way says.
-    deviation : dict
-        For each way, its time at that scale over the figure, less one; over the nearer end where that is a range.
+    float
+        Seconds of a Gram product on the figures' machine: the median of what each way says.
     """
-    middles = {name: sum(FIGURES[name]) / 2 for name in gram_products}
-    seconds = statistics.median(middles[name] / taken for name, taken in gram_products.items())
-    scaled = {name: taken * seconds for name, taken in gram_products.items()}
-    return seconds, {
-        name: each / min(max(each, FIGURES[name][0]), FIGURES[name][1]) - 1 for name, each in scaled.items()
-    }
+    gram = statistics.median(entry["seconds"]["gram"] for entry in table.values())
+    taken = {name: entry["seconds"]["official"] / gram for name, entry in table.items()}
+    seconds = statistics.median(sum(FIGURES[name]) / 2 / each for name, each in taken.items())
+    for name, each in taken.items():
+        least, most = FIGURES[name]
+        nearest = min(max(each * seconds, least), most)
+        table[name] |= {"gram_products": each, "deviation": each * seconds / nearest - 1}
+    return seconds
 
 
 def growth(sizes: Sequence[int], width: int, share: float, seed: int, patience: float = PATIENCE) -> dict[str, Any]:
@@ -239,10 +240,7 @@ def main(given: Sequence[str] | None = None) -> None:
     if not options.only:
         sizes = f"--tokens {options.tokens} --width {width} --repeats {options.repeats}"
         conditions = {"tokens": options.tokens, "width": width, "share": options.share, "threads": 1}
-        seconds, deviation = deviations({name: entry["gram_products"] for name, entry in table.items()})
-        for name, entry in table.items():
-            entry["deviation"] = deviation[name]
-        now = header(f"{command} {sizes}", **conditions, gram_seconds_of_figures=seconds)
+        now = header(f"{command} {sizes}", **conditions, gram_seconds_of_figures=add_deviations(table))
         print(write(f"methods_cpu_{options.tokens}", {**now, "methods": table}))
 
 

@@ -95,6 +95,20 @@ def test_growth_is_the_exponent_of_the_largest_two_sizes() -> None:
     assert bench.exponent({"10": 9.0}) is None
 
 
+def test_one_scale_brings_official_ways_to_their_figures() -> None:
+    """What takes as long as its figure at the scale that most say deviates by nothing; within a range nothing does."""
+    bench = import_module("bench_methods")
+    units = {"divprune": 2.8, "vispruner": 64.2, "scope": 16.9, "pact": 1.1}
+    table = {name: {"seconds": {"official": 3 * each, "gram": 3.0}} for name, each in units.items()}
+
+    assert bench.add_deviations(table) == pytest.approx((0.5 + 0.65 / 1.1) / 2)
+    assert [table[name]["gram_products"] for name in units] == pytest.approx(list(units.values()))
+    scale = (0.5 + 0.65 / 1.1) / 2
+    assert table["scope"]["deviation"] == pytest.approx(scale - 1)
+    assert table["divprune"]["deviation"] == pytest.approx(2 * scale - 1)
+    assert table["pact"]["deviation"] == 0
+
+
 def test_a_size_that_would_take_too_long_is_left_out() -> None:
     """The first size is always measured, a later one if the one before promises it."""
     table = import_module("bench_methods").growth([576, 1024], 8, 0.1, 0, patience=0.0)
