@@ -4,7 +4,14 @@ from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
-from array_api_compat import array_namespace, device, is_array_api_obj, is_dask_array, is_pydata_sparse_array
+from array_api_compat import (
+    array_namespace,
+    device,
+    is_array_api_obj,
+    is_dask_array,
+    is_pydata_sparse_array,
+    is_torch_array,
+)
 
 from iwp_core._plugins import overridable
 
@@ -84,12 +91,21 @@ def why_unusable(array: Array, *, read: bool = True) -> str | None:
         return f"is of type {kind}, which has no Array API: convert it first, for example with `numpy.asarray`"
     if is_dask_array(array):
         return "is a lazy array of dask: pass its `compute()`"
-    if is_pydata_sparse_array(array):
-        return f"is a sparse array ({kind}): pass its `todense()`"
     if type(array).__name__ == "MaskedArray":
         return "is a masked array: pass its `data`, and say by `mask=` which tokens are real"
     if read and str(device(array)) == "meta":
         return "is on the device meta and has no data: pass an array that has"
+    return _why_not_dense(array, kind)
+
+
+def _why_not_dense(array: Array, kind: str) -> str | None:
+    """Say why an array has no strides, with what to pass instead; None if it has."""
+    if is_pydata_sparse_array(array):
+        return f"is a sparse array ({kind}): pass its `todense()`"
+    if is_torch_array(array) and array.is_nested:
+        return "is a nested tensor: pass a padded one, and say by `mask=` which tokens are real"
+    if is_torch_array(array) and str(array.layout) != "torch.strided":
+        return f"is of layout {array.layout}: pass its `to_dense()`"
     return None
 
 

@@ -2,7 +2,10 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import cache
 from numbers import Real
+from types import ModuleType
+from typing import Any
 
 from iwp_core._arrays import Array, device, is_array, namespace, why_unusable
 from iwp_core._plugins import overridable
@@ -15,6 +18,9 @@ HEADS = ("mean", "softmax_mean", "softmax_mean_per_query", "max")
 TOKENS_AT = ("keys", "values", "magnitude_keys", "hidden")
 """Arrays with an axis of tokens, before their last one."""
 
+WIDTHS = (16, 32, 64)
+"""Bits of the numbers served: fewer cannot be computed with, and more would be lost on the way."""
+
 SHAPES = {"keys": "(..., H, N, D) or (N, D)", "values": "(..., H, N, Dv) or (N, Dv)"}
 
 
@@ -26,7 +32,7 @@ def check_name(argument: str, value: object, known: Sequence[str]) -> None:
     ValueError
         If `value` is not among the known names, which the message lists.
     """
-    if value not in known:
+    if not isinstance(value, str) or value not in known:
         msg = f"`{argument}` is {value!r}, expected one of {', '.join(map(repr, known))}"
         raise ValueError(msg)
 
@@ -80,7 +86,8 @@ def check_arrays(arrays: Mapping[str, Array], *, finite: bool, known: bool = Tru
     """
     for name, array in arrays.items():
         kind = "bool" if name == "mask" else "real floating"
-        check_kind(name, array, kind, ("keys", arrays["keys"]), read=finite)
+        read = finite or (known and name == "mask")
+        check_kind(name, array, kind, ("keys", arrays["keys"]), read=read)
     _check_shapes(arrays)
     if known:  # what is traced has no device yet
         _check_devices(arrays)
@@ -126,6 +133,15 @@ def check_kind(name: str, array: Array, kind: str, like: tuple[str, Array], *, r
     if not _is_of_kind(array, kind):
         msg = f"`{name}` has dtype {array.dtype}, expected {wanted} dtype"
         raise TypeError(msg)
+    if kind == "real floating" and (bits := _bits(xp, array.dtype)) not in WIDTHS:
+        msg = f"`{name}` has dtype {array.dtype} of {bits} bits, expected {wanted} dtype of 16, 32 or 64"
+        raise TypeError(msg)
+
+
+@cache
+def _bits(xp: ModuleType, dtype: Any) -> int:
+    """Return how many bits a number of a floating dtype has."""
+    return int(xp.finfo(dtype).bits)
 
 
 def _is_of_kind(array: Array, kind: str) -> bool:

@@ -23,7 +23,8 @@ select_batch                all of `select_tokens` behind its checks, for a batc
 
 Coarse kernels (`log_magnitude`, `progressive_chunked_mmr`) are for devices where each operation is a launch; the others
 spare temporaries. A coarse kernel finds the tokens in the factors of a `Duplication` (`Cosine.tokens`,
-`Gaussian.tokens`), in their own dtypes, and computes in `accumulation_dtype` of them.
+`Gaussian.tokens`), in their own dtypes, and computes in `accumulation_dtype` of them. A kernel of `select_batch` asks
+`factors_of` for the factors of all samples, with tokens of shape (B, H, N, D).
 
 Examples
 --------
@@ -45,7 +46,7 @@ from iwp_core.norms import log_norm
 from iwp_core.pc_mmr import largest, progressive_chunked_mmr
 from iwp_core.samples import Samples
 from iwp_core.select import select_batch
-from iwp_core.similarity import Cosine, Gaussian, gaussian_rows
+from iwp_core.similarity import Cosine, Gaussian, factors_of, gaussian_rows
 
 __all__ = [
     "FUNCTIONS",
@@ -57,6 +58,7 @@ __all__ = [
     "accumulation_dtype",
     "all_finite",
     "duplication_block",
+    "factors_of",
     "gaussian_rows",
     "hash_rows",
     "largest",

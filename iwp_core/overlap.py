@@ -14,7 +14,8 @@ def selection_overlap(a: Array, b: Array) -> Array:
     Parameters
     ----------
     a, b : array of int, shape (..., M) and (..., L)
-        Distinct positions in any order; the same leading axes, which are batches.
+        Distinct positions in any order; the same leading axes, which are batches. -1, which fills the shorter answers
+        of `select_tokens`, counts for nothing.
 
     Returns
     -------
@@ -26,7 +27,7 @@ def selection_overlap(a: Array, b: Array) -> Array:
     TypeError
         If an argument is no integer array, or they are of different libraries.
     ValueError
-        If the leading axes differ.
+        If the leading axes differ, a position is below -1, or one occurs twice.
 
     Notes
     -----
@@ -48,10 +49,30 @@ def selection_overlap(a: Array, b: Array) -> Array:
     leading, sizes = tuple(a.shape[:-1]), (a.shape[-1], b.shape[-1])
     if sum(sizes) == 0 or math.prod(leading) == 0:
         return xp.ones(leading, dtype=real, device=device(a))
-    dtype = arange_indices(0, a).dtype
-    flat_a, flat_b = (xp.reshape(as_dtype(x, dtype), (math.prod(leading), x.shape[-1])) for x in (a, b))
-    shared = [
-        xp.sum(as_dtype(locate(xp.sort(flat_b[row, :]), flat_a[row, :])[0], real)) for row in range(math.prod(leading))
-    ]
-    common = xp.reshape(xp.stack(shared), leading)
-    return common / (sum(sizes) - common)
+    dtype, rows = arange_indices(0, a).dtype, math.prod(leading)
+    ranked_a, ranked_b = (xp.sort(as_dtype(xp.reshape(x, (rows, x.shape[-1])), dtype), axis=-1) for x in (a, b))
+    for name, ranked in (("a", ranked_a), ("b", ranked_b)):
+        _check_set(name, ranked)
+    both = [locate(ranked_b[row, :], ranked_a[row, :])[0] & (ranked_a[row, :] >= 0) for row in range(rows)]
+    count_both, count_a, count_b = (
+        xp.reshape(xp.sum(as_dtype(x, real), axis=-1), leading) for x in (xp.stack(both), ranked_a >= 0, ranked_b >= 0)
+    )
+    either = count_a + count_b - count_both
+    return xp.where(either > 0, count_both / xp.where(either > 0, either, xp.ones_like(either)), xp.ones_like(either))
+
+
+def _check_set(name: str, ranked: Array) -> None:
+    """Check that ascending rows hold distinct positions, and -1 any number of times.
+
+    Raises
+    ------
+    ValueError
+        If a row holds anything else.
+    """
+    xp = namespace(ranked)
+    if 0 not in ranked.shape and xp.min(ranked) < -1:
+        msg = f"`{name}` has the position {int(xp.min(ranked))}, expected 0 and up, or -1 for none"
+        raise ValueError(msg)
+    if xp.any((ranked[:, 1:] == ranked[:, :-1]) & (ranked[:, 1:] >= 0)):
+        msg = f"`{name}` has a position twice among its {ranked.shape[-1]}, expected distinct ones"
+        raise ValueError(msg)

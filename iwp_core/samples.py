@@ -1,11 +1,12 @@
 """Checked arrays brought to one shape, sample by sample, and results put together again."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
 from iwp_core._arrays import Array, accumulation_dtype, as_dtype, namespace, take, widened
+from iwp_core._plugins import is_traced
 from iwp_core._validate import check_arrays, check_kind, with_leading
 
 __all__ = ["Sample", "Samples", "check_tokens", "expand_indices"]
@@ -49,8 +50,9 @@ class Samples:
 
     @property
     def count(self) -> int:
-        """Number of tokens N."""
-        return int(self.keys.shape[-2])
+        """Number of tokens N: an int, or what stands for one where a program is traced for any length."""
+        count: int = self.keys.shape[-2]
+        return count
 
     @property
     def arrays(self) -> dict[str, Array]:
@@ -121,6 +123,8 @@ def check_tokens(
     ValueError
         If shapes do not fit each other, an axis is empty, devices differ, a row of `mask` has no real token, or (with
         `finite`) data is not finite.
+    NotImplementedError
+        If numbers have to be `known` and are not, since a program is traced.
     """
     arrays = {
         "keys": keys,
@@ -131,9 +135,25 @@ def check_tokens(
         "context": context,
         "mask": mask,
     }
+    if known:
+        _check_untraced(arrays)
     given = {name: widened(array) for name, array in arrays.items() if array is not None or name in ("keys", "values")}
     check_arrays(given, finite=finite, known=known)
     return _flatten(given)
+
+
+def _check_untraced(arrays: Mapping[str, Array | None]) -> None:
+    """Check that all arrays have numbers.
+
+    Raises
+    ------
+    NotImplementedError
+        If one has none yet, since a program is traced.
+    """
+    for name, array in arrays.items():
+        if array is not None and is_traced(array):
+            msg = f"`{name}` is traced, expected an array with numbers: within a program only `select_tokens` answers"
+            raise NotImplementedError(msg)
 
 
 def expand_indices(argument: str, indices: Array, samples: Samples, *, distinct: bool = False) -> Array:

@@ -98,11 +98,14 @@ def columns_of(rows: Array) -> Array:
 
 
 def factors_of(keys: Array, values: Array, hidden: Array, *, metric: str, kernel: str) -> tuple[Cosine | Gaussian, ...]:
-    """Return the one or two factors of a metric of table 3; of two, the second is a cosine."""
+    """Return the one or two factors of a metric of table 3; of two, the second is a cosine.
+
+    A kernel may ask for those of a batch: they then hold tokens (B, H, N, D), and what a factor computes is not served.
+    """
     if metric == "value":
         return (Cosine(values),)
     if metric == "hidden":
-        return (Cosine(hidden[None, :, :]),)
+        return (Cosine(hidden[..., None, :, :]),)
     if metric == "key":
         return (Cosine(keys),)
     other = None if metric == "kernel_key" else Cosine(values)

@@ -219,10 +219,16 @@ def _batches(arrays: tuple[Array, ...]) -> Iterator[Case]:
     single = queries[:, None, :]
     xp = namespace(keys)
     mask = keys[0, :, 0] > xp.min(keys[0, :, 0]) / 2
-    plain, masked = check_tokens(keys, values, single), check_tokens(keys, values, single, mask=mask)
+    batch = (xp.stack([x, xp.flip(x, axis=0)]) for x in (keys, values, single))
+    inputs = {
+        "all real": check_tokens(keys, values, single),
+        "some real": check_tokens(keys, values, single, mask=mask),
+        "two lengths": check_tokens(*batch, mask=xp.stack([mask, keys[1, :, 0] > 0])),
+    }
     for strategy, heads in ((PCMMR(), "mean"), (MMR(), "softmax_mean"), (TopK(), "max")):
         rule = Rule(strategy=strategy, magnitude="dual", similarity="dual", kernel="exponential", heads=heads)
-        for budget, samples in ((9, plain), (0.5, masked), (Tolerance(0.3), plain)):
-            name = f"select_batch, {type(strategy).__name__}, {budget}, {'all' if samples is plain else 'some'} real"
-            arguments = (samples.keys, samples, budget, rule)
+        calls = ((9, "all real"), (0.5, "some real"), (0.4, "two lengths"), (Tolerance(0.3), "all real"))
+        for budget, which in calls:
+            name = f"select_batch, {type(strategy).__name__}, {budget}, {which}"
+            arguments = (inputs[which].keys, inputs[which], budget, rule)
             yield Case(name=name, function=FUNCTIONS["select_batch"], arguments=arguments, options={"check": True})

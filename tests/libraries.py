@@ -78,6 +78,13 @@ class Library:
         if self.slow_to_compile and os.environ.get("HYPOTHESIS_PROFILE") != "thorough":
             pytest.skip(f"{self.name} compiles hundreds of shapes here, for a minute: HYPOTHESIS_PROFILE=thorough")
 
+    def skip_if_operations_are_compiled(self) -> None:
+        """Skip what an algorithm shows on every other library, unless the thorough profile is asked for."""
+        if self.slow_to_compile and os.environ.get("HYPOTHESIS_PROFILE") != "thorough":
+            pytest.skip(
+                f"{self.name} is held to the oracle; the others show this property: HYPOTHESIS_PROFILE=thorough"
+            )
+
     def lookup(self, table: NDArray[Any]) -> Callable[[Array, Array], Array]:
         """Make the duplication callable of the Strategy protocol, answered from a full matrix."""
         full = self.array(table)

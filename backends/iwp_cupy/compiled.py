@@ -70,5 +70,5 @@ def launch(kernel: Any, blocks: int, threads: int, *arguments: Any) -> None:
 
 
 def token_arguments(tokens: Any) -> tuple[Any, ...]:
-    """Return what kernels take for an array (heads, tokens, width): itself, its strides in elements, its width."""
+    """Return what kernels take for tokens (B, H, N, D): the array, its strides in elements, its width."""
     return tokens, *(stride // tokens.itemsize for stride in tokens.strides), tokens.shape[-1]

@@ -3,6 +3,9 @@
 // FIRST and SECOND name the element types of two arrays of tokens: keys and values for the magnitude, the two factors
 // of a similarity for algorithm 1. Both are Half, float or double. Everything else is computed in Real.
 //
+// Samples of a batch are parts of a grid. A sample of fewer tokens than the longest has its last one again behind it
+// (`real` says where they are in memory): such places are computed like others, and never chosen.
+//
 // No header is needed, so that NVRTC compiles this wherever a driver runs. Sums add up in an order that no position
 // changes, and products are rounded alike everywhere (`fma` is written out, contraction is off): identical tokens get
 // identical numbers. CuPy always flushes float32 subnormals to zero; nothing here relies on them.
@@ -35,17 +38,28 @@ __device__ inline double as_real(unsigned long long bits) { return __longlong_as
 
 using Bits = decltype(as_bits(Real{}));
 
-// Tokens of one sample, (heads, tokens, width); strides count elements. Cosines carry 1 / norm, (heads, tokens).
+// Tokens of a batch, (samples, heads, tokens, width), as arguments of a kernel; strides count elements.
+#define TOKENS(T, name) \
+    const T *name, long long name##_sample, long long name##_head, long long name##_token, long long name##_channel, \
+        long long name##_width
+
+#define SAMPLE_OF(name, inverse_norms, heads) \
+    {name + sample * name##_sample, name##_head, name##_token, name##_channel, int(name##_width), \
+     real ? real + sample * tokens : nullptr, inverse_norms ? inverse_norms + sample * heads * tokens : nullptr, tokens}
+
+// Tokens of one sample, (heads, tokens, width), with the rows of those that are real. Cosines carry 1 / norm.
 template <class T>
 struct Tokens {
     const T* data;
     long long head_stride, token_stride, channel_stride;
     int width;
+    const int* real;
     const Real* inverse_norms;
     long long tokens;
 
     __device__ Real at(int head, int token, int channel) const {
-        return widened(data[head * head_stride + token * token_stride + channel * channel_stride]);
+        const long long row = real ? real[token] : token;
+        return widened(data[head * head_stride + row * token_stride + channel * channel_stride]);
     }
 
     __device__ Real scale(int head, int token) const {
@@ -114,18 +128,19 @@ __device__ double log_norm(Strip& strip, const Tokens<T>& x, int head, int first
 
 enum KeyPart { NOTHING, LENGTH, FEATURE };  // log ||k|| or log ||phi(k)|| of the exponential kernel
 
-// Log scores of table 1, (query heads, tokens), or (heads, tokens) where `queries` is null. Grid: heads x strips.
+// Log scores of table 1, (samples, query heads, tokens), or (samples, heads, tokens) where `queries` is null.
+// Grid: samples x heads x strips.
 extern "C" __global__ void __launch_bounds__(LANES) score_heads(
-    const FIRST* keys, long long key_head, long long key_token, long long key_channel, long long key_width,
-    const SECOND* values, long long value_head, long long value_token, long long value_channel, long long value_width,
-    const double* queries, long long group, long long tokens, long long key_part, long long with_values,
-    long long linear, double* scores) {
+    TOKENS(FIRST, keys), TOKENS(SECOND, values), const int* real, const double* queries, long long heads,
+    long long group, long long tokens, long long key_part, long long with_values, long long linear, double* scores) {
     __shared__ Strip strip;
     const int strips = (tokens + LANES - 1) / LANES;
-    const int head = blockIdx.x / strips, first = blockIdx.x % strips * LANES, token = first + threadIdx.x;
-    const int width = key_width;
-    const Tokens<FIRST> k{keys, key_head, key_token, key_channel, width, nullptr, tokens};
-    const Tokens<SECOND> v{values, value_head, value_token, value_channel, int(value_width), nullptr, tokens};
+    const long long line = blockIdx.x / strips, sample = line / heads;
+    const int head = line % heads, first = blockIdx.x % strips * LANES, token = first + threadIdx.x;
+    const int width = keys_width;
+    const Real* const none = nullptr;
+    const Tokens<FIRST> k SAMPLE_OF(keys, none, heads);
+    const Tokens<SECOND> v SAMPLE_OF(values, none, heads);
 
     double base = with_values ? log_norm(strip, v, head, first) : 0;
     if (key_part == LENGTH) {
@@ -137,13 +152,13 @@ extern "C" __global__ void __launch_bounds__(LANES) score_heads(
     }
     if (!queries) {
         if (token < tokens) {
-            scores[head * tokens + token] = base;
+            scores[line * tokens + token] = base;
         }
         return;
     }
     for (int start = 0; start < group; start += QUERIES) {
         const int count = group - start < QUERIES ? group - start : QUERIES;
-        const double* const query = queries + (head * group + start) * width;
+        const double* const query = queries + (line * group + start) * width;
         double products[QUERIES] = {};
         each_channel(strip, k, head, first, [&](int channel, double entry) {
 #pragma unroll
@@ -157,7 +172,7 @@ extern "C" __global__ void __launch_bounds__(LANES) score_heads(
         for (int i = 0; i < QUERIES; ++i) {
             if (i < count && token < tokens) {
                 const double kernel = linear ? log(fabs(products[i])) : products[i] / sqrt(double(width));
-                scores[(head * group + start + i) * tokens + token] = kernel + base;
+                scores[(line * group + start + i) * tokens + token] = kernel + base;
             }
         }
     }
@@ -165,13 +180,15 @@ extern "C" __global__ void __launch_bounds__(LANES) score_heads(
 
 constexpr int SUMMERS = 256;
 
-// Log of the sum of each head's scores over the tokens; 0 for a head of zeros, which stays one. Grid: heads.
-extern "C" __global__ void __launch_bounds__(SUMMERS) sum_heads(const double* scores, long long tokens, double* totals) {
+// Log of the sum of each head's scores over the real tokens; 0 for a head of zeros, which stays one.
+// Grid: heads of all samples.
+extern "C" __global__ void __launch_bounds__(SUMMERS) sum_heads(
+    const double* scores, const int* counts, long long heads, long long tokens, double* totals) {
     __shared__ double parts[SUMMERS];
     const double* const row = scores + blockIdx.x * tokens;
-    const int lane = threadIdx.x;
+    const int lane = threadIdx.x, own = counts[blockIdx.x / heads];
     double top = row[0];
-    for (int i = lane; i < tokens; i += SUMMERS) {
+    for (int i = lane; i < own; i += SUMMERS) {
         top = fmax(top, row[i]);
     }
     parts[lane] = top;
@@ -185,7 +202,7 @@ extern "C" __global__ void __launch_bounds__(SUMMERS) sum_heads(const double* sc
     top = parts[0];
     __syncthreads();
     double sum = 0;
-    for (int i = lane; i < tokens; i += SUMMERS) {
+    for (int i = lane; i < own; i += SUMMERS) {
         sum += row[i] == top ? 1 : exp(row[i] - top);  // also where all are -inf
     }
     parts[lane] = sum;
@@ -200,17 +217,18 @@ extern "C" __global__ void __launch_bounds__(SUMMERS) sum_heads(const double* sc
     }
 }
 
-// Log of the sum over heads, each divided by its total where `totals` is not null. One thread a token.
+// Log of the sum over heads, each divided by its total where `totals` is not null. One thread a token of all samples.
 extern "C" __global__ void pool_heads(
-    const double* scores, const double* totals, long long heads, long long tokens, double* pooled) {
-    const long long token = blockIdx.x * (long long)blockDim.x + threadIdx.x;
-    if (token >= tokens) {
+    const double* scores, const double* totals, long long samples, long long heads, long long tokens, double* pooled) {
+    const long long place = blockIdx.x * (long long)blockDim.x + threadIdx.x;
+    if (place >= samples * tokens) {
         return;
     }
+    const long long line = place / tokens * heads, token = place % tokens;
     double top = log(0.0), sum = 0;
     for (int pass = 0; pass < 2; ++pass) {
         for (int head = 0; head < heads; ++head) {
-            const double score = scores[head * tokens + token] - (totals ? totals[head] : 0);
+            const double score = scores[(line + head) * tokens + token] - (totals ? totals[line + head] : 0);
             if (pass == 0) {
                 top = fmax(top, score);
             } else {
@@ -218,39 +236,41 @@ extern "C" __global__ void pool_heads(
             }
         }
     }
-    pooled[token] = top + log(sum);
+    pooled[place] = top + log(sum);
 }
 
-// Log of exp(pooled) scaled to [0, 1] by its least and largest entry. One thread a token.
+// Log of exp(pooled) scaled to [0, 1] by a sample's least and largest entry. One thread a token of all samples.
 extern "C" __global__ void scale_scores(
-    const double* pooled, const double* lowest, const double* highest, long long tokens, Real* scaled) {
-    const long long token = blockIdx.x * (long long)blockDim.x + threadIdx.x;
-    if (token >= tokens) {
+    const double* pooled, const double* lowest, const double* highest, long long samples, long long tokens,
+    Real* scaled) {
+    const long long place = blockIdx.x * (long long)blockDim.x + threadIdx.x;
+    if (place >= samples * tokens) {
         return;
     }
-    const double score = pooled[token], low = *lowest, high = *highest;
+    const double score = pooled[place], low = lowest[place / tokens], high = highest[place / tokens];
     double result = 0;
     if (low < high) {
         const double span = high + log(-expm1(low - high));
         result = score > low ? fmin(score + log(-expm1(low - score)) - span, 0.0) : log(0.0);
     }
-    scaled[token] = result;
+    scaled[place] = result;
 }
 
 // -------------------------------------------------------------------------------------------------------- algorithm 1
 
-// 1 / norm of each token of each head, finite also where the norm is 0. Grid: heads x strips.
+// 1 / norm of each token of each head, finite also where the norm is 0. Grid: samples x heads x strips.
 extern "C" __global__ void __launch_bounds__(LANES) invert_norms(
-    const SECOND* data, long long head_stride, long long token_stride, long long channel_stride, long long width,
-    long long tokens, Real* inverse_norms) {
+    TOKENS(SECOND, data), const int* real, long long heads, long long tokens, Real* inverse_norms) {
     __shared__ Strip strip;
     const int strips = (tokens + LANES - 1) / LANES;
-    const int head = blockIdx.x / strips, first = blockIdx.x % strips * LANES, token = first + threadIdx.x;
-    const Tokens<SECOND> x{data, head_stride, token_stride, channel_stride, int(width), nullptr, tokens};
+    const long long line = blockIdx.x / strips, sample = line / heads;
+    const int head = line % heads, first = blockIdx.x % strips * LANES, token = first + threadIdx.x;
+    const Real* const none = nullptr;
+    const Tokens<SECOND> x SAMPLE_OF(data, none, heads);
     const double norm = log_norm(strip, x, head, first);
     if (token < tokens) {
         constexpr double most = sizeof(Real) == 4 ? 0x1.fffffep127 : 0x1.fffffffffffffp1023;
-        inverse_norms[head * tokens + token] = fmin(exp(-norm), most);
+        inverse_norms[line * tokens + token] = fmin(exp(-norm), most);
     }
 }
 
@@ -268,15 +288,27 @@ constexpr int COPIES = 8;  // of the histogram: scores share their leading digit
 // Apply the last chunk's penalty to the candidates, choose the `size` best as the next chunk, and list the others.
 //
 // `candidates` and `rest` ascend; `most` holds each candidate's largest duplication with the last chunk, and is
-// cleared. The chunk goes, ascending, to chosen[taken...], with `taken` beside each token. One block.
+// cleared. The chunk goes, ascending, to chosen[taken...], with `taken` beside each token. A sample that wants fewer
+// than `size` more takes those, and none if it wants none. Grid: samples.
 extern "C" __global__ void __launch_bounds__(CHOOSERS) choose_chunk(
-    Real* scores, Bits* most, const int* candidates, int* rest, long long total, long long size, double penalty,
-    double least, long long exponent, long long taken, long long* chosen, int* chunks) {
+    Real* scores, Bits* most, const int* candidates, int* rest, const int* counts, const int* wanted, long long tokens,
+    long long room, long long size, double penalty, double least, long long exponent, long long taken,
+    long long* chosen, int* chunks) {
     __shared__ int histograms[COPIES][DIGITS];
     __shared__ int histogram[DIGITS];
-    __shared__ int digit, wanted;
+    __shared__ int digit, needed;
     __shared__ unsigned long long scan[CHOOSERS];
-    const int lane = threadIdx.x, count = total;
+    const int sample = blockIdx.x, lane = threadIdx.x, count = counts[sample] - taken;
+    if (wanted[sample] <= taken) {
+        return;
+    }
+    size = size < wanted[sample] - taken ? size : wanted[sample] - taken;
+    scores += sample * tokens;
+    most += sample * tokens;
+    candidates += sample * tokens;
+    rest += sample * tokens;
+    chosen += sample * room;
+    chunks += sample * room;
 
     for (int i = lane; i < count; i += CHOOSERS) {
         const int token = candidates[i];
@@ -316,13 +348,13 @@ extern "C" __global__ void __launch_bounds__(CHOOSERS) choose_chunk(
             }
             if (above < ties && ties <= above + histogram[lane]) {
                 digit = lane;
-                wanted = ties - above;
+                needed = ties - above;
             }
         }
         __syncthreads();
         last |= Bits(digit) << shift;
         known |= Bits(DIGITS - 1) << shift;
-        ties = wanted;
+        ties = needed;
     }
 
     // Each thread deals with a run of candidates, so that all stay in ascending order.
@@ -357,11 +389,22 @@ extern "C" __global__ void __launch_bounds__(CHOOSERS) choose_chunk(
     }
 }
 
-// Bring each chunk into the order of choice: by score, lower position first. One thread a chosen token.
+// Bring each chunk into the order of choice: by score, lower position first; `tokens` where no more were wanted.
+// One thread for each of the `room` places of all samples.
 extern "C" __global__ void order_chunks(
-    const Real* scores, const long long* chosen, const int* chunks, long long count, long long* ordered) {
-    const long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x;
+    const Real* scores, const long long* chosen, const int* chunks, const int* wanted, long long samples,
+    long long tokens, long long room, long long* ordered) {
+    const long long slot = blockIdx.x * (long long)blockDim.x + threadIdx.x;
+    if (slot >= samples * room) {
+        return;
+    }
+    const long long sample = slot / room, i = slot % room, count = wanted[sample];
+    scores += sample * tokens;
+    chosen += sample * room;
+    chunks += sample * room;
+    ordered += sample * room;
     if (i >= count) {
+        ordered[i] = tokens;
         return;
     }
     const int begin = chunks[i];
@@ -497,25 +540,31 @@ __device__ void compare(
     }
 }
 
-// Raise most[token] of each candidate to its largest duplication with the chunk. Nothing of size candidates x chunk is
-// written. Grid: blocks of rows x blocks of columns, `wide` (for chunks above SIDE) with SIDE * ROWS_EACH columns.
+// Raise most[token] of each candidate to its largest duplication with the chunk of its sample, if that wants more.
+// Nothing of size candidates x chunk is written. Grid: samples x blocks of rows x blocks of columns, `wide` (for chunks
+// above SIDE) with SIDE * ROWS_EACH columns.
 extern "C" __global__ void __launch_bounds__(SIDE* SIDE) compare_chunk(
-    const FIRST* first, long long first_head, long long first_token, long long first_channel, long long first_width,
-    const Real* first_inverse_norms, const SECOND* second, long long second_head, long long second_token,
-    long long second_channel, long long second_width, const Real* second_inverse_norms, long long heads,
-    long long tokens, long long gaussian, long long wide, const int* candidates, long long count,
-    const long long* chosen, long long begin, long long size, Bits* most) {
+    TOKENS(FIRST, first), const Real* first_inverse_norms, TOKENS(SECOND, second), const Real* second_inverse_norms,
+    const int* real, const int* counts, const int* wanted, long long heads, long long tokens, long long gaussian,
+    long long wide, long long row_blocks, const int* candidates, long long room, const long long* chosen,
+    long long begin, long long size, Bits* most) {
     __shared__ Tile<ROWS_EACH> rows, wide_cols;
     __shared__ Tile<1> narrow_cols;
     __shared__ Bits best[SIDE * ROWS_EACH];
-    const Tokens<FIRST> x{first, first_head, first_token, first_channel, int(first_width), first_inverse_norms, tokens};
-    const Tokens<SECOND> y{
-        second, second_head, second_token, second_channel, int(second_width), second_inverse_norms, tokens};
-    const Chunk chunk{candidates, int(count), chosen + begin, int(size)};
     const int columns = wide ? SIDE * ROWS_EACH : SIDE;
     const int blocks = (size + columns - 1) / columns;
-    const int first_row = blockIdx.x / blocks * SIDE * ROWS_EACH, first_col = blockIdx.x % blocks * columns;
-    const int lane = threadIdx.x;
+    const long long sample = blockIdx.x / (row_blocks * blocks);
+    const int block = blockIdx.x % (row_blocks * blocks);
+    const int first_row = block / blocks * SIDE * ROWS_EACH, first_col = block % blocks * columns;
+    const int lane = threadIdx.x, count = counts[sample] - begin - size;
+    if (wanted[sample] <= begin + size || first_row >= count) {
+        return;
+    }
+    const Tokens<FIRST> x SAMPLE_OF(first, first_inverse_norms, heads);
+    const Tokens<SECOND> y SAMPLE_OF(second, second_inverse_norms, heads);
+    candidates += sample * tokens;
+    most += sample * tokens;
+    const Chunk chunk{candidates, count, chosen + sample * room + begin, int(size)};
 
     if (lane < SIDE * ROWS_EACH) {
         best[lane] = 0;

@@ -3,8 +3,12 @@
 Found by the type of a tensor through the entry-point group ``iwp.backends``; there is nothing to import or to set.
 
 - CUDA tensors of float16, bfloat16 and float32 on cards of compute capability 8.0 and up, with Triton 3.4 and up: the
-  whole of `iwp_core.select_tokens` with ``PCMMR`` and ``validate=False`` runs without waiting for the device, and can
-  be captured in a CUDA graph (after one call of the same shapes, which compiles the kernels).
+  whole of `iwp_core.select_tokens` with ``PCMMR``, a count or share, and ``heads`` "mean" or "softmax_mean" takes as
+  many launches for a batch as for one sample, lengths and budgets that differ included. With ``validate=False`` and
+  without a ``mask`` it runs without waiting for the device, and can be captured in a CUDA graph (after one call of the
+  same shapes, which compiles the kernels); with a mask it waits twice, whatever the batch:
+  for the check that every row has a token, and for how many.
+- Other strategies, budgets and heads on such tensors: sample by sample, with the kernels where they serve.
 - Within `torch.export`, `torch.vmap` and `torch.compile` (see `iwp_torch.compiling`): an operator.
 - All other tensors: the reference's own operations without its temporaries. Answers are the reference's, bit for bit.
 """
@@ -13,6 +17,7 @@ import sys
 from collections.abc import Mapping
 
 from iwp_core import Kernel
+from iwp_torch.batch import select_batch, supports_select_batch
 from iwp_torch.fused import (
     log_magnitude,
     progressive_chunked_mmr,
@@ -21,7 +26,7 @@ from iwp_torch.fused import (
 )
 from iwp_torch.kernels import all_finite, duplication_block, gaussian_rows, hash_rows, largest, log_norm, scatter, take
 from iwp_torch.precision import full_precision
-from iwp_torch.traced import is_traced, select_batch, supports_select_batch
+from iwp_torch.traced import is_traced
 
 __all__ = ["context", "is_traced", "kernels", "name"]
 

@@ -4,19 +4,23 @@ import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from iwp_core.comparison import Duplication
+from iwp_core import PCMMR, Tolerance
+from iwp_core.budget import tokens_to_keep
 from iwp_core.duplication import PairwiseDuplication
+from iwp_core.kernels import Cosine, Duplication, Gaussian, Rule, Samples, factors_of
 
 __all__ = [
     "log_magnitude",
     "progressive_chunked_mmr",
+    "select_batch",
     "supports_log_magnitude",
     "supports_progressive_chunked_mmr",
+    "supports_select_batch",
 ]
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
@@ -92,10 +96,14 @@ def log_magnitude(
     shared: Duplication | None = None,  # noqa: ARG001 - what it holds is worked out on the way
 ) -> Tensor:
     """Run `iwp_torch.triton_magnitude.log_magnitude`."""
-    from iwp_torch import triton_magnitude  # noqa: PLC0415 - needs Triton
+    from iwp_torch import triton_magnitude, triton_places  # noqa: PLC0415 - need Triton
 
     with _on(keys):
-        return triton_magnitude.log_magnitude(keys, values, queries, metric=metric, kernel=kernel, heads=heads)
+        places = triton_places.everywhere(1, keys.shape[-2], keys.device)
+        asked = None if queries is None else queries[None]
+        return triton_magnitude.log_magnitude(
+            keys[None], values[None], asked, places, metric=metric, kernel=kernel, heads=heads
+        )[0]
 
 
 def supports_progressive_chunked_mmr(
@@ -114,7 +122,12 @@ def supports_progressive_chunked_mmr(
     del sizes, penalty, floor, exponent  # all are served
     if type(duplication) is not Duplication or scores.dtype != torch.float32:
         return False
-    tokens = [factor.tokens for factor in duplication.factors]
+    return _serves_factors(duplication.factors)
+
+
+def _serves_factors(factors: Sequence[Cosine | Gaussian]) -> bool:
+    """Return whether the kernels compare tokens by the factors of a similarity."""
+    tokens = [factor.tokens for factor in factors]
     return min(factor.shape[-1] for factor in tokens) >= NARROWEST and _serves(*tokens)
 
 
@@ -122,9 +135,43 @@ def progressive_chunked_mmr(
     scores: Tensor, duplication: Duplication, sizes: Sequence[int], *, penalty: float, floor: float, exponent: int
 ) -> Tensor:
     """Run `iwp_torch.triton_pc_mmr.progressive_chunked_mmr`."""
-    from iwp_torch import triton_pc_mmr  # noqa: PLC0415 - needs Triton
+    from iwp_torch import triton_pc_mmr, triton_places  # noqa: PLC0415 - need Triton
 
     with _on(scores):
+        factors = [_of_one_sample(factor) for factor in duplication.factors]
+        places = triton_places.everywhere(1, scores.shape[0], scores.device)
+        wanted = torch.full_like(places.counts, sum(sizes))
         return triton_pc_mmr.progressive_chunked_mmr(
-            scores, duplication, sizes, penalty=penalty, floor=floor, exponent=exponent
-        )
+            scores[None], factors, places, wanted, sizes, penalty=penalty, floor=floor, exponent=exponent
+        )[0]
+
+
+def _of_one_sample(factor: Cosine | Gaussian) -> Cosine | Gaussian:
+    """Return a factor as one of a batch of one."""
+    return type(factor)(factor.tokens[None])
+
+
+def supports_select_batch(samples: Samples, budget: float | Tolerance, rule: Rule) -> bool:
+    """Return whether `select_batch` serves a call: `PCMMR` with means over heads, and something to choose."""
+    if type(rule.strategy) is not PCMMR or isinstance(budget, Tolerance):
+        return False
+    if tokens_to_keep(budget, samples.count) == samples.count:
+        return False
+    serves_magnitude = supports_log_magnitude(
+        samples.magnitude_keys, samples.values, samples.queries, heads=rule.heads, context=samples.context
+    )
+    return serves_magnitude and _serves_factors(_factors(samples, rule))
+
+
+def _factors(samples: Samples, rule: Rule) -> tuple[Cosine | Gaussian, ...]:
+    """Return the factors of the similarity, with tokens of all samples."""
+    return factors_of(samples.keys, samples.values, samples.hidden, metric=rule.similarity, kernel=rule.kernel)
+
+
+def select_batch(samples: Samples, budget: float | Tolerance, rule: Rule) -> Tensor:
+    """Run `iwp_torch.triton_batch.select_batch`; its answers are distinct by construction, and need no check."""
+    from iwp_torch import triton_batch  # noqa: PLC0415 - needs Triton
+
+    with _on(samples.keys):
+        kept = triton_batch.select_batch(samples, _factors(samples, rule), cast("float", budget), rule)
+    return kept.reshape((*samples.leading, kept.shape[-1]))

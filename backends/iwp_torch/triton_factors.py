@@ -11,6 +11,8 @@ Gaussian
     moved as they are read. A moved bfloat16 or float16 key has more digits than its dtype, so only columns are moved
     and are held as a sum of two numbers of that dtype: k_i.y_j - center.y_j is exact but for the sum in float32, whose
     terms are no larger than |k_i| |y_j| (not |k_i| |k_j|: keys may have a common part of norm 300).
+
+Samples of a batch are lines of a grid; `iwp_torch.triton_places` says where their tokens are.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators, allow-untyped-calls
@@ -18,6 +20,8 @@ Gaussian
 
 import triton  # type: ignore[import-untyped] # the package has no types
 import triton.language as tl  # type: ignore[import-untyped] # the package has no types
+
+from iwp_torch.triton_places import rows_of
 
 __all__ = ["INTERPRETED", "compare", "prepare_columns", "prepare_tokens", "scaled_norm"]
 
@@ -67,13 +71,15 @@ def _half_square(rows, here, center, width: tl.constexpr, scale, BLOCK: tl.const
 
 @triton.jit
 def _prepare_factor(
-    tokens, head_stride, token_stride, center, numbers, count, scale,
-    width: tl.constexpr, GAUSSIAN: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    tokens, sample_stride, head_stride, token_stride, center, numbers, real, count, heads, scale,
+    width: tl.constexpr, GAUSSIAN: tl.constexpr, MASKED: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    head = tl.program_id(1).to(tl.int64)
+    head = tl.program_id(1).to(tl.int64)  # of all samples
+    sample = head // heads
     places = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     here = places < count
-    rows = tokens + head * head_stride + places.to(tl.int64) * token_stride
+    row = rows_of(real, sample, places, here, count, MASKED)
+    rows = tokens + sample * sample_stride + head % heads * head_stride + row * token_stride
     if GAUSSIAN:
         number = _half_square(rows, here, center + head * width, width, scale, BLOCK)
     else:
@@ -85,39 +91,47 @@ def _prepare_factor(
 
 @triton.jit
 def prepare_tokens(
-    first, first_head_stride, first_token_stride, center, first_numbers,
-    second, second_head_stride, second_token_stride, second_numbers,
-    count, scale,
-    WIDTH: tl.constexpr, OTHER_WIDTH: tl.constexpr, GAUSSIAN: tl.constexpr,
+    first, first_sample_stride, first_head_stride, first_token_stride, center, first_numbers,
+    second, second_sample_stride, second_head_stride, second_token_stride, second_numbers,
+    real, count, heads, scale,
+    WIDTH: tl.constexpr, OTHER_WIDTH: tl.constexpr, GAUSSIAN: tl.constexpr, MASKED: tl.constexpr,
     ROWS: tl.constexpr, BLOCK: tl.constexpr, OTHER_BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Write each token's number (H, N): half its squared norm for a Gaussian, its inverse norm for a cosine.
+    """Write each token's number (B, H, N): half its squared norm for a Gaussian, its inverse norm for a cosine.
 
-    Grid: tiles of tokens, heads, factors.
+    Grid: tiles of tokens, heads of all samples, factors.
     """
     if tl.program_id(2) == 0:
         _prepare_factor(
-            first, first_head_stride, first_token_stride, center, first_numbers, count, scale,
-            WIDTH, GAUSSIAN, ROWS, BLOCK,
+            first, first_sample_stride, first_head_stride, first_token_stride, center, first_numbers,
+            real, count, heads, scale, WIDTH, GAUSSIAN, MASKED, ROWS, BLOCK,
         )  # fmt: skip
     else:
         _prepare_factor(
-            second, second_head_stride, second_token_stride, center, second_numbers, count, scale,
-            OTHER_WIDTH, False, ROWS, OTHER_BLOCK,
+            second, second_sample_stride, second_head_stride, second_token_stride, center, second_numbers,
+            real, count, heads, scale, OTHER_WIDTH, False, MASKED, ROWS, OTHER_BLOCK,
         )  # fmt: skip
 
 
 @triton.jit
+def _columns_here(wanted, sample, begin, size):
+    """Return how many columns a sample is compared with: all `size`, or none once it has all tokens that it wants."""
+    return tl.where(tl.load(wanted + sample) > begin + size, size, 0)
+
+
+@triton.jit
 def _prepare_column(
-    tokens, head_stride, token_stride, center, numbers, chosen, columns, remainders, weights,
-    count, size, room, scale,
-    width: tl.constexpr, GAUSSIAN: tl.constexpr, COLS: tl.constexpr, BLOCK: tl.constexpr,
+    tokens, sample_stride, head_stride, token_stride, center, numbers, real, chosen, wanted,
+    columns, remainders, weights, count, heads, begin, size, total, room, scale,
+    width: tl.constexpr, GAUSSIAN: tl.constexpr, MASKED: tl.constexpr, COLS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    head = tl.program_id(1).to(tl.int64)
+    head = tl.program_id(1).to(tl.int64)  # of all samples
+    sample = head // heads
     slots = tl.program_id(0) * COLS + tl.arange(0, COLS)
-    here = slots < size
-    places = tl.load(chosen + slots, mask=here, other=0)
-    rows = tokens + head * head_stride + places * token_stride
+    here = slots < _columns_here(wanted, sample, begin, size)
+    places = tl.load(chosen + sample * total + begin + slots, mask=here, other=0)
+    row = rows_of(real, sample, places, here, count, MASKED)
+    rows = tokens + sample * sample_stride + head % heads * head_stride + row * token_stride
     number = tl.load(numbers + head * count + places, mask=here, other=0.0)
     into = (head * room + slots) * width
     dtype = columns.dtype.element_ty
@@ -148,28 +162,31 @@ def _prepare_column(
     tl.store(weights + head * room + slots, weight, mask=here)
 
 
-@triton.jit(do_not_specialize=["size"])
+@triton.jit(do_not_specialize=["begin", "size", "total"])
 def prepare_columns(
-    first, first_head_stride, first_token_stride, center, first_numbers, columns, remainders, weights,
-    second, second_head_stride, second_token_stride, second_numbers, other_columns, other_weights,
-    chosen, count, size, room, scale,
-    WIDTH: tl.constexpr, OTHER_WIDTH: tl.constexpr, GAUSSIAN: tl.constexpr,
+    first, first_sample_stride, first_head_stride, first_token_stride, center, first_numbers,
+    columns, remainders, weights,
+    second, second_sample_stride, second_head_stride, second_token_stride, second_numbers,
+    other_columns, other_weights,
+    real, chosen, wanted, count, heads, begin, size, total, room, scale,
+    WIDTH: tl.constexpr, OTHER_WIDTH: tl.constexpr, GAUSSIAN: tl.constexpr, MASKED: tl.constexpr,
     COLS: tl.constexpr, BLOCK: tl.constexpr, OTHER_BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Gather the `size` tokens at `chosen` as columns (H, room, D) with one weight each (H, room).
+    """Gather chosen[:, begin : begin + size], of (B, total), as columns (B, H, room, D) of one weight (B, H, room).
 
-    Grid: tiles of columns, heads, factors.
+    Grid: tiles of columns, heads of all samples, factors.
     """
     if tl.program_id(2) == 0:
         _prepare_column(
-            first, first_head_stride, first_token_stride, center, first_numbers, chosen, columns, remainders, weights,
-            count, size, room, scale, WIDTH, GAUSSIAN, COLS, BLOCK,
+            first, first_sample_stride, first_head_stride, first_token_stride, center, first_numbers,
+            real, chosen, wanted, columns, remainders, weights,
+            count, heads, begin, size, total, room, scale, WIDTH, GAUSSIAN, MASKED, COLS, BLOCK,
         )  # fmt: skip
     else:
         _prepare_column(
-            second, second_head_stride, second_token_stride, center, second_numbers, chosen,
-            other_columns, other_columns, other_weights,
-            count, size, room, scale, OTHER_WIDTH, False, COLS, OTHER_BLOCK,
+            second, second_sample_stride, second_head_stride, second_token_stride, center, second_numbers,
+            real, chosen, wanted, other_columns, other_columns, other_weights,
+            count, heads, begin, size, total, room, scale, OTHER_WIDTH, False, MASKED, COLS, OTHER_BLOCK,
         )  # fmt: skip
 
 
@@ -200,38 +217,44 @@ def _products(
     return products
 
 
-@triton.jit(do_not_specialize=["size", "span"])
+@triton.jit(do_not_specialize=["begin", "size", "span"])
 def compare(
-    first, first_head_stride, first_token_stride, center, first_numbers, columns, remainders, weights,
-    second, second_head_stride, second_token_stride, second_numbers, other_columns, other_weights,
-    shared, count, size, span, room, heads,
-    WIDTH: tl.constexpr, OTHER_WIDTH: tl.constexpr, GAUSSIAN: tl.constexpr, SECOND: tl.constexpr,
+    first, first_sample_stride, first_head_stride, first_token_stride, center, first_numbers,
+    columns, remainders, weights,
+    second, second_sample_stride, second_head_stride, second_token_stride, second_numbers,
+    other_columns, other_weights,
+    real, wanted, shared, count, begin, size, span, room, heads,
+    WIDTH: tl.constexpr, OTHER_WIDTH: tl.constexpr, GAUSSIAN: tl.constexpr, SECOND: tl.constexpr, MASKED: tl.constexpr,
     ROWS: tl.constexpr, COLS: tl.constexpr, BLOCK: tl.constexpr, OTHER_BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Raise each token's largest duplication, in `shared` (N,), to that with the columns.
+    """Raise each token's largest duplication, in `shared` (B, N), to that with the columns of its sample.
 
-    Grid: tiles of tokens, spans of columns. `shared` holds the bits of float32 numbers >= 0, which order like integers,
-    so that programs of one tile can meet in an atomic maximum, whatever their order.
+    Grid: tiles of tokens, spans of columns, samples. `shared` holds the bits of float32 numbers >= 0, which order like
+    integers, so that programs of one tile can meet in an atomic maximum, whatever their order.
 
     Identical tokens get identical numbers: the tensor cores compute each entry of a tile by the same operations,
     wherever its row stands.
     """
+    sample = tl.program_id(2).to(tl.int64)
     places = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     here = places < count
-    row = places.to(tl.int64)
+    row = rows_of(real, sample, places, here, count, MASKED)
+    width = _columns_here(wanted, sample, begin, size)
     largest = tl.zeros([ROWS], tl.float32)
     start = tl.program_id(1) * span
-    for left in range(start, tl.minimum(start + span, size), COLS):
+    for left in range(start, tl.minimum(start + span, width), COLS):
         slots = left + tl.arange(0, COLS)
         there = slots < size
         total = tl.zeros([ROWS, COLS], tl.float32)
         for index in range(heads):
             head = tl.full((), index, tl.int64)
-            slot = head * room + slots
-            number = tl.load(first_numbers + head * count + row, mask=here, other=0.0)
+            line = sample * heads + head
+            slot = line * room + slots
+            number = tl.load(first_numbers + line * count + places, mask=here, other=0.0)
             weight = tl.load(weights + slot, mask=there, other=0.0)
             similarity = _products(
-                first + head * first_head_stride + row * first_token_stride, here, center + head * WIDTH,
+                first + sample * first_sample_stride + head * first_head_stride + row * first_token_stride, here,
+                center + line * WIDTH,
                 columns + slot * WIDTH, remainders + slot * WIDTH, there, tl.zeros([ROWS, COLS], tl.float32),
                 WIDTH, GAUSSIAN, BLOCK,
             )  # fmt: skip
@@ -240,10 +263,11 @@ def compare(
             else:
                 similarity *= number[:, None] * weight[None, :]
             if SECOND:
-                other_number = tl.load(second_numbers + head * count + row, mask=here, other=0.0)
+                other_number = tl.load(second_numbers + line * count + places, mask=here, other=0.0)
                 other_weight = tl.load(other_weights + slot, mask=there, other=0.0)
                 cosine = _products(
-                    second + head * second_head_stride + row * second_token_stride, here, center,
+                    second + sample * second_sample_stride + head * second_head_stride + row * second_token_stride,
+                    here, center,
                     other_columns + slot * OTHER_WIDTH, other_columns, there, tl.zeros([ROWS, COLS], tl.float32),
                     OTHER_WIDTH, False, OTHER_BLOCK,
                 )  # fmt: skip
@@ -252,4 +276,4 @@ def compare(
         total = tl.where(there[None, :], total, 0.0)
         largest = tl.maximum(largest, tl.max(total, axis=1))
     largest = tl.minimum(largest / heads, 1.0)
-    tl.atomic_max(shared + places, largest.to(tl.int32, bitcast=True), mask=here, sem="relaxed")
+    tl.atomic_max(shared + sample * count + places, largest.to(tl.int32, bitcast=True), mask=here, sem="relaxed")

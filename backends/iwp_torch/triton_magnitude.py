@@ -1,4 +1,4 @@
-"""Information magnitude through Triton: two passes over the keys and one over the values, all in logarithms."""
+"""Information magnitude of a batch through Triton: two passes over the keys and one over the values, in logarithms."""
 
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators, allow-untyped-calls
 # ruff: noqa: ANN001, ANN202 - Triton reads annotations of kernels: only constants have one
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from iwp_torch.triton_factors import scaled_norm
 from iwp_torch.triton_launch import launch
+from iwp_torch.triton_places import Places, log_total_heads, mean_tokens, rows_of, strides
 
 __all__ = ["ENTRIES", "log_magnitude"]
 
@@ -60,36 +61,41 @@ def _add_exponential(highest, total, score):
 
 @triton.jit
 def log_scores(
-    keys, key_head_stride, key_token_stride, center, values, value_head_stride, value_token_stride,
-    queries, totals, scores, count, heads, group, root,
+    keys, key_sample_stride, key_head_stride, key_token_stride, center,
+    values, value_sample_stride, value_head_stride, value_token_stride,
+    queries, totals, scores, real, count, heads, group, root,
     WIDTH: tl.constexpr, OTHER_WIDTH: tl.constexpr, KEY: tl.constexpr, VALUE: tl.constexpr, LINEAR: tl.constexpr,
-    POOL: tl.constexpr, SHIFT: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr, OTHER_BLOCK: tl.constexpr,
+    MASKED: tl.constexpr, POOL: tl.constexpr, SHIFT: tl.constexpr,
+    ROWS: tl.constexpr, BLOCK: tl.constexpr, OTHER_BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Write log scores, head by head (H * group, N), or with POOL the log of their sum (N,).
+    """Write log scores, head by head (B, H * group, N), or with POOL the log of their sum (B, N).
 
-    `KEY`: what is read from the keys: the "product" with the queries (H * group, D), the norm of the "feature" of the
-    exponential kernel, their own "norm", or "nothing". `SHIFT`: subtract from each head its number in `totals`.
-    `root`: the square root of D. Grid: tiles of tokens.
+    `KEY`: what is read from the keys: the "product" with the queries (B, H * group, D), the norm of the "feature" of
+    the exponential kernel, their own "norm", or "nothing". `SHIFT`: subtract from each head its number in `totals`.
+    `root`: the square root of D. Grid: tiles of tokens, samples.
 
     Identical tokens get identical numbers: each row of a tile is summed by the same operations.
     """
     places = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     here = places < count
-    row = places.to(tl.int64)
+    sample = tl.program_id(1).to(tl.int64)
+    row = rows_of(real, sample, places, here, count, MASKED)
     at = tl.arange(0, BLOCK)
     inside = at < WIDTH
     highest = tl.full([ROWS], float("-inf"), tl.float32)
     total = tl.zeros([ROWS], tl.float32)
     for index in range(heads):
         head = tl.full((), index, tl.int64)
-        rows = keys + head * key_head_stride + row * key_token_stride
+        line = sample * heads + head
+        rows = keys + sample * key_sample_stride + head * key_head_stride + row * key_token_stride
         base = tl.zeros([ROWS], tl.float32)
         if VALUE:
-            at_values = values + head * value_head_stride + row * value_token_stride
+            at_head = values + sample * value_sample_stride + head * value_head_stride
+            at_values = at_head + row * value_token_stride
             base += _log_norm(at_values, here, OTHER_WIDTH, OTHER_BLOCK)
         if KEY == "norm":
             base += _log_norm(rows, here, WIDTH, BLOCK)
-        middle = tl.load(center + head * WIDTH + at, mask=inside, other=0.0)
+        middle = tl.load(center + line * WIDTH + at, mask=inside, other=0.0)
         moved = tl.load(rows[:, None] + at[None, :], mask=here[:, None] & inside[None, :], other=0.0).to(tl.float32)
         moved = tl.where(inside[None, :], moved - middle[None, :], 0.0)
         if KEY == "feature":
@@ -98,16 +104,16 @@ def log_scores(
         for member in range(group):
             score = base
             if KEY == "product":
-                query = tl.load(queries + (head * group + member) * WIDTH + at, mask=inside, other=0.0)
+                query = tl.load(queries + (line * group + member) * WIDTH + at, mask=inside, other=0.0)
                 score += _log_kernel(moved, middle, query, root, LINEAR)
             if SHIFT:
-                score -= tl.load(totals + head * group + member)
+                score -= tl.load(totals + line * group + member)
             if POOL:
                 highest, total = _add_exponential(highest, total, score)
             else:
-                tl.store(scores + (head * group + member) * count + row, score, mask=here)
+                tl.store(scores + (line * group + member) * count + places, score, mask=here)
     if POOL:
-        tl.store(scores + row, highest + _safe_log(total), mask=here)
+        tl.store(scores + sample * count + places, highest + _safe_log(total), mask=here)
 
 
 @triton.jit
@@ -122,18 +128,22 @@ def _log_one_minus_exp(x):
 
 @triton.jit
 def scale_to_unit(scores, extremes, magnitude, count, ROWS: tl.constexpr):
-    """Write the log of exp(scores) scaled to [0, 1] by the `extremes` (least, largest); zeros where they are equal."""
+    """Write the log of exp(scores) scaled to [0, 1] by the `extremes` (least, largest) of a sample; zeros if equal.
+
+    Shapes (B, N) and (2, B). Grid: tiles of tokens, samples.
+    """
+    sample = tl.program_id(1).to(tl.int64)
     places = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     here = places < count
-    lowest, highest = tl.load(extremes), tl.load(extremes + 1)
-    score = tl.load(scores + places, mask=here, other=0.0)
+    lowest, highest = tl.load(extremes + sample), tl.load(extremes + tl.num_programs(1) + sample)
+    score = tl.load(scores + sample * count + places, mask=here, other=0.0)
     equal = lowest == highest
     lowest, highest = tl.where(equal, -1.0, lowest), tl.where(equal, 0.0, highest)  # -inf less -inf is no number
     span = highest + _log_one_minus_exp(lowest - highest)
     above = score > lowest
     finite = tl.where(above, score, highest)
     scaled = tl.minimum(finite + _log_one_minus_exp(tl.minimum(lowest - finite, 0.0)) - span, 0.0)
-    tl.store(magnitude + places, tl.where(equal, 0.0, tl.where(above, scaled, _NEVER)), mask=here)
+    tl.store(magnitude + sample * count + places, tl.where(equal, 0.0, tl.where(above, scaled, _NEVER)), mask=here)
 
 
 READS = {
@@ -148,59 +158,68 @@ READS = {
 
 
 def log_magnitude(
-    keys: Tensor, values: Tensor, queries: Tensor | None, *, metric: str, kernel: str, heads: str
+    keys: Tensor,
+    values: Tensor,
+    queries: Tensor | None,
+    places: Places,
+    *,
+    metric: str,
+    kernel: str,
+    heads: str,
+    center: Tensor | None = None,
 ) -> Tensor:
-    """Do what `iwp_core.magnitude.log_magnitude` does, without a look at a number from the host.
+    """Do what `iwp_core.magnitude.log_magnitude` does for every sample of a batch, and look at no number on the host.
 
     Parameters
     ----------
-    keys : torch.Tensor, shape (H, N, D)
-    values : torch.Tensor, shape (H, N, Dv)
-    queries : torch.Tensor, shape (Hq, D), or None
+    keys : torch.Tensor, shape (B, H, N, D)
+    values : torch.Tensor, shape (B, H, N, Dv)
+    queries : torch.Tensor, shape (B, Hq, D), or None
+    places : Places
+        Of the real tokens; N below is the count of the longest sample.
     metric, kernel, heads : str
         As in `iwp_core.select_tokens`.
+    center : torch.Tensor, shape (B, H, D), optional
+        `mean_tokens` of the keys.
 
     Returns
     -------
-    torch.Tensor, shape (N,)
-        float32.
+    torch.Tensor, shape (B, N)
+        float32, by place. Bit for bit that of a batch of this sample alone.
 
     Notes
     -----
-    Memory O(N) float32 beside the inputs, O(Hq N) for ``heads="softmax_mean"``.
+    Memory O(B N) float32 beside the inputs, O(B Hq N) for ``heads="softmax_mean"``.
     """
     reads_keys, reads_values = READS[metric]
     if reads_keys == "feature" and kernel == "linear":
         reads_keys = "norm"  # its feature map is the identity
-    count, total, width = keys.shape
-    group = queries.shape[0] // count if queries is not None and reads_keys == "product" else 1
-    center = keys.mean(dim=1, dtype=torch.float32)
-    asked = center if queries is None else queries.to(torch.float32).contiguous()
+    samples, count, _, width = keys.shape
+    group = queries.shape[1] // count if queries is not None and reads_keys == "product" else 1
+    middle = mean_tokens(keys, places) if center is None else center
+    asked = middle if queries is None else queries.to(torch.float32).contiguous()
     block, other_block = triton.next_power_of_2(width), triton.next_power_of_2(values.shape[-1])
     rows = max(1, min(MOST_ROWS, ENTRIES // max(block, other_block)))
 
     def scores(*, pool: bool, totals: Tensor | None) -> Tensor:
-        written = torch.empty((total,) if pool else (count * group, total), dtype=torch.float32, device=keys.device)
+        shape = (samples, places.count) if pool else (samples, count * group, places.count)
+        written = torch.empty(shape, dtype=torch.float32, device=keys.device)
         launch(
-            log_scores, (triton.cdiv(total, rows),),
-            keys=keys, key_head_stride=keys.stride(0), key_token_stride=keys.stride(1), center=center,
-            values=values, value_head_stride=values.stride(0), value_token_stride=values.stride(1),
-            queries=asked, totals=center if totals is None else totals, scores=written,
-            count=total, heads=count, group=group, root=math.sqrt(width),
+            log_scores, (triton.cdiv(places.count, rows), samples),
+            keys=keys, **strides("key_", keys), center=middle, values=values, **strides("value_", values),
+            queries=asked, totals=middle if totals is None else totals, scores=written, **places.arguments,
+            heads=count, group=group, root=math.sqrt(width),
             WIDTH=width, OTHER_WIDTH=values.shape[-1], KEY=reads_keys, VALUE=reads_values, LINEAR=kernel == "linear",
             POOL=pool, SHIFT=totals is not None, ROWS=rows, BLOCK=block, OTHER_BLOCK=other_block,
         )  # fmt: skip
         return written
 
-    totals = None
-    if heads == "softmax_mean":
-        totals = torch.logsumexp(scores(pool=False, totals=None), dim=1)
-        totals = torch.where(totals > -torch.inf, totals, 0.0)  # a head of zeros stays one
+    totals = log_total_heads(scores(pool=False, totals=None), places) if heads == "softmax_mean" else None
     pooled = scores(pool=True, totals=totals)
-    extremes = torch.stack(torch.aminmax(pooled))
+    extremes = torch.stack(torch.aminmax(pooled, dim=-1))
     magnitude = torch.empty_like(pooled)
     launch(
-        scale_to_unit, (triton.cdiv(total, SCALED),),
-        scores=pooled, extremes=extremes, magnitude=magnitude, count=total, ROWS=SCALED,
+        scale_to_unit, (triton.cdiv(places.count, SCALED), samples),
+        scores=pooled, extremes=extremes, magnitude=magnitude, count=places.count, ROWS=SCALED,
     )  # fmt: skip
     return magnitude

@@ -50,32 +50,37 @@ def _penalised(scores, ranks, shared, places, here, penalty, floor, FIRST: tl.co
 
 @triton.jit
 def penalise(
-    scores, ranks, shared, order, count, penalty, floor,
+    scores, ranks, shared, order, counts, count, penalty, floor,
     FIRST: tl.constexpr, ROOT: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """Update `ranks` (N,), and write `order` (N,): int64 numbers that differ, larger for what is chosen earlier.
+    """Update `ranks` (B, N), and write `order` (B, N): int64 numbers that differ, larger for what is chosen earlier.
 
-    `FIRST`: take ranks from `scores`, no penalty yet. Grid: tiles of tokens.
+    `FIRST`: take ranks from `scores`, no penalty yet. Grid: tiles of tokens, samples.
     """
+    sample = tl.program_id(1).to(tl.int64)
     places = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    here = places < count
-    rank = _penalised(scores, ranks, shared, places, here, penalty, floor, FIRST, ROOT)
-    tl.store(ranks + places, rank, mask=here)
-    tl.store(order + places, (rank.to(tl.int64) << 32) + (0x7FFFFFFF - places), mask=here)
+    at = sample * count + places
+    real = places < tl.load(counts + sample)
+    rank = _penalised(scores, ranks, shared, at, real, penalty, floor, FIRST, ROOT)
+    tl.store(ranks + at, rank, mask=places < count)
+    tl.store(order + at, (rank.to(tl.int64) << 32) + (0x7FFFFFFF - places), mask=places < count)
 
 
-@triton.jit(do_not_specialize=["size"])
+@triton.jit(do_not_specialize=["begin", "size", "total"])
 def take_best(
-    scores, ranks, shared, chosen, count, size, penalty, floor,
+    scores, ranks, shared, chosen, counts, wanted, count, begin, size, total, penalty, floor,
     FIRST: tl.constexpr, ROOT: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Update `ranks` (N,), and write the positions of the `size` best tokens to `chosen`, in ascending order.
+    """Update `ranks` (B, N), and write the places of the best tokens to `chosen` (B, total) from `begin` on, ascending.
 
-    One program, for all tokens at once: BLOCK >= N.
+    They are `size`, or as many as the sample still wants. Grid: samples; each has all its tokens at once: BLOCK >= N.
     """
+    sample = tl.program_id(0).to(tl.int64)
     places = tl.arange(0, BLOCK)
-    here = places < count
-    rank = _penalised(scores, ranks, shared, places, here, penalty, floor, FIRST, ROOT)
+    at = sample * count + places
+    real = places < tl.load(counts + sample)
+    size = tl.minimum(size, tl.maximum(tl.load(wanted + sample) - begin, 0))
+    rank = _penalised(scores, ranks, shared, at, real, penalty, floor, FIRST, ROOT)
     # The rank of the last token to take, bit by bit: the largest that `size` tokens reach.
     reach = tl.where(tl.sum((rank >= 0).to(tl.int32)) >= size, 0, _TAKEN)
     for bit in range(31):
@@ -85,5 +90,5 @@ def take_best(
     room = size - tl.sum(above.to(tl.int32))
     taken = above | (level & (tl.cumsum(level.to(tl.int32)) <= room))
     slots = tl.cumsum(taken.to(tl.int32)) - 1
-    tl.store(chosen + slots, places.to(tl.int64), mask=taken)
-    tl.store(ranks + places, tl.where(taken, _TAKEN, rank), mask=here)
+    tl.store(chosen + sample * total + begin + slots, places.to(tl.int64), mask=taken)
+    tl.store(ranks + at, tl.where(taken, _TAKEN, rank), mask=places < count)

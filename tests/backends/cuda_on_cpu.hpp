@@ -123,6 +123,11 @@ bool run_block(std::vector<Thread>& threads, unsigned& seed) {
     return true;
 }
 
+template <class... Parameters>
+constexpr int parameters_of(void (*)(Parameters...)) {
+    return sizeof...(Parameters);
+}
+
 // Run a kernel on pointers to its arguments; 0 if all went well.
 template <class... Parameters>
 int launch(void (*kernel)(Parameters...), unsigned blocks, unsigned count, void** arguments) {

@@ -101,11 +101,12 @@ def compile_for_cpu(code: str, macros: tuple[str, ...]) -> Any:
     compiler = shutil.which("g++")
     if compiler is None:
         pytest.skip("no g++ to compile the kernels for the CPU with")
-    kernels = {name: listed.count(",") + 1 for name, listed in KERNEL.findall(code)}
+    kernels = KERNEL.findall(code)
     flush = int("-DFIRST=double" not in macros)
     exports = "\n".join(
         f'extern "C" int launch_{name}(unsigned blocks, unsigned threads, void** arguments)'
         f" {{ return launch({name}, blocks, threads, arguments); }}"
+        f'extern "C" const int parameters_{name} = parameters_of({name});'
         for name in kernels
     )
     with TemporaryDirectory() as folder:
@@ -117,12 +118,12 @@ def compile_for_cpu(code: str, macros: tuple[str, ...]) -> Any:
         if result.returncode:
             pytest.fail(f"g++ rejects the kernels: {result.stderr[:3000]}")
         library = ctypes.CDLL(str(binary))
-    for name, parameters in kernels.items():
-        getattr(library, f"launch_{name}").parameters = parameters
+    for name in kernels:
+        getattr(library, f"launch_{name}").parameters = ctypes.c_int.in_dll(library, f"parameters_{name}").value
     return library
 
 
-KERNEL = re.compile(r'extern "C" __global__ void (?:__launch_bounds__\([^)]*\) )?(\w+)\(([^)]*)\)')
+KERNEL = re.compile(r'extern "C" __global__ void (?:__launch_bounds__\([^)]*\) )?(\w+)\(')
 
 
 def all_finite_kernel(*definition: str) -> Any:
@@ -143,8 +144,9 @@ def stand_in() -> ModuleType:
 
     library.ndarray, library.RawModule, library.ReductionKernel = ndarray, RawModule, all_finite_kernel
     library.empty, library.empty_like = made(rubbish), made(lambda like: rubbish(like.shape, like.dtype))
-    library.zeros_like, library.arange = made(np.zeros_like), made(np.arange)
-    library.ascontiguousarray = made(np.ascontiguousarray)
+    for name in ("arange", "array", "ascontiguousarray", "full", "full_like", "minimum", "take_along_axis", "where"):
+        setattr(library, name, made(getattr(np, name)))
+    library.zeros_like = made(np.zeros_like)
     library.cuda = SimpleNamespace(Device=Device)
     library._core = SimpleNamespace(get_compute_type=lambda dtype: 1)
     return library

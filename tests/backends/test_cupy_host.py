@@ -58,6 +58,38 @@ def test_where_the_kernels_do_not_compile_the_reference_answers(library: Any, er
         np.testing.assert_array_equal(answer, oracles.select_tokens(tokens.queries, tokens.keys, tokens.values, 20))
 
 
+@pytest.mark.parametrize("heads", ["mean", "softmax_mean"])
+@pytest.mark.parametrize("masked", [False, True])
+def test_thirty_two_samples_take_the_launches_of_one(library: Any, masked: bool, heads: str) -> None:
+    """The batch is an axis of every kernel; with a mask the host waits twice, for one sample as for many."""
+    launched: list[str] = []
+
+    class Counted(library.RawModule):
+        """A module that notes which kernels start."""
+
+        def get_function(self, name: str) -> Any:
+            """Return a kernel."""
+            run = super().get_function(name)
+            return lambda *arguments: (launched.append(name), run(*arguments))
+
+    library.RawModule = Counted
+    tokens = sample(1, tokens=60, clusters=9)
+    counted = []
+    with cupy_on_cpu.installed(library):
+        for samples in (1, 32):
+            batch = [np.repeat(x[None], samples, axis=0).view(ndarray) for x in arrays(tokens)]
+            mask = np.ones((samples, 60), dtype=bool).view(ndarray) if masked else None
+            launched.clear()
+            ndarray.reads = 0
+            kept = select_tokens(*batch, 20, heads=heads, mask=mask, validate=False)
+            counted.append((list(launched), ndarray.reads))
+            assert (kept == kept[:1]).all()
+
+    assert counted[0] == counted[1]
+    assert counted[0][1] == 2 * masked
+    assert len(counted[0][0]) < 16
+
+
 @pytest.mark.usefixtures("on_cpu")
 @pytest.mark.parametrize("heads", ["mean", "softmax_mean"])
 def test_a_selection_without_checks_reads_nothing_back(heads: str) -> None:

@@ -139,3 +139,11 @@ def test_tensors_that_require_gradients_are_selected_without_a_graph() -> None:
 
     assert not iwp_core.information_magnitude(keys, values, queries).requires_grad
     assert select_tokens(keys, values, queries, 9).shape == (9,)
+
+
+def test_tensors_without_data_are_refused_where_nobody_looks_at_them_first() -> None:
+    """With ``validate=False`` torch itself would stop in the middle."""
+    keys, queries = torch.ones(2, 30, 16, device="meta"), torch.ones(2, 16, device="meta")
+
+    with pytest.raises(TypeError, match="`keys` is on the device meta and has no data"):
+        select_tokens(keys, keys, queries, 3, validate=False)

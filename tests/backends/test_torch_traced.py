@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from iwp_core import MMR, PCMMR, Strategy, Tolerance, TopK, select_tokens
+from iwp_core import MMR, PCMMR, Strategy, Tolerance, TopK, information_magnitude, select_tokens
 from iwp_core.presets import PER_QUERY
 
 torch = pytest.importorskip("torch", reason="the backend serves torch tensors")
@@ -62,6 +62,25 @@ def test_an_exported_program_answers_as_eagerly() -> None:
 
     assert torch.equal(kept, select_tokens(**arrays, budget=9, mask=mask))
     assert kept[1].tolist() == [0, 1, 2, 3, 4, -1, -1, -1, -1]
+
+
+def test_a_program_exported_for_any_length_answers_as_eagerly() -> None:
+    """The number of tokens may be left open; a count says how many are kept."""
+    length = torch.export.Dim("length", min=10, max=4000)
+    example = (*tokens(2, 2).values(), torch.ones(2, 40, dtype=torch.bool))
+    exported = torch.export.export(Module(), example, dynamic_shapes=({2: length}, {2: length}, None, {1: length}))
+    arrays = tokens(3, 2)
+    arrays = {name: x if name == "queries" else x[:, :, :27] for name, x in arrays.items()}
+
+    kept = exported.module()(*arrays.values(), torch.ones(2, 27, dtype=torch.bool))
+
+    assert torch.equal(kept, select_tokens(**arrays, budget=9))
+
+
+def test_measures_are_refused_under_vmap() -> None:
+    """Only `select_tokens` is part of a program."""
+    with pytest.raises(NotImplementedError, match="`keys` is traced, expected an array with numbers"):
+        torch.vmap(information_magnitude)(*tokens(4, 2).values())
 
 
 @pytest.mark.parametrize("strategy", [PCMMR(), MMR(), TopK()], ids=lambda s: type(s).__name__)

@@ -28,19 +28,20 @@ ROOT = Path(__file__).parents[2]
 
 
 @needs_triton
-def test_the_kernels_pass_their_tests_in_the_interpreter() -> None:
+@pytest.mark.parametrize(("file", "least"), [("interpreted_triton.py", 100), ("interpreted_triton_batch.py", 10)])
+def test_the_kernels_pass_their_tests_in_the_interpreter(file: str, least: int) -> None:
     """In a process of their own: the interpreter must be on before Triton is imported."""
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
     environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     environment.pop("PYTEST_XDIST_WORKER", None)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/backends/interpreted_triton.py"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"tests/backends/{file}"]
 
     run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
     assert run.returncode == 0, run.stdout[-5000:] + run.stderr[-2000:]
     passed = re.search(r"(\d+) passed", run.stdout)
     assert passed is not None
-    assert int(passed[1]) > 100
+    assert int(passed[1]) > least
     assert "skipped" not in run.stdout
 
 
@@ -125,12 +126,12 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> Any:
     that depends on them, raises. What runs on it waits for no device.
     """
     pytest.importorskip("triton", reason="Triton is not installed")
-    from iwp_torch import triton_magnitude, triton_pc_mmr
+    from iwp_torch import triton_magnitude, triton_pc_mmr, triton_places
 
     launches: list[str] = []
     monkeypatch.setattr(fused, "_triton_serves", lambda _: True)
     monkeypatch.setattr(fused, "_on", lambda _: nullcontext())
-    for module in (triton_magnitude, triton_pc_mmr):
+    for module in (triton_magnitude, triton_pc_mmr, triton_places):
         monkeypatch.setattr(module, "launch", lambda kernel, grid, **_: launches.append(kernel.__name__))
     return launches
 
@@ -171,9 +172,24 @@ def test_a_step_is_three_launches(recorded: list[str]) -> None:
 
     assert len(PCMMR().chunk_sizes(809)) == 9
     assert recorded == [
-        *("log_scores", "scale_to_unit", "take_best", "prepare_tokens"),
+        *("average", "average", "log_scores", "scale_to_unit", "take_best", "prepare_tokens"),
         *(["prepare_columns", "compare", "take_best"] * 8),
     ]
+
+
+@pytest.mark.parametrize("heads", ["mean", "softmax_mean"])
+@pytest.mark.parametrize("total", [2000, 20_000])
+def test_thirty_two_samples_take_the_launches_of_one(recorded: list[str], total: int, heads: str) -> None:
+    """The batch is an axis of every kernel, however many tokens are ranked."""
+    counted = []
+
+    for samples in (1, 32):
+        batch = [x.expand(samples, *x.shape) for x in tokens(total)]
+        assert select_tokens(*batch, 0.111, heads=heads, validate=False).shape == (samples, round(0.111 * total))
+        counted.append(list(recorded))
+        recorded.clear()
+
+    assert counted[0] == counted[1]
 
 
 @pytest.mark.usefixtures("recorded")
@@ -250,7 +266,7 @@ def compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
     pytest.importorskip("triton", reason="Triton is not installed")
     from triton.runtime.driver import driver
 
-    from iwp_torch import triton_magnitude, triton_pc_mmr
+    from iwp_torch import triton_magnitude, triton_pc_mmr, triton_places
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     kernels: dict[str, list[Any]] = {}
@@ -260,7 +276,7 @@ def compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
         result = kernel.run(grid=grid, warmup=True, **arguments, enable_fp_fusion=True)
         kernels.setdefault(kernel.__name__, []).append(result)
 
-    for module in (triton_magnitude, triton_pc_mmr):
+    for module in (triton_magnitude, triton_pc_mmr, triton_places):
         monkeypatch.setattr(module, "launch", warm)
 
     def compile_for(capability: int) -> Any:
@@ -271,19 +287,26 @@ def compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
     vars(driver).update(before)
 
 
-def run_everything(dtype: Any, total: int, sizes: list[int]) -> None:
+def run_everything(dtype: Any, total: int, sizes: list[int], *, masked: bool = False) -> None:
     """Go through all launches of a selection."""
-    from iwp_torch import triton_magnitude, triton_pc_mmr
+    from iwp_core.similarity import factors_of
+    from iwp_torch import triton_magnitude, triton_pc_mmr, triton_places
 
-    keys, values, queries = tokens(total, dtype, device="cpu")
+    keys, values, queries = (x[None].expand(2, *x.shape) for x in tokens(total, dtype, device="cpu"))
+    factors = factors_of(keys, values, None, metric="dual", kernel="exponential")
+    real = torch.arange(total, dtype=torch.int32).expand(2, total) if masked else None
+    places = triton_places.Places(count=total, counts=torch.full((2,), total, dtype=torch.int32), real=real)
     scores = triton_magnitude.log_magnitude(
-        keys, values, queries[:, 0].float(), metric="dual", kernel="exponential", heads="softmax_mean"
+        keys, values, queries[:, :, 0].float(), places, metric="dual", kernel="exponential", heads="softmax_mean"
     )
-    duplication = Duplication(keys, values, metric="dual", kernel="exponential")
-    triton_pc_mmr.progressive_chunked_mmr(scores, duplication, sizes, penalty=5.0, floor=0.01, exponent=2)
+    wanted = torch.full_like(places.counts, sum(sizes))
+    triton_pc_mmr.progressive_chunked_mmr(scores, factors, places, wanted, sizes, penalty=5.0, floor=0.01, exponent=2)
 
 
-KERNELS = {"log_scores", "scale_to_unit", "prepare_tokens", "prepare_columns", "compare", "take_best", "penalise"}
+KERNELS = {
+    *("average", "log_scores", "total_scores", "scale_to_unit", "prepare_tokens", "prepare_columns", "compare"),
+    *("take_best", "penalise"),
+}
 
 
 @pytest.mark.parametrize("capability", [80, 86, 90])
@@ -298,7 +321,7 @@ def test_every_kernel_compiles_to_machine_code_that_fits_the_card(
 
     run_everything(dtype, 2000, [2, 60, 200])
     monkeypatch.setattr(triton_pc_mmr, "AT_ONCE", 0)
-    run_everything(dtype, 2000, [2, 60, 200])
+    run_everything(dtype, 2000, [2, 60, 200], masked=True)
 
     assert set(kernels) == KERNELS
     variants = [kernel for name in KERNELS for kernel in kernels[name]]
@@ -321,6 +344,7 @@ def test_no_kernel_spills_its_tiles(compiled: Any, dtype: Any, tmp_path: Path) -
 
     kernels = compiled(90)
     run_everything(dtype, 7290, [2, 32, 64, 128])
+    run_everything(dtype, 7290, [2, 32, 64, 128], masked=True)
 
     stacks = {}
     for name, variants in kernels.items():

@@ -219,6 +219,15 @@ def test_overlap_is_taken_a_batch_at_a_time(xp: Library) -> None:
     np.testing.assert_allclose(result, [2 / 3, 1 / 4])
 
 
+def test_what_fills_a_ragged_answer_is_no_token_that_selections_share(xp: Library) -> None:
+    """-1 stands for none; a row of nothing else is an empty set."""
+    a, b = np.asarray([[0, 3, -1], [2, -1, -1], [-1, -1, -1]]), np.asarray([[3, -1], [-1, -1], [-1, -1]])
+
+    result = xp.numpy(iwp_core.selection_overlap(xp.array(a), xp.array(b)))
+
+    np.testing.assert_allclose(result, [1 / 2, 0.0, 1.0])
+
+
 def test_the_overlap_of_long_selections_needs_no_table_of_pairs() -> None:
     """Memory grows with the number of positions, not with their product."""
     generator = np.random.default_rng(0)

@@ -61,12 +61,13 @@ def test_a_padded_batch_is_one_call_a_sample(budget: float, similarity: str, str
 
 
 def test_a_padded_batch_is_answered_by_every_library(xp: Library) -> None:
-    """The same in each, with its own integers and booleans."""
+    """The same in each, with its own integers and booleans; where every length is compiled, by the least work."""
     batch, alone = padded()
+    options = {"strategy": TopK()} if xp.slow_to_compile else {}
 
-    kept = select_tokens(**{name: xp.array(array) for name, array in batch.items()}, budget=0.5)
+    kept = select_tokens(**{name: xp.array(array) for name, array in batch.items()}, budget=0.5, **options)
 
-    np.testing.assert_array_equal(xp.numpy(kept), each_alone(batch, alone, 0.5))
+    np.testing.assert_array_equal(xp.numpy(kept), each_alone(batch, alone, 0.5, **options))
 
 
 @pytest.mark.parametrize("fill", [np.nan, np.inf, 1e300])

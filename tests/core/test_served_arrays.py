@@ -68,12 +68,34 @@ def test_a_masked_array_is_refused_with_what_to_pass() -> None:
 
 
 def test_a_tensor_without_data_is_refused() -> None:
-    """Which tokens stay depends on numbers."""
+    """Which tokens stay depends on numbers, those of a mask always."""
     torch = pytest.importorskip("torch", reason="the meta device is torch's")
-    keys, values, queries = (torch.from_numpy(x).to("meta") for x in arrays())
+    held = [torch.from_numpy(x) for x in arrays()]
+    mask = torch.ones(30, dtype=torch.bool, device="meta")
 
     with pytest.raises(TypeError, match="`keys` is on the device meta and has no data"):
-        select_tokens(keys, values, queries, 3)
+        select_tokens(*(x.to("meta") for x in held), 3)
+    with pytest.raises(TypeError, match="`mask` is on the device meta and has no data"):
+        select_tokens(*held, 3, mask=mask, validate=False)
+
+
+@pytest.mark.filterwarnings("ignore:.*(beta|prototype) st")
+@pytest.mark.parametrize(
+    ("form", "reason"),
+    [
+        ("to_sparse", r"layout torch.sparse_coo: pass its `to_dense\(\)`"),
+        ("to_sparse_csr", r"layout torch.sparse_csr: pass its `to_dense\(\)`"),
+        ("nested", "a nested tensor: pass a padded one, and say by `mask=`"),
+    ],
+)
+def test_a_tensor_that_is_not_dense_is_refused_with_what_to_pass(form: str, reason: str) -> None:
+    """Torch would end in an error of its own, far from the argument."""
+    torch = pytest.importorskip("torch", reason="these tensors are torch's")
+    keys, values, queries = (torch.from_numpy(x[0]) for x in arrays())
+    odd = torch.nested.nested_tensor([keys, keys[:9]]) if form == "nested" else getattr(keys, form)()
+
+    with pytest.raises(TypeError, match=f"`keys` is (of )?{reason}"):
+        select_tokens(odd, values, queries[0], 3)
 
 
 def test_a_dtype_that_no_arithmetic_knows_is_refused() -> None:
@@ -82,6 +104,17 @@ def test_a_dtype_that_no_arithmetic_knows_is_refused() -> None:
 
     with pytest.raises(TypeError, match="`keys` has dtype float8_e4m3fn, expected a real floating dtype"):
         select_tokens(*arrays(ml_dtypes.float8_e4m3fn), 3)
+
+
+def test_numbers_of_more_or_fewer_bits_than_arithmetic_has_are_refused() -> None:
+    """They would be rounded on the way, or stop in the middle of it."""
+    torch = pytest.importorskip("torch", reason="NumPy has no float8 of its own")
+
+    with pytest.raises(TypeError, match=r"`keys` has dtype torch.float8_e5m2 of 8 bits, expected .* of 16, 32 or 64"):
+        select_tokens(*(torch.from_numpy(x).to(torch.float8_e5m2) for x in arrays()), 3)
+    if np.finfo(np.longdouble).bits > 64:
+        with pytest.raises(TypeError, match=r"`keys` has dtype float\d+ of \d+ bits, expected .* of 16, 32 or 64"):
+            select_tokens(*arrays(np.longdouble), 3)
 
 
 def test_a_lazy_array_of_dask_is_refused_with_what_to_pass(monkeypatch: pytest.MonkeyPatch) -> None:

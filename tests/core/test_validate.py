@@ -109,6 +109,7 @@ NAMES = [
     case("magnitude", "loudness", ValueError, "'loudness'", *("'dual'", "'kernel'", "'gradient_norm'", "'key_norm'")),
     case("magnitude", "hidden", ValueError, "'hidden'", "'raw_key_norm'", "'value_norm'"),
     case("magnitude", None, ValueError, "None", "'dual'"),
+    case("magnitude", np.asarray(["dual", "kernel"]), ValueError, "array", "'dual'"),
     case("similarity", "cosine", ValueError, "'cosine'", "'dual'", "'value'", "'hidden'", "'key'", "'kernel_key'"),
     case("similarity", "value_norm", ValueError, "'value_norm'", "'kernel_key'"),
     case("kernel", "softmax", ValueError, "'softmax'", "'exponential'", "'linear'"),

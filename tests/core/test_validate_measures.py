@@ -106,11 +106,13 @@ def test_an_unknown_name_is_answered_with_the_known_ones(name: str, option: str,
         (np.asarray(1), np.asarray([1]), "a", ValueError),
         (np.asarray([1]), np.asarray(1), "b", ValueError),
         (np.zeros((2, 3), dtype=int), np.zeros((3, 3), dtype=int), "b", ValueError),
+        (np.asarray([[1, 4], [4, 4]]), np.asarray([[1], [2]]), "a", ValueError),
+        (np.asarray([1]), np.asarray([0, -2]), "b", ValueError),
     ],
-    ids=["float", "bool", "list", "0-d a", "0-d b", "batches"],
+    ids=["float", "bool", "list", "0-d a", "0-d b", "batches", "twice", "negative"],
 )
 def test_overlap_is_of_index_sets(a: object, b: object, argument: str, error: type[Exception]) -> None:
-    """Integers with a last axis, and batches that fit."""
+    """Integers with a last axis, distinct ones, and batches that fit."""
     with pytest.raises(error, match=f"`{argument}`"):
         iwp_core.selection_overlap(a, b)
 
