@@ -2,7 +2,9 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import cache
 from numbers import Real
+from typing import Any
 
 from iwp_core._arrays import Array, device, is_array, namespace, why_unusable
 from iwp_core._plugins import overridable
@@ -123,14 +125,15 @@ def check_kind(name: str, array: Array, kind: str, like: tuple[str, Array], *, r
     if is_array(other) and namespace(other) is not xp:
         msg = f"`{name}` is an array of {_library(array)}, expected one of {_library(other)} like `{other_name}`"
         raise TypeError(msg)
-    if not _is_of_kind(array, kind):
+    if not _is_of_kind(xp, array.dtype, kind):
         msg = f"`{name}` has dtype {array.dtype}, expected {wanted} dtype"
         raise TypeError(msg)
 
 
-def _is_of_kind(array: Array, kind: str) -> bool:
+@cache
+def _is_of_kind(xp: Any, dtype: Any, kind: str) -> bool:
     try:
-        return bool(namespace(array).isdtype(array.dtype, kind))
+        return bool(xp.isdtype(dtype, kind))
     except TypeError:  # NumPy's answer to dtypes that another package has added
         return False
 

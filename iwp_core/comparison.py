@@ -97,7 +97,7 @@ class Duplication:
         array, shape (R, C)
             Mean over heads of the squared similarity, in [0, 1].
         """
-        block = self.compare(self.everyone.take(rows), self.columns(cols))
+        block = self.compare(self.everyone.take(rows), self.as_columns(self.everyone.take(cols)))
         return namespace(block).clip(block, max=1.0)
 
     @cached_property
@@ -123,9 +123,9 @@ class Duplication:
         """How many numbers of a token are multiplied by those of another, in all factors and heads."""
         return sum(part.shape[0] * part.shape[2] for part in self.everyone.parts)
 
-    def columns(self, tokens: Array) -> Gathered:
-        """Return some tokens as columns of a block."""
-        first, *others = self.everyone.take(tokens).parts
+    def as_columns(self, rows: Gathered) -> Gathered:
+        """Return tokens that are rows of a block as columns of one."""
+        first, *others = rows.parts
         return Gathered((columns_of(first) if self._options["gaussian"] else first, *others))
 
     def compare(self, rows: Gathered, columns: Gathered) -> Array:
@@ -134,7 +134,7 @@ class Duplication:
 
     def signed(self, rows: Array, cols: Array) -> Array:
         """Return the signed similarity of each head, shape (H, R, C), in [-1, 1]."""
-        sides = self._sides(self.everyone.take(rows), self.columns(cols))
+        sides = self._sides(self.everyone.take(rows), self.as_columns(self.everyone.take(cols)))
         similarity = similarity_block(*sides, **self._options)
         return namespace(similarity).clip(similarity, -1.0, 1.0)
 

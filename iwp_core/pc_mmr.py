@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from itertools import accumulate
 
-from iwp_core._arrays import Array, arange_indices, locate, namespace, order_descending, scatter, take, tiles
+from iwp_core._arrays import Array, arange_indices, distinct, locate, namespace, order_descending, scatter, take, tiles
 from iwp_core._plugins import overridable
 from iwp_core.duplication import PairwiseDuplication
 from iwp_core.penalties import WORTHWHILE, Held, Penalties
@@ -110,9 +110,9 @@ class _Candidates:
         self.xp = namespace(scores)
         self.scores, self.penalties, self.ranked = scores, penalties, ranked
         self.nothing = self.xp.full_like(scores[:1], -math.inf)
-        self.applied = self.xp.zeros_like(penalties.positions)  # chunks whose penalty is in each score; chosen: N
+        self.least = 0  # chunks whose penalty is in all scores
+        self.applied: Array | None = None  # the same for each candidate (N where no more can come), None: `least` for all
         self.futile = False  # whether bounds told so little that the latest chunk asked for most candidates
-        self.least, self.even = 0, True  # chunks whose penalty is in all scores; whether no score has more of them
 
     def lead(self, sizes: Sequence[int]) -> list[Array]:
         """Choose the first chunks among the tokens of largest score, which are all compared with each other at once.
@@ -143,9 +143,7 @@ class _Candidates:
         if len(chosen) < len(sizes) and chosen:
             self.penalties.add([take(pool, best) for best in chosen])
             self.scores = scatter(self.scores, pool, scores)
-            self.applied = self._marked(in_pool & (self.scores > self.nothing), len(chosen))
-            self.applied = self._marked(in_pool & (self.scores == self.nothing), self.scores.shape[0])
-            self.even = False
+            self.applied = self._marked(in_pool, len(chosen))
         return [take(pool, best) for best in chosen]
 
     def catch_up(self, size: int) -> Array:
@@ -153,13 +151,13 @@ class _Candidates:
         xp, latest, total = self.xp, self.penalties.count, self.scores.shape[0]
         is_easy = self.penalties.cost(total, self.least) <= EASY
         if is_easy or self.futile:
-            if is_easy:
-                self._penalise_everyone()
+            if is_easy or self.applied is None:
+                self.scores = self._lowered(self.scores, self.applied, self.penalties.everyone, self.least)
             else:
                 self._penalise(self.applied < latest)
-            self.least, self.even = latest, True
+            self.least, self.applied = latest, None
             return largest(self.scores, size)[-1]
-        self.even = False
+        self.applied = self._marked(self.scores == self.nothing, total)
         some, bar = min(total, size + max(size // 2, PATIENCE)), self.nothing
         asked = 0
         while True:
@@ -174,12 +172,6 @@ class _Candidates:
             bar = largest(xp.where(self.applied == latest, self.scores, self.nothing), size)[-1]
             some = min(total, 2 * some)
 
-    def _penalise_everyone(self) -> None:
-        """Apply the penalties that any candidate misses."""
-        applied = None if self.even else self.applied
-        self.scores = self._lowered(self.scores, applied, self.penalties.everyone, self.least)
-        self.applied = self._marked(self.applied < self.penalties.count, self.penalties.count)
-
     def _penalise(self, some: Array) -> int:
         """Apply the penalties that candidates miss where `some`, of shape (N,), is true; return how many they are."""
         xp = self.xp
@@ -191,7 +183,7 @@ class _Candidates:
         if self.penalties.cost(rows.shape[0], least) <= EASY:
             self._lower(some, rows, least)
         else:
-            for start in [int(start) for start in xp.unique_values(applied)]:
+            for start in [int(start) for start in distinct(applied)]:
                 self._lower(some & (self.applied == start), take(rows, xp.nonzero(applied == start)[0]), start)
         self.applied = self._marked(some, self.penalties.count)
         return int(rows.shape[0])
@@ -217,7 +209,11 @@ class _Candidates:
         return scores
 
     def _marked(self, where: Array, chunks: int) -> Array:
-        return self.xp.where(where, self.xp.full_like(self.applied[:1], chunks), self.applied)
+        """Return `applied` with another number of chunks at some places."""
+        xp, applied = self.xp, self.applied
+        if applied is None:
+            applied = xp.full_like(self.penalties.positions, self.least)
+        return xp.where(where, chunks, applied)
 
     def choose(self, size: int, least: Array) -> Array | None:
         """Take out and return the `size` best candidates, the last of which scores `least`; None if all have lost.
@@ -236,7 +232,6 @@ class _Candidates:
             is_best, _ = locate(best, arange_indices(self.scores.shape[0], best))
         best = self._in_order(best, self.scores)
         self.scores = xp.where(is_best, self.nothing, self.scores)
-        self.applied = self._marked(is_best, self.scores.shape[0])
         return best
 
     def _in_order(self, chosen: Array, scores: Array) -> Array:
@@ -269,4 +264,5 @@ def _leading(sizes: Sequence[int], total: int) -> tuple[int, int]:
 @overridable
 def largest(scores: Array, count: int) -> Array:
     """Return the `count` largest entries of a vector, in descending order."""
-    return namespace(scores).sort(scores, descending=True, stable=False)[:count]
+    xp = namespace(scores)
+    return xp.flip(xp.sort(scores, stable=False)[scores.shape[0] - count :])

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
 from typing import Protocol
 
-from iwp_core._arrays import Array, arange_indices, joined, namespace, safe_log, scatter, take, tiles
+from iwp_core._arrays import Array, arange_indices, distinct, joined, namespace, safe_log, scatter, take, tiles
 from iwp_core.comparison import Duplication, Gathered
 from iwp_core.duplication import PairwiseDuplication
 
@@ -47,7 +48,7 @@ class _Comparison(Protocol):
     @property
     def width(self) -> int: ...
 
-    def columns(self, tokens: Array, /) -> Gathered: ...
+    def as_columns(self, rows: Gathered, /) -> Gathered: ...
 
     def compare(self, columns: Gathered, rows: Gathered, /) -> Array: ...
 
@@ -58,11 +59,11 @@ class _Asked:
     def __init__(self, duplication: PairwiseDuplication, positions: Array) -> None:
         self.duplication = duplication
         self.identical: Array | None = getattr(duplication, "identical", None)
-        self.everyone = self.columns(positions)
+        self.everyone = Gathered((positions[None, :],))
         self.width = WIDE
 
-    def columns(self, tokens: Array) -> Gathered:
-        return Gathered((tokens[None, :],))
+    def as_columns(self, rows: Gathered) -> Gathered:
+        return rows
 
     def compare(self, columns: Gathered, rows: Gathered) -> Array:
         block: Array = self.duplication(rows.parts[0][0, :], columns.parts[0][0, :])
@@ -81,6 +82,11 @@ class _Block:
     def stop(self) -> int:
         """The chunk after the last one."""
         return self.first + len(self.ends)
+
+    def missed(self, start: int) -> int:
+        """Return how many columns are those of chunks from `start` on."""
+        done = start - self.first
+        return self.ends[-1] - (self.ends[done - 1] if done > 0 else 0)
 
     def since(self, start: int) -> "_Block":
         """Return the block without the chunks before `start`."""
@@ -102,7 +108,7 @@ class Penalties:
         self, duplication: PairwiseDuplication, like: Array, *, penalty: float, floor: float, exponent: int
     ) -> None:
         xp = namespace(like)
-        self.positions = arange_indices(like.shape[0], like)
+        self._like = like
         self.comparison: _Comparison = (
             duplication if isinstance(duplication, Duplication) else _Asked(duplication, self.positions)
         )
@@ -114,6 +120,11 @@ class Penalties:
         self.twins = self.comparison.identical
         self.first = FIRST
 
+    @cached_property
+    def positions(self) -> Array:
+        """Positions of all tokens, shape (N,)."""
+        return arange_indices(self._like.shape[0], self._like)
+
     @property
     def count(self) -> int:
         """How many chunks were chosen."""
@@ -121,20 +132,20 @@ class Penalties:
 
     def cost(self, rows: int, start: int) -> int:
         """Return how many multiplications it takes to compare so many tokens with the chunks from `start` on."""
-        columns = sum(block.since(start).columns.count for block in self.blocks if block.stop > start)
+        columns = sum(block.missed(start) for block in self.blocks if block.stop > start)
         return rows * columns * self.comparison.width
 
     def add(self, chunks: Sequence[Array]) -> None:
         """Take note of chunks that were chosen."""
-        xp = namespace(self.positions)
         if self.twins is not None:
-            chunks = [xp.unique_values(take(self.twins, chunk)) for chunk in chunks]
+            chunks = [distinct(take(self.twins, chunk)) for chunk in chunks]
         step = chunks[0].shape[0] // FIRST
         if len(chunks) == 1 and step > 1:  # the first columns stand for all of the chunk, from best to last
-            tokens = xp.concat([chunks[0][start::step] for start in range(step)])
+            tokens = joined([chunks[0][start::step] for start in range(step)])
         else:
             tokens = joined(chunks)
-        columns, ends = self.comparison.columns(tokens), tuple(accumulate(chunk.shape[0] for chunk in chunks))
+        columns = self.comparison.as_columns(self.comparison.everyone.take(tokens))
+        ends = tuple(accumulate(chunk.shape[0] for chunk in chunks))
         if self.blocks and self.blocks[-1].columns.count + columns.count <= TOGETHER:
             last = self.blocks.pop()
             ends = (*last.ends, *(last.ends[-1] + end for end in ends))
@@ -145,19 +156,21 @@ class Penalties:
     @property
     def everyone(self) -> "Held":
         """All tokens ready to be compared, in place."""
-        return Held(self.positions, self.comparison.everyone, self.twins)
+        return Held(self.comparison.everyone, self.twins)
 
     def hold(self, positions: Array) -> "Held":
         """Make some tokens ready to be compared: copy them."""
-        xp, inverse = namespace(positions), None
+        inverse = None
         if self.twins is not None:
-            positions, inverse = xp.unique_inverse(take(self.twins, positions))
-        return Held(positions, self.comparison.everyone.take(positions), inverse)
+            firsts = take(self.twins, positions)
+            positions = distinct(firsts)
+            inverse = namespace(positions).searchsorted(positions, firsts)
+        return Held(self.comparison.everyone.take(positions), inverse)
 
     def among(self, positions: Array) -> "Among":
         """Compare some tokens with each other."""
         held = self.hold(positions)
-        block = self.comparison.compare(self.comparison.columns(held.positions), held.rows)
+        block = self.comparison.compare(self.comparison.as_columns(held.rows), held.rows)
         return Among(block, held.inverse, self._log_factor)
 
     def log_factors(self, held: "Held", start: int) -> Iterator[Array]:
@@ -217,7 +230,6 @@ class Penalties:
 class Held:
     """Tokens ready to be compared, and where each finds its row: identical ones in the row of the first of them."""
 
-    positions: Array
     rows: Gathered
     inverse: Array | None
 
