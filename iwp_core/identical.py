@@ -66,6 +66,9 @@ def first_identical(*arrays: Array) -> Array | None:
             break
         hashes = [hash_rows(array[:heads, :, ::stride], left) for array in arrays]
         hashed = reduce(lambda total, one: total * ODD + one, hashes)
+        if not _has_ties(hashed):
+            left = left[:0]
+            break
         order = xp.argsort(hashed, stable=True)  # each run of equal hashes starts with its lowest position
         ranked, members = take(hashed, order), take(left, order)
         first, left = _join(first, arrays, members, ranked[1:] != ranked[:-1])

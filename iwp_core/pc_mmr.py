@@ -11,7 +11,7 @@ from itertools import accumulate
 from iwp_core._arrays import Array, arange_indices, distinct, locate, namespace, order_descending, scatter, take, tiles
 from iwp_core._plugins import overridable
 from iwp_core.duplication import PairwiseDuplication
-from iwp_core.penalties import WORTHWHILE, Held, Penalties
+from iwp_core.penalties import COPIED, WORTHWHILE, Held, Penalties
 
 __all__ = ["largest", "progressive_chunked_mmr", "ranked_chunked_mmr"]
 
@@ -21,14 +21,13 @@ LEADERS, SPARE = 128, 24
 Products of the few columns of the first chunks are slow.
 """
 
-CHEAP, FREE = 0.3, 64 * 64
-"""Pairs of a pool, at most: a share of those of the plain loop, or so few that they cost less than array operations."""
+CHEAP, WHOLE, FREE = 0.3, 1.1, 84 * 84
+"""Pairs of a pool, at most: a share of those of the plain loop, another share if all tokens are chosen from the pool, or
+so few that they cost less than array operations.
+"""
 
-EASY = 1 << 24
+EASY = 1 << 25
 """Multiplications that are done at once, even if some are not needed: to find out which would take longer."""
-
-COPIED = 4096
-"""Candidates that are copied at a time to be compared: memory stays below that of the inputs."""
 
 PATIENCE = 96
 """Least number of candidates behind the best ones that catch up with them: the next chunk will ask for them."""
@@ -99,7 +98,7 @@ def _chunk_by_chunk(candidates: "_Candidates", sizes: Sequence[int]) -> Array:
             return candidates.fill(chosen, sum(sizes))
         chosen.append(chunk)
         if len(chosen) < len(sizes):
-            candidates.penalties.add([chunk])
+            candidates.meet(chunk)
     return candidates.xp.concat(chosen)
 
 
@@ -111,7 +110,9 @@ class _Candidates:
         self.scores, self.penalties, self.ranked = scores, penalties, ranked
         self.nothing = self.xp.full_like(scores[:1], -math.inf)
         self.least = 0  # chunks whose penalty is in all scores
-        self.applied: Array | None = None  # the same for each candidate (N where no more can come), None: `least` for all
+        self.applied: Array | None = (
+            None  # the same for each candidate (N where no more can come), None: `least` for all
+        )
         self.futile = False  # whether bounds told so little that the latest chunk asked for most candidates
 
     def lead(self, sizes: Sequence[int]) -> list[Array]:
@@ -140,15 +141,28 @@ class _Candidates:
             if len(chosen) == len(sizes):
                 break
             scores = xp.where(is_best, self.nothing, scores + shared.log_factors(best))
+            if len(chosen) == 1 and xp.count_nonzero(scores > bound) < sum(sizes[1:count]):
+                break
         if len(chosen) < len(sizes) and chosen:
             self.penalties.add([take(pool, best) for best in chosen])
             self.scores = scatter(self.scores, pool, scores)
             self.applied = self._marked(in_pool, len(chosen))
         return [take(pool, best) for best in chosen]
 
+    def meet(self, chunk: Array) -> None:
+        """Apply the penalties of a chunk at once where that is easy, else note that everybody misses them."""
+        penalties = self.penalties
+        up_to_date = self.applied is None and self.least == penalties.count
+        if up_to_date and self.scores.shape[0] * chunk.shape[0] * penalties.comparison.width <= EASY:
+            self.scores = self.scores + penalties.on_everyone(chunk)
+        else:
+            penalties.add([chunk])
+
     def catch_up(self, size: int) -> Array:
         """Apply missed penalties until the `size` best scores miss none; return the last one of these."""
         xp, latest, total = self.xp, self.penalties.count, self.scores.shape[0]
+        if self.applied is None and self.least == latest:
+            return largest(self.scores, size)[-1]
         is_easy = self.penalties.cost(total, self.least) <= EASY
         if is_easy or self.futile:
             if is_easy or self.applied is None:
@@ -253,10 +267,11 @@ def _leading(sizes: Sequence[int], total: int) -> tuple[int, int]:
     """Return how many chunks are chosen among a pool, and its size: as many as cost few pairs beside the plain loop."""
     count = among = 0
     for index, end in enumerate(accumulate(sizes), 1):
-        pool = 3 * end // 2 + SPARE
+        pool = 2 * end + SPARE
         if end > LEADERS or pool >= total:
             break
-        if pool * pool <= max(FREE, CHEAP * total * end):
+        share = WHOLE if index == len(sizes) else CHEAP  # what is compared with all others is compared once more
+        if pool * pool <= max(FREE, share * total * end):
             count, among = index, pool
     return count, among
 

@@ -10,18 +10,24 @@ from iwp_core._arrays import Array, arange_indices, distinct, joined, namespace,
 from iwp_core.comparison import Duplication, Gathered
 from iwp_core.duplication import PairwiseDuplication
 
-__all__ = ["TOGETHER", "WORTHWHILE", "Among", "Held", "Penalties"]
+__all__ = ["COPIED", "TOGETHER", "WORTHWHILE", "Among", "Held", "Penalties"]
 
 PAIRS = 1 << 17
 """Pairs compared at a time: their block stays in the cache."""
 
 LEAST_ROWS = 64
 
+COPIED = 4096
+"""Tokens that are copied at a time to be compared: memory stays below that of the inputs."""
+
 TOGETHER = 64
 """Columns of small chunks that are compared in one block; products of few columns are slow."""
 
 FIRST, MOST = 32, 256
 """Columns of a large chunk that are compared first, and at most, before tokens whose factor is least are left out."""
+
+FEW = 4
+"""Columns of a chunk, at most, of which nobody asks whether they left out everybody."""
 
 ONCE = 4
 """The first ones instead, after a chunk whose first columns left out everybody: all tokens are nearly the same."""
@@ -153,9 +159,18 @@ class Penalties:
         else:
             self.blocks.append(_Block(self.count, columns, ends))
 
-    @property
+    def on_everyone(self, chunk: Array) -> Array:
+        """Return the logs of the factors that a chunk, which need not be added, puts on all tokens, shape (N,)."""
+        tokens = chunk if self.twins is None else distinct(take(self.twins, chunk))
+        columns = self.comparison.as_columns(self.comparison.everyone.take(tokens))
+        held = self.everyone
+        return _spread(self._of_one(held.rows, columns, ())[0, :], held.inverse)
+
+    @cached_property
     def everyone(self) -> "Held":
-        """All tokens ready to be compared, in place."""
+        """All tokens ready to be compared: in place, or, where some of few are identical, a copy of the others."""
+        if self.twins is not None and self.twins.shape[0] <= COPIED:
+            return self.hold(self.positions)
         return Held(self.comparison.everyone, self.twins)
 
     def hold(self, positions: Array) -> "Held":
@@ -169,9 +184,7 @@ class Penalties:
 
     def among(self, positions: Array) -> "Among":
         """Compare some tokens with each other."""
-        held = self.hold(positions)
-        block = self.comparison.compare(self.comparison.as_columns(held.rows), held.rows)
-        return Among(block, held.inverse, self._log_factor)
+        return Among(self.comparison, self.hold(positions), self._log_factor)
 
     def log_factors(self, held: "Held", start: int) -> Iterator[Array]:
         """Yield for each chunk from `start` on the logs of its factors on the tokens held, shape (R,)."""
@@ -201,6 +214,8 @@ class Penalties:
             else:
                 latest = xp.minimum(take(logs, open_rows), latest)
                 logs = scatter(logs, open_rows, latest)
+            if done == chunk.count <= FEW:
+                break
             above = xp.nonzero(latest > self.least)[0]
             if columns.count == done:
                 self.first = FIRST if above.shape[0] > 0 else ONCE
@@ -213,6 +228,8 @@ class Penalties:
     def _of_columns(self, rows: Gathered, columns: Gathered, ends: Sequence[int]) -> Array:
         """Return the logs of the factors of groups of consecutive columns, shape (G, R)."""
         xp, parts = namespace(self.floor), []
+        if len(ends) == 1 and rows.count * columns.count <= PAIRS:
+            return self._log_factor(xp.max(self.comparison.compare(columns, rows), axis=0, keepdims=True))
         for tile in _tiles(rows, columns):
             shared = self.comparison.compare(columns, rows.cut(tile))
             cuts = zip((0, *ends[:-1]), ends, strict=True)
@@ -234,19 +251,27 @@ class Held:
     inverse: Array | None
 
 
-@dataclass(frozen=True)
 class Among:
-    """Some tokens compared with each other."""
+    """Some tokens compared with each other: with those that are chosen first, then all at once."""
 
-    block: Array
-    inverse: Array | None
-    log_factor: Callable[[Array], Array]
+    def __init__(self, comparison: _Comparison, held: Held, log_factor: Callable[[Array], Array]) -> None:
+        self._comparison, self._held, self._log_factor = comparison, held, log_factor
+        self._asked = False
+
+    @cached_property
+    def _block(self) -> Array:
+        return self._comparison.compare(self._comparison.as_columns(self._held.rows), self._held.rows)
 
     def log_factors(self, chosen: Array) -> Array:
         """Return the log of the factor that those at indices `chosen` put on each of them."""
-        columns = chosen if self.inverse is None else take(self.inverse, chosen)
-        xp = namespace(chosen)
-        return _spread(self.log_factor(xp.max(take(self.block, columns, axis=0), axis=0)), self.inverse)
+        rows, inverse = self._held.rows, self._held.inverse
+        columns = chosen if inverse is None else take(inverse, chosen)
+        if self._asked:
+            shared = take(self._block, columns, axis=0)
+        else:
+            shared = self._comparison.compare(self._comparison.as_columns(rows.take(columns)), rows)
+        self._asked = True
+        return _spread(self._log_factor(namespace(chosen).max(shared, axis=0)), inverse)
 
 
 def _spread(x: Array, inverse: Array | None) -> Array:
