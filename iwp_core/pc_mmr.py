@@ -11,7 +11,7 @@ from itertools import accumulate
 from iwp_core._arrays import Array, arange_indices, distinct, locate, namespace, order_descending, scatter, take, tiles
 from iwp_core._plugins import overridable
 from iwp_core.duplication import PairwiseDuplication
-from iwp_core.penalties import COPIED, WORTHWHILE, Held, Penalties
+from iwp_core.penalties import AT_ONCE, COPIED, WORTHWHILE, Held, Penalties
 
 __all__ = ["largest", "progressive_chunked_mmr", "ranked_chunked_mmr"]
 
@@ -22,12 +22,16 @@ Products of the few columns of the first chunks are slow.
 """
 
 CHEAP, WHOLE, FREE = 0.3, 1.1, 84 * 84
-"""Pairs of a pool, at most: a share of those of the plain loop, another share if all tokens are chosen from the pool, or
-so few that they cost less than array operations.
+"""Pairs of a pool, at most: a share of those of the plain loop, a greater one if all tokens are chosen from the pool,
+or so few that they cost less than array operations.
 """
 
 EASY = 1 << 25
 """Multiplications that are done at once, even if some are not needed: to find out which would take longer."""
+
+ASKED, HOPELESS = 0.25, 0.5
+"""Shares of all candidates: a chunk that has asked for the first looks whether the second are left, and then asks all.
+"""
 
 PATIENCE = 96
 """Least number of candidates behind the best ones that catch up with them: the next chunk will ask for them."""
@@ -124,7 +128,7 @@ class _Candidates:
         count, among = _leading(sizes, self.scores.shape[0])
         if count < 2:  # noqa: PLR2004 - one chunk needs no comparison
             return []
-        bound = largest(self.scores, among + 1)[-1]
+        bound = float(largest(self.scores, among + 1)[-1])
         in_pool = self.scores > bound
         pool = xp.nonzero(in_pool)[0]
         scores, chosen = take(self.scores, pool), []
@@ -132,7 +136,7 @@ class _Candidates:
         for size in sizes[:count]:
             if shared is None or scores.shape[0] < size:
                 break
-            least = largest(scores, size)[-1]
+            least = float(largest(scores, size)[-1])
             is_best = scores >= least
             best = xp.nonzero(is_best)[0]
             if best.shape[0] > size or not least > bound:
@@ -141,7 +145,7 @@ class _Candidates:
             if len(chosen) == len(sizes):
                 break
             scores = xp.where(is_best, self.nothing, scores + shared.log_factors(best))
-            if len(chosen) == 1 and xp.count_nonzero(scores > bound) < sum(sizes[1:count]):
+            if len(chosen) == 1 and among > AT_ONCE and xp.count_nonzero(scores > bound) < sum(sizes[1:count]):
                 break
         if len(chosen) < len(sizes) and chosen:
             self.penalties.add([take(pool, best) for best in chosen])
@@ -158,11 +162,11 @@ class _Candidates:
         else:
             penalties.add([chunk])
 
-    def catch_up(self, size: int) -> Array:
+    def catch_up(self, size: int) -> float:
         """Apply missed penalties until the `size` best scores miss none; return the last one of these."""
         xp, latest, total = self.xp, self.penalties.count, self.scores.shape[0]
         if self.applied is None and self.least == latest:
-            return largest(self.scores, size)[-1]
+            return float(largest(self.scores, size)[-1])
         is_easy = self.penalties.cost(total, self.least) <= EASY
         if is_easy or self.futile:
             if is_easy or self.applied is None:
@@ -170,21 +174,27 @@ class _Candidates:
             else:
                 self._penalise(self.applied < latest)
             self.least, self.applied = latest, None
-            return largest(self.scores, size)[-1]
+            return float(largest(self.scores, size)[-1])
         self.applied = self._marked(self.scores == self.nothing, total)
-        some, bar = min(total, size + max(size // 2, PATIENCE)), self.nothing
+        some, bar = min(total, size + max(size // 2, PATIENCE)), -math.inf
         asked = 0
         while True:
             ranked = largest(self.scores, some)
             behind = self.applied < latest
             if not xp.any(behind & (self.scores >= ranked[size - 1])):
                 self.futile = asked > WORTHWHILE * total
-                return ranked[size - 1]
+                return float(ranked[size - 1])
             # The `size` best will be no worse than those whose scores are exact, but may be much better.
-            bar = xp.maximum(bar, ranked[-1])
+            bar = max(bar, float(ranked[-1]))
             asked += self._penalise(behind & (self.scores >= bar))
-            bar = largest(xp.where(self.applied == latest, self.scores, self.nothing), size)[-1]
+            bar = float(largest(xp.where(self.applied == latest, self.scores, self.nothing), size)[-1])
             some = min(total, 2 * some)
+            if asked > ASKED * total and self._misses(latest, bar) > HOPELESS * total:
+                some = total
+
+    def _misses(self, latest: int, bar: float) -> int:
+        """Return how many candidates miss penalties and score at least `bar`."""
+        return int(self.xp.count_nonzero((self.applied < latest) & (self.scores >= bar)))
 
     def _penalise(self, some: Array) -> int:
         """Apply the penalties that candidates miss where `some`, of shape (N,), is true; return how many they are."""
@@ -229,7 +239,7 @@ class _Candidates:
             applied = xp.full_like(self.penalties.positions, self.least)
         return xp.where(where, chunks, applied)
 
-    def choose(self, size: int, least: Array) -> Array | None:
+    def choose(self, size: int, least: float) -> Array | None:
         """Take out and return the `size` best candidates, the last of which scores `least`; None if all have lost.
 
         Their scores must miss no penalty.

@@ -10,7 +10,7 @@ from iwp_core._arrays import Array, arange_indices, distinct, joined, namespace,
 from iwp_core.comparison import Duplication, Gathered
 from iwp_core.duplication import PairwiseDuplication
 
-__all__ = ["COPIED", "TOGETHER", "WORTHWHILE", "Among", "Held", "Penalties"]
+__all__ = ["AT_ONCE", "COPIED", "TOGETHER", "WORTHWHILE", "Among", "Held", "Penalties"]
 
 PAIRS = 1 << 17
 """Pairs compared at a time: their block stays in the cache."""
@@ -25,6 +25,9 @@ TOGETHER = 64
 
 FIRST, MOST = 32, 256
 """Columns of a large chunk that are compared first, and at most, before tokens whose factor is least are left out."""
+
+AT_ONCE = 64
+"""Tokens of a pool, at most, that are all compared with each other before anything is known of them."""
 
 FEW = 4
 """Columns of a chunk, at most, of which nobody asks whether they left out everybody."""
@@ -252,11 +255,11 @@ class Held:
 
 
 class Among:
-    """Some tokens compared with each other: with those that are chosen first, then all at once."""
+    """Some tokens compared with each other: all at once, many of them first with those that are chosen first."""
 
     def __init__(self, comparison: _Comparison, held: Held, log_factor: Callable[[Array], Array]) -> None:
         self._comparison, self._held, self._log_factor = comparison, held, log_factor
-        self._asked = False
+        self._all_at_once = held.rows.count <= AT_ONCE
 
     @cached_property
     def _block(self) -> Array:
@@ -266,11 +269,11 @@ class Among:
         """Return the log of the factor that those at indices `chosen` put on each of them."""
         rows, inverse = self._held.rows, self._held.inverse
         columns = chosen if inverse is None else take(inverse, chosen)
-        if self._asked:
+        if self._all_at_once:
             shared = take(self._block, columns, axis=0)
         else:
             shared = self._comparison.compare(self._comparison.as_columns(rows.take(columns)), rows)
-        self._asked = True
+        self._all_at_once = True
         return _spread(self._log_factor(namespace(chosen).max(shared, axis=0)), inverse)
 
 

@@ -9,7 +9,7 @@ from iwp_core.duplication import SIMILARITIES, check_hidden_given
 from iwp_core.magnitude import MAGNITUDES, check_query_given
 from iwp_core.pooling import check_pooling
 from iwp_core.samples import Sample, Samples, check_tokens
-from iwp_core.strategies import PCMMR, OrderedStrategy, Strategy
+from iwp_core.strategies import PCMMR, Strategy
 from iwp_core.tolerance import check_tolerance
 
 __all__ = ["check_traced", "select_batch", "select_tokens"]
