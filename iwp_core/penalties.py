@@ -146,15 +146,8 @@ class Penalties:
 
     def add(self, chunks: Sequence[Array]) -> None:
         """Take note of chunks that were chosen."""
-        if self.twins is not None:
-            chunks = [distinct(take(self.twins, chunk)) for chunk in chunks]
-        step = chunks[0].shape[0] // FIRST
-        if len(chunks) == 1 and step > 1:  # the first columns stand for all of the chunk, from best to last
-            tokens = joined([chunks[0][start::step] for start in range(step)])
-        else:
-            tokens = joined(chunks)
-        columns = self.comparison.as_columns(self.comparison.everyone.take(tokens))
-        ends = tuple(accumulate(chunk.shape[0] for chunk in chunks))
+        chunks = [self._spread_out(chunk) for chunk in chunks]
+        columns, ends = self._columns(joined(chunks)), tuple(accumulate(chunk.shape[0] for chunk in chunks))
         if self.blocks and self.blocks[-1].columns.count + columns.count <= TOGETHER:
             last = self.blocks.pop()
             ends = (*last.ends, *(last.ends[-1] + end for end in ends))
@@ -164,10 +157,17 @@ class Penalties:
 
     def on_everyone(self, chunk: Array) -> Array:
         """Return the logs of the factors that a chunk, which need not be added, puts on all tokens, shape (N,)."""
-        tokens = chunk if self.twins is None else distinct(take(self.twins, chunk))
-        columns = self.comparison.as_columns(self.comparison.everyone.take(tokens))
-        held = self.everyone
+        held, columns = self.everyone, self._columns(self._spread_out(chunk))
         return _spread(self._of_one(held.rows, columns, ())[0, :], held.inverse)
+
+    def _spread_out(self, chunk: Array) -> Array:
+        """Return a chunk with identical tokens once; the first ones stand for all of a large chunk."""
+        tokens = chunk if self.twins is None else distinct(take(self.twins, chunk))
+        step = tokens.shape[0] // FIRST
+        return joined([tokens[start::step] for start in range(step)]) if step > 1 else tokens
+
+    def _columns(self, tokens: Array) -> Gathered:
+        return self.comparison.as_columns(self.comparison.everyone.take(tokens))
 
     @cached_property
     def everyone(self) -> "Held":
