@@ -68,15 +68,18 @@ def as_dtype(x: Array, dtype: Any) -> Array:
 
 def widened(array: Array) -> Array:
     """Return an array of bfloat16 in float32, exactly, where its library has no such dtype (NumPy with ml_dtypes)."""
-    if not is_array(array) or not _is_foreign_bfloat16(namespace(array), array.dtype):
+    if not is_array(array):
+        return array
+    kind: Any = type(array.dtype)
+    if not _is_bfloat16(kind, array.dtype) or hasattr(namespace(array), "bfloat16"):
         return array
     return namespace(array).astype(array, namespace(array).float32)
 
 
 @cache
-def _is_foreign_bfloat16(xp: ModuleType, dtype: Any) -> bool:
+def _is_bfloat16(kind: type, dtype: Any) -> bool:  # noqa: ARG001 - dtypes of two kinds are never compared
     """Ask once for each dtype: NumPy spells a name out anew each time."""
-    return not hasattr(xp, "bfloat16") and str(dtype) == "bfloat16"
+    return str(dtype) == "bfloat16"
 
 
 def why_unusable(array: Array, *, read: bool = True) -> str | None:

@@ -114,7 +114,7 @@ class _Candidates:
         self.scores, self.penalties, self.ranked = scores, penalties, ranked
         self.nothing = self.xp.full_like(scores[:1], -math.inf)
         self.least = 0  # chunks whose penalty is in all scores
-        self.applied: Array | None = None  # the same for each candidate, N where no more can come; None: all `least`
+        self.applied: Array = None  # the same for each candidate, N where no more can come; None: all `least`
         self.futile = False  # whether bounds told so little that the latest chunk asked for most candidates
 
     def lead(self, sizes: Sequence[int]) -> list[Array]:

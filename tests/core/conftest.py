@@ -16,9 +16,12 @@ def _reference_only() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module", params=["from a pool", "behind a pool", "lazily", "in place", "at once"])
+@pytest.fixture(scope="class", params=["from a pool", "behind a pool", "lazily", "in place", "at once"])
 def every_way(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Run a test with each of the ways in which PC-MMR computes, however few the tokens are."""
+    """Run a test with each of the ways in which PC-MMR computes, however few the tokens are.
+
+    Of this scope, as hypothesis refuses fixtures of functions, and what is of modules would last into other tests.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pc_mmr, "PATIENCE", 1)
         patch.setattr(pc_mmr, "SPARE", 24 if request.param == "from a pool" else 0)
