@@ -102,7 +102,7 @@ def _chunk_by_chunk(candidates: "_Candidates", sizes: Sequence[int]) -> Array:
             return candidates.fill(chosen, sum(sizes))
         chosen.append(chunk)
         if len(chosen) < len(sizes):
-            candidates.meet(chunk)
+            candidates.meet([chunk])
     return candidates.xp.concat(chosen)
 
 
@@ -146,19 +146,23 @@ class _Candidates:
             if len(chosen) == 1 and among > AT_ONCE and xp.count_nonzero(scores > bound) < sum(sizes[1:count]):
                 break
         if len(chosen) < len(sizes) and chosen:
-            self.penalties.add([take(pool, best) for best in chosen])
             self.scores = scatter(self.scores, pool, scores)
-            self.applied = self._marked(in_pool, len(chosen))
+            self.meet([take(pool, best) for best in chosen], exact=in_pool)
         return [take(pool, best) for best in chosen]
 
-    def meet(self, chunk: Array) -> None:
-        """Apply the penalties of a chunk at once where that is easy, else note that everybody misses them."""
-        penalties = self.penalties
+    def meet(self, chunks: Sequence[Array], exact: Array | None = None) -> None:
+        """Apply the penalties of chunks where that is easy, else note who misses them: all but the `exact` scores."""
+        penalties, scores = self.penalties, self.scores
+        pairs = scores.shape[0] * sum(chunk.shape[0] for chunk in chunks)
         up_to_date = self.applied is None and self.least == penalties.count
-        if up_to_date and self.scores.shape[0] * chunk.shape[0] * penalties.comparison.width <= EASY:
-            self.scores = self.scores + penalties.on_everyone(chunk)
-        else:
-            penalties.add([chunk])
+        if up_to_date and pairs * penalties.comparison.width <= EASY:
+            for logs in penalties.on_everyone(chunks):
+                scores = scores + logs
+            self.scores = scores if exact is None else self.xp.where(exact, self.scores, scores)
+            return
+        penalties.add(chunks)
+        if exact is not None:
+            self.applied = self._marked(exact, penalties.count)
 
     def catch_up(self, size: int) -> float:
         """Apply missed penalties until the `size` best scores miss none; return the last one of these."""

@@ -146,28 +146,28 @@ class Penalties:
 
     def add(self, chunks: Sequence[Array]) -> None:
         """Take note of chunks that were chosen."""
-        chunks = [self._spread_out(chunk) for chunk in chunks]
-        columns, ends = self._columns(joined(chunks)), tuple(accumulate(chunk.shape[0] for chunk in chunks))
-        if self.blocks and self.blocks[-1].columns.count + columns.count <= TOGETHER:
+        block = self._block(chunks)
+        if self.blocks and self.blocks[-1].columns.count + block.columns.count <= TOGETHER:
             last = self.blocks.pop()
-            ends = (*last.ends, *(last.ends[-1] + end for end in ends))
-            self.blocks.append(_Block(last.first, Gathered.join([last.columns, columns]), ends))
-        else:
-            self.blocks.append(_Block(self.count, columns, ends))
+            ends = (*last.ends, *(last.ends[-1] + end for end in block.ends))
+            block = _Block(last.first, Gathered.join([last.columns, block.columns]), ends)
+        self.blocks.append(block)
 
-    def on_everyone(self, chunk: Array) -> Array:
-        """Return the logs of the factors that a chunk, which need not be added, puts on all tokens, shape (N,)."""
-        held, columns = self.everyone, self._columns(self._spread_out(chunk))
-        return _spread(self._of_one(held.rows, columns, ())[0, :], held.inverse)
+    def on_everyone(self, chunks: Sequence[Array]) -> Iterator[Array]:
+        """Yield for each of some chunks, which need not be added, the logs of its factors on all tokens, shape (N,)."""
+        return self._of_block(self._block(chunks), self.everyone)
+
+    def _block(self, chunks: Sequence[Array]) -> _Block:
+        """Return chunks as columns that come after those that were added."""
+        chunks = [self._spread_out(chunk) for chunk in chunks]
+        columns = self.comparison.as_columns(self.comparison.everyone.take(joined(chunks)))
+        return _Block(self.count, columns, tuple(accumulate(chunk.shape[0] for chunk in chunks)))
 
     def _spread_out(self, chunk: Array) -> Array:
         """Return a chunk with identical tokens once; the first ones stand for all of a large chunk."""
         tokens = chunk if self.twins is None else distinct(take(self.twins, chunk))
         step = tokens.shape[0] // FIRST
         return joined([tokens[start::step] for start in range(step)]) if step > 1 else tokens
-
-    def _columns(self, tokens: Array) -> Gathered:
-        return self.comparison.as_columns(self.comparison.everyone.take(tokens))
 
     @cached_property
     def everyone(self) -> "Held":
@@ -193,12 +193,14 @@ class Penalties:
         """Yield for each chunk from `start` on the logs of its factors on the tokens held, shape (R,)."""
         for block in self.blocks:
             if block.stop > start:
-                missed = block.since(start)
-                several = len(missed.ends) > 1
-                of_chunks = self._of_columns if several else self._of_one
-                logs = of_chunks(held.rows, missed.columns, missed.ends)
-                for index in range(len(missed.ends)):
-                    yield _spread(logs[index, :], held.inverse)
+                yield from self._of_block(block.since(start), held)
+
+    def _of_block(self, block: _Block, held: "Held") -> Iterator[Array]:
+        """Yield for each chunk of a block the logs of its factors on the tokens held, shape (R,)."""
+        of_chunks = self._of_columns if len(block.ends) > 1 else self._of_one
+        logs = of_chunks(held.rows, block.columns, block.ends)
+        for index in range(len(block.ends)):
+            yield _spread(logs[index, :], held.inverse)
 
     def _of_one(self, rows: Gathered, chunk: Gathered, _ends: Sequence[int]) -> Array:
         """Return the logs of the factors of a chunk, leaving out on the way tokens whose factor can fall no further."""
