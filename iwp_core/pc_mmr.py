@@ -21,10 +21,8 @@ LEADERS, SPARE = 128, 24
 Products of the few columns of the first chunks are slow.
 """
 
-CHEAP, WHOLE, FREE = 0.3, 1.1, 84 * 84
-"""Pairs of a pool, at most: a share of those of the plain loop, a greater one if all tokens are chosen from the pool,
-or so few that they cost less than array operations.
-"""
+CHEAP, FREE = 0.36, 84 * 84
+"""Pairs of a pool, at most: a share of those of the plain loop, or so few that they cost less than array operations."""
 
 EASY = 1 << 25
 """Multiplications that are done at once, even if some are not needed: to find out which would take longer."""
@@ -123,7 +121,7 @@ class _Candidates:
         That is right as long as the last one chosen scores more than the best of all others, whose scores are bounds.
         """
         xp = self.xp
-        count, among = _leading(sizes, self.scores.shape[0])
+        count, among = _leading(sizes, self.scores.shape[0], self.penalties.comparison.width)
         if count < 2:  # noqa: PLR2004 - one chunk needs no comparison
             return []
         bound = float(largest(self.scores, among + 1)[-1])
@@ -275,15 +273,15 @@ class _Candidates:
         return xp.concat([better, xp.nonzero(~is_better)[0]])[:count]
 
 
-def _leading(sizes: Sequence[int], total: int) -> tuple[int, int]:
+def _leading(sizes: Sequence[int], total: int, width: int) -> tuple[int, int]:
     """Return how many chunks are chosen among a pool, and its size: as many as cost few pairs beside the plain loop."""
     count = among = 0
     for index, end in enumerate(accumulate(sizes), 1):
         pool = 2 * end + SPARE
         if end > LEADERS or pool >= total:
             break
-        share = WHOLE if index == len(sizes) else CHEAP  # what is compared with all others is compared once more
-        if pool * pool <= max(FREE, share * total * end):
+        is_all = index == len(sizes) and pool * pool * width <= EASY  # then nothing is compared with all others
+        if is_all or pool * pool <= max(FREE, CHEAP * total * end):
             count, among = index, pool
     return count, among
 

@@ -24,10 +24,9 @@ def every_way(request: pytest.FixtureRequest) -> Iterator[None]:
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pc_mmr, "PATIENCE", 1)
-        patch.setattr(pc_mmr, "SPARE", 24 if request.param == "from a pool" else 0)
+        patch.setattr(pc_mmr, "SPARE", {"from a pool": 24, "at once": 1 << 20}.get(request.param, 0))
         patch.setattr(pc_mmr, "FREE", 0 if request.param in ("lazily", "in place") else 64 * 64)
         patch.setattr(pc_mmr, "CHEAP", 0.0)
-        patch.setattr(pc_mmr, "WHOLE", 0.0)
         patch.setattr(pc_mmr, "ASKED", -1.0 if request.param == "in place" else 0.25)
         patch.setattr(pc_mmr, "HOPELESS", -1.0 if request.param == "in place" else 0.5)
         for module in (pc_mmr, penalties):
