@@ -1,6 +1,7 @@
 """Plumbing on arrays of any library: namespaces, dtypes, tiles. No mathematics of tokens here."""
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 from types import ModuleType
 from typing import Any
 
@@ -21,6 +22,7 @@ __all__ = [
     "arange_indices",
     "as_dtype",
     "device",
+    "distinct",
     "index_dtype",
     "is_array",
     "joined",
@@ -46,21 +48,18 @@ is_array = is_array_api_obj
 
 def namespace(*arrays: Array) -> ModuleType:
     """Return the Array API namespace that the arrays share."""
-    kind: Any = type(arrays[0])
-    if len(arrays) == 1 or all(type(array) is kind for array in arrays):
-        return _namespace_of(kind, arrays[0])
-    xp: ModuleType = array_namespace(*arrays)
+    kind = type(arrays[0])
+    xp = _NAMESPACES.get(kind)
+    if xp is not None and (len(arrays) == 1 or all(type(array) is kind for array in arrays)):
+        return xp
+    xp = array_namespace(*arrays)
+    if len(arrays) == 1:
+        _NAMESPACES[kind] = xp
     return xp
 
 
 _NAMESPACES: dict[type, ModuleType] = {}
-
-
-def _namespace_of(kind: type, array: Array) -> ModuleType:
-    """Ask once for each type of array: the question comes at every step of a loop."""
-    if kind not in _NAMESPACES:
-        _NAMESPACES[kind] = array_namespace(array)
-    return _NAMESPACES[kind]
+"""Asked for once for each type of array: the question comes at every step of a loop."""
 
 
 def accumulation_dtype(*arrays: Array) -> Any:
@@ -76,9 +75,18 @@ def as_dtype(x: Array, dtype: Any) -> Array:
 
 def widened(array: Array) -> Array:
     """Return an array of bfloat16 in float32, exactly, where its library has no such dtype (NumPy with ml_dtypes)."""
-    if not is_array(array) or str(array.dtype) != "bfloat16" or hasattr(namespace(array), "bfloat16"):
+    if not is_array(array):
+        return array
+    kind: Any = type(array.dtype)
+    if not _is_bfloat16(kind, array.dtype) or hasattr(namespace(array), "bfloat16"):
         return array
     return namespace(array).astype(array, namespace(array).float32)
+
+
+@cache
+def _is_bfloat16(kind: type, dtype: Any) -> bool:  # noqa: ARG001 - dtypes of two kinds are never compared
+    """Ask once for each dtype: NumPy spells a name out anew each time."""
+    return str(dtype) == "bfloat16"
 
 
 def why_unusable(array: Array, *, read: bool = True) -> str | None:
@@ -130,7 +138,7 @@ def safe_log(x: Array) -> Array:
     """Return log(x) for x >= 0, with -inf at zero and no warning from any library."""
     xp = namespace(x)
     positive = x > 0
-    return xp.where(positive, xp.log(xp.where(positive, x, xp.ones_like(x))), xp.full_like(x, -xp.inf))
+    return xp.where(positive, xp.log(xp.where(positive, x, 1.0)), -xp.inf)
 
 
 def order_descending(scores: Array) -> Array:
@@ -153,6 +161,16 @@ def locate(positions: Array, sought: Array) -> tuple[Array, Array]:
         return xp.zeros_like(sought, dtype=xp.bool), sought
     slots = xp.searchsorted(positions, sought) % positions.shape[0]  # what is past the last one is not the first
     return take(positions, slots) == sought, slots
+
+
+def distinct(indices: Array) -> Array:
+    """Return the different entries of a vector, ascending: `unique_values` without the time that looks at it take."""
+    xp = namespace(indices)
+    ranked = xp.sort(indices)
+    differs = ranked[1:] != ranked[:-1]
+    if xp.all(differs):
+        return ranked
+    return xp.concat([ranked[:1], take(ranked[1:], xp.nonzero(differs)[0])])
 
 
 def joined(parts: Sequence[Array], axis: int = 0) -> Array:

@@ -130,7 +130,7 @@ def check_kind(name: str, array: Array, kind: str, like: tuple[str, Array], *, r
     if is_array(other) and namespace(other) is not xp:
         msg = f"`{name}` is an array of {_library(array)}, expected one of {_library(other)} like `{other_name}`"
         raise TypeError(msg)
-    if not _is_of_kind(array, kind):
+    if not _is_of_kind(xp, array.dtype, kind):
         msg = f"`{name}` has dtype {array.dtype}, expected {wanted} dtype"
         raise TypeError(msg)
     if kind == "real floating" and (bits := _bits(xp, array.dtype)) not in WIDTHS:
@@ -144,9 +144,10 @@ def _bits(xp: ModuleType, dtype: Any) -> int:
     return int(xp.finfo(dtype).bits)
 
 
-def _is_of_kind(array: Array, kind: str) -> bool:
+@cache
+def _is_of_kind(xp: ModuleType, dtype: Any, kind: str) -> bool:
     try:
-        return bool(namespace(array).isdtype(array.dtype, kind))
+        return bool(xp.isdtype(dtype, kind))
     except TypeError:  # NumPy's answer to dtypes that another package has added
         return False
 

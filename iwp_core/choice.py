@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from iwp_core._arrays import Array, arange_indices, as_dtype, is_array, namespace
+from iwp_core._arrays import Array, arange_indices, as_dtype, index_dtype, is_array, namespace
 from iwp_core.budget import Tolerance, tokens_to_keep
 from iwp_core.comparison import Duplication
 from iwp_core.magnitude import log_sample_magnitude
 from iwp_core.pooling import log_min_max, pooled
 from iwp_core.samples import Sample
-from iwp_core.strategies import Strategy
+from iwp_core.strategies import MMR, PCMMR, Strategy, TopK
 from iwp_core.tolerance import first_within, log_deletion_errors, log_output_errors
 
 __all__ = ["Rule", "chosen_tokens"]
@@ -69,6 +69,7 @@ def chosen_tokens(
         return arange_indices(count, sample.keys)
     log_scores, duplication = rule.measured(sample, scores)
     if not isinstance(budget, Tolerance):
+        check = check and not isinstance(rule.strategy, PCMMR | MMR | TopK)  # which need no check
         return _ascending(rule.strategy.select(log_scores, duplication, count), log_scores, count, check=check)
 
     def first(count: int) -> Array:
@@ -100,7 +101,7 @@ def _ascending(chosen: Array, like: Array, count: int, *, check: bool) -> Array:
     if tuple(chosen.shape) != (count,):
         msg = f"`strategy` returned shape {tuple(chosen.shape)}, expected ({count},)"
         raise ValueError(msg)
-    kept = as_dtype(xp.sort(chosen), arange_indices(0, like).dtype)
+    kept = as_dtype(xp.sort(chosen), index_dtype(xp, like))
     # One question, as a device may have to be waited for with each.
     if check and ((kept[0] < 0) | (kept[-1] >= total) | xp.any(kept[1:] == kept[:-1])):
         msg = f"`strategy` returned repeated or foreign positions, expected {count} distinct ones from 0 to {total - 1}"

@@ -97,7 +97,7 @@ class Duplication:
         array, shape (R, C)
             Mean over heads of the squared similarity, in [0, 1].
         """
-        block = self.compare(self.everyone.take(rows), self.columns(cols))
+        block = self.compare(self.everyone.take(rows), self.as_columns(self.everyone.take(cols)))
         return namespace(block).clip(block, max=1.0)
 
     @cached_property
@@ -123,9 +123,9 @@ class Duplication:
         """How many numbers of a token are multiplied by those of another, in all factors and heads."""
         return sum(part.shape[0] * part.shape[2] for part in self.everyone.parts)
 
-    def columns(self, tokens: Array) -> Gathered:
-        """Return some tokens as columns of a block."""
-        first, *others = self.everyone.take(tokens).parts
+    def as_columns(self, rows: Gathered) -> Gathered:
+        """Return tokens that are rows of a block as columns of one."""
+        first, *others = rows.parts
         return Gathered((columns_of(first) if self._options["gaussian"] else first, *others))
 
     def compare(self, rows: Gathered, columns: Gathered) -> Array:
@@ -134,7 +134,7 @@ class Duplication:
 
     def signed(self, rows: Array, cols: Array) -> Array:
         """Return the signed similarity of each head, shape (H, R, C), in [-1, 1]."""
-        sides = self._sides(self.everyone.take(rows), self.columns(cols))
+        sides = self._sides(self.everyone.take(rows), self.as_columns(self.everyone.take(cols)))
         similarity = similarity_block(*sides, **self._options)
         return namespace(similarity).clip(similarity, -1.0, 1.0)
 
@@ -165,7 +165,9 @@ def duplication_block(
     xp = namespace(rows)
     similarity = similarity_block(rows, cols, other_rows, other_cols, gaussian=gaussian, clip=clip)
     similarity *= similarity
-    return xp.mean(similarity, axis=0)
+    shared = xp.sum(similarity, axis=0)
+    shared *= 1 / rows.shape[0]
+    return shared
 
 
 def similarity_block(
@@ -195,11 +197,10 @@ def similarity_block(
     array, shape (H, R, C)
     """
     xp = namespace(rows)
-    similarity = xp.matmul(rows, xp.matrix_transpose(cols))
+    similarity = xp.matmul(rows * LOG_2 if gaussian else rows, xp.matrix_transpose(cols))
     if gaussian:
         if clip:
-            similarity = xp.clip(similarity, max=LARGEST_EXPONENT)
-        similarity *= LOG_2
+            similarity = xp.clip(similarity, max=LARGEST_EXPONENT * LOG_2)
         similarity = xp.exp(similarity)
     if other_rows is not None:
         similarity *= xp.matmul(other_rows, xp.matrix_transpose(other_cols))

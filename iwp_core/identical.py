@@ -57,6 +57,8 @@ def first_identical(*arrays: Array) -> Array | None:
     array([0, 1, 0])
     """
     xp = namespace(*arrays)
+    if not _has_ties(arrays[0][0, :, 0]):
+        return None
     first = everyone = arange_indices(arrays[0].shape[1], arrays[0])
     left = _alike(arrays, everyone)
     for heads, stride in ((1, SPARSE), (None, 1)):
@@ -64,6 +66,9 @@ def first_identical(*arrays: Array) -> Array | None:
             break
         hashes = [hash_rows(array[:heads, :, ::stride], left) for array in arrays]
         hashed = reduce(lambda total, one: total * ODD + one, hashes)
+        if not _has_ties(hashed):
+            left = left[:0]
+            break
         order = xp.argsort(hashed, stable=True)  # each run of equal hashes starts with its lowest position
         ranked, members = take(hashed, order), take(left, order)
         first, left = _join(first, arrays, members, ranked[1:] != ranked[:-1])
@@ -131,12 +136,18 @@ def _extent(x: Array) -> Array:
     return xp.where(extent > 0, extent, xp.ones_like(extent))
 
 
+def _has_ties(values: Array) -> bool:
+    """Return whether two entries of a vector are equal."""
+    xp = namespace(values)
+    ranked = xp.sort(values)
+    return bool(xp.any(ranked[1:] == ranked[:-1]))
+
+
 def _repeated(column: Array, positions: Array) -> Array:
     """Return those of ascending `positions` whose entry of a vector another one has too."""
     xp = namespace(column)
     values = column if positions.shape[0] == column.shape[0] else take(column, positions)
-    ranked = xp.sort(values)
-    if not xp.any(ranked[1:] == ranked[:-1]):
+    if not _has_ties(values):
         return positions[:0]
     order = xp.argsort(values)
     ranked = take(values, order)

@@ -1,6 +1,8 @@
 """Norms of tokens as logarithms, and the mean key of each head: numbers that several measures read."""
 
 import math
+from functools import reduce
+from operator import add
 
 from iwp_core._arrays import Array, accumulation_dtype, as_dtype, joined, namespace, safe_log, tiles
 from iwp_core._plugins import overridable
@@ -18,8 +20,8 @@ def key_center(keys: Array, dtype: object) -> Array:
     cause cancellation: the rounding of the large common part would exceed the differences between keys.
     """
     xp = namespace(keys)
-    total = sum(xp.sum(as_dtype(keys[:, tile, :], dtype), axis=-2, keepdims=True) for tile in tiles(keys.shape[-2]))
-    return total / keys.shape[-2]
+    parts = (xp.sum(as_dtype(keys[:, tile, :], dtype), axis=-2, keepdims=True) for tile in tiles(keys.shape[-2]))
+    return reduce(add, parts) / keys.shape[-2]
 
 
 @overridable

@@ -8,10 +8,10 @@ import math
 from collections.abc import Sequence
 from itertools import accumulate
 
-from iwp_core._arrays import Array, arange_indices, locate, namespace, order_descending, scatter, take, tiles
+from iwp_core._arrays import Array, arange_indices, distinct, locate, namespace, order_descending, scatter, take, tiles
 from iwp_core._plugins import overridable
 from iwp_core.duplication import PairwiseDuplication
-from iwp_core.penalties import WORTHWHILE, Held, Penalties
+from iwp_core.penalties import AT_ONCE, COPIED, WORTHWHILE, Held, Penalties
 
 __all__ = ["largest", "progressive_chunked_mmr", "ranked_chunked_mmr"]
 
@@ -21,14 +21,15 @@ LEADERS, SPARE = 128, 24
 Products of the few columns of the first chunks are slow.
 """
 
-CHEAP, FREE = 0.3, 64 * 64
+CHEAP, FREE = 0.36, 84 * 84
 """Pairs of a pool, at most: a share of those of the plain loop, or so few that they cost less than array operations."""
 
-EASY = 1 << 24
+EASY = 1 << 25
 """Multiplications that are done at once, even if some are not needed: to find out which would take longer."""
 
-COPIED = 4096
-"""Candidates that are copied at a time to be compared: memory stays below that of the inputs."""
+ASKED, HOPELESS = 0.25, 0.5
+"""Shares of all candidates: a chunk that has asked for the first looks whether the second are left, and then asks all.
+"""
 
 PATIENCE = 96
 """Least number of candidates behind the best ones that catch up with them: the next chunk will ask for them."""
@@ -99,7 +100,7 @@ def _chunk_by_chunk(candidates: "_Candidates", sizes: Sequence[int]) -> Array:
             return candidates.fill(chosen, sum(sizes))
         chosen.append(chunk)
         if len(chosen) < len(sizes):
-            candidates.penalties.add([chunk])
+            candidates.meet([chunk])
     return candidates.xp.concat(chosen)
 
 
@@ -110,9 +111,9 @@ class _Candidates:
         self.xp = namespace(scores)
         self.scores, self.penalties, self.ranked = scores, penalties, ranked
         self.nothing = self.xp.full_like(scores[:1], -math.inf)
-        self.applied = self.xp.zeros_like(penalties.positions)  # chunks whose penalty is in each score; chosen: N
+        self.least = 0  # chunks whose penalty is in all scores
+        self.applied: Array = None  # the same for each candidate, N where no more can come; None: all `least`
         self.futile = False  # whether bounds told so little that the latest chunk asked for most candidates
-        self.least, self.even = 0, True  # chunks whose penalty is in all scores; whether no score has more of them
 
     def lead(self, sizes: Sequence[int]) -> list[Array]:
         """Choose the first chunks among the tokens of largest score, which are all compared with each other at once.
@@ -120,10 +121,10 @@ class _Candidates:
         That is right as long as the last one chosen scores more than the best of all others, whose scores are bounds.
         """
         xp = self.xp
-        count, among = _leading(sizes, self.scores.shape[0])
+        count, among = _leading(sizes, self.scores.shape[0], self.penalties.comparison.width)
         if count < 2:  # noqa: PLR2004 - one chunk needs no comparison
             return []
-        bound = largest(self.scores, among + 1)[-1]
+        bound = float(largest(self.scores, among + 1)[-1])
         in_pool = self.scores > bound
         pool = xp.nonzero(in_pool)[0]
         scores, chosen = take(self.scores, pool), []
@@ -131,7 +132,7 @@ class _Candidates:
         for size in sizes[:count]:
             if shared is None or scores.shape[0] < size:
                 break
-            least = largest(scores, size)[-1]
+            least = float(largest(scores, size)[-1])
             is_best = scores >= least
             best = xp.nonzero(is_best)[0]
             if best.shape[0] > size or not least > bound:
@@ -140,45 +141,60 @@ class _Candidates:
             if len(chosen) == len(sizes):
                 break
             scores = xp.where(is_best, self.nothing, scores + shared.log_factors(best))
+            if len(chosen) == 1 and among > AT_ONCE and xp.count_nonzero(scores > bound) < sum(sizes[1:count]):
+                break
         if len(chosen) < len(sizes) and chosen:
-            self.penalties.add([take(pool, best) for best in chosen])
             self.scores = scatter(self.scores, pool, scores)
-            self.applied = self._marked(in_pool & (self.scores > self.nothing), len(chosen))
-            self.applied = self._marked(in_pool & (self.scores == self.nothing), self.scores.shape[0])
-            self.even = False
+            self.meet([take(pool, best) for best in chosen], exact=in_pool)
         return [take(pool, best) for best in chosen]
 
-    def catch_up(self, size: int) -> Array:
+    def meet(self, chunks: Sequence[Array], exact: Array | None = None) -> None:
+        """Apply the penalties of chunks where that is easy, else note who misses them: all but the `exact` scores."""
+        penalties, scores = self.penalties, self.scores
+        pairs = scores.shape[0] * sum(chunk.shape[0] for chunk in chunks)
+        up_to_date = self.applied is None and self.least == penalties.count
+        if up_to_date and pairs * penalties.comparison.width <= EASY:
+            for logs in penalties.on_everyone(chunks):
+                scores = scores + logs
+            self.scores = scores if exact is None else self.xp.where(exact, self.scores, scores)
+            return
+        penalties.add(chunks)
+        if exact is not None:
+            self.applied = self._marked(exact, penalties.count)
+
+    def catch_up(self, size: int) -> float:
         """Apply missed penalties until the `size` best scores miss none; return the last one of these."""
         xp, latest, total = self.xp, self.penalties.count, self.scores.shape[0]
+        if self.applied is None and self.least == latest:
+            return float(largest(self.scores, size)[-1])
         is_easy = self.penalties.cost(total, self.least) <= EASY
         if is_easy or self.futile:
-            if is_easy:
-                self._penalise_everyone()
+            if is_easy or self.applied is None:
+                self.scores = self._lowered(self.scores, self.applied, self.penalties.everyone, self.least)
             else:
                 self._penalise(self.applied < latest)
-            self.least, self.even = latest, True
-            return largest(self.scores, size)[-1]
-        self.even = False
-        some, bar = min(total, size + max(size // 2, PATIENCE)), self.nothing
+            self.least, self.applied = latest, None
+            return float(largest(self.scores, size)[-1])
+        self.applied = self._marked(self.scores == self.nothing, total)
+        some, bar = min(total, size + max(size // 2, PATIENCE)), -math.inf
         asked = 0
         while True:
             ranked = largest(self.scores, some)
             behind = self.applied < latest
             if not xp.any(behind & (self.scores >= ranked[size - 1])):
                 self.futile = asked > WORTHWHILE * total
-                return ranked[size - 1]
+                return float(ranked[size - 1])
             # The `size` best will be no worse than those whose scores are exact, but may be much better.
-            bar = xp.maximum(bar, ranked[-1])
+            bar = max(bar, float(ranked[-1]))
             asked += self._penalise(behind & (self.scores >= bar))
-            bar = largest(xp.where(self.applied == latest, self.scores, self.nothing), size)[-1]
+            bar = float(largest(xp.where(self.applied == latest, self.scores, self.nothing), size)[-1])
             some = min(total, 2 * some)
+            if asked > ASKED * total and self._misses(latest, bar) > HOPELESS * total:
+                some = total
 
-    def _penalise_everyone(self) -> None:
-        """Apply the penalties that any candidate misses."""
-        applied = None if self.even else self.applied
-        self.scores = self._lowered(self.scores, applied, self.penalties.everyone, self.least)
-        self.applied = self._marked(self.applied < self.penalties.count, self.penalties.count)
+    def _misses(self, latest: int, bar: float) -> int:
+        """Return how many candidates miss penalties and score at least `bar`."""
+        return int(self.xp.count_nonzero((self.applied < latest) & (self.scores >= bar)))
 
     def _penalise(self, some: Array) -> int:
         """Apply the penalties that candidates miss where `some`, of shape (N,), is true; return how many they are."""
@@ -191,7 +207,7 @@ class _Candidates:
         if self.penalties.cost(rows.shape[0], least) <= EASY:
             self._lower(some, rows, least)
         else:
-            for start in [int(start) for start in xp.unique_values(applied)]:
+            for start in [int(start) for start in distinct(applied)]:
                 self._lower(some & (self.applied == start), take(rows, xp.nonzero(applied == start)[0]), start)
         self.applied = self._marked(some, self.penalties.count)
         return int(rows.shape[0])
@@ -217,9 +233,13 @@ class _Candidates:
         return scores
 
     def _marked(self, where: Array, chunks: int) -> Array:
-        return self.xp.where(where, self.xp.full_like(self.applied[:1], chunks), self.applied)
+        """Return `applied` with another number of chunks at some places."""
+        xp, applied = self.xp, self.applied
+        if applied is None:
+            applied = xp.full_like(self.penalties.positions, self.least)
+        return xp.where(where, chunks, applied)
 
-    def choose(self, size: int, least: Array) -> Array | None:
+    def choose(self, size: int, least: float) -> Array | None:
         """Take out and return the `size` best candidates, the last of which scores `least`; None if all have lost.
 
         Their scores must miss no penalty.
@@ -236,7 +256,6 @@ class _Candidates:
             is_best, _ = locate(best, arange_indices(self.scores.shape[0], best))
         best = self._in_order(best, self.scores)
         self.scores = xp.where(is_best, self.nothing, self.scores)
-        self.applied = self._marked(is_best, self.scores.shape[0])
         return best
 
     def _in_order(self, chosen: Array, scores: Array) -> Array:
@@ -254,14 +273,15 @@ class _Candidates:
         return xp.concat([better, xp.nonzero(~is_better)[0]])[:count]
 
 
-def _leading(sizes: Sequence[int], total: int) -> tuple[int, int]:
+def _leading(sizes: Sequence[int], total: int, width: int) -> tuple[int, int]:
     """Return how many chunks are chosen among a pool, and its size: as many as cost few pairs beside the plain loop."""
     count = among = 0
     for index, end in enumerate(accumulate(sizes), 1):
-        pool = 3 * end // 2 + SPARE
+        pool = 2 * end + SPARE
         if end > LEADERS or pool >= total:
             break
-        if pool * pool <= max(FREE, CHEAP * total * end):
+        is_all = index == len(sizes) and pool * pool * width <= EASY  # then nothing is compared with all others
+        if is_all or pool * pool <= max(FREE, CHEAP * total * end):
             count, among = index, pool
     return count, among
 
@@ -269,4 +289,5 @@ def _leading(sizes: Sequence[int], total: int) -> tuple[int, int]:
 @overridable
 def largest(scores: Array, count: int) -> Array:
     """Return the `count` largest entries of a vector, in descending order."""
-    return namespace(scores).sort(scores, descending=True, stable=False)[:count]
+    xp = namespace(scores)
+    return xp.flip(xp.sort(scores, stable=False)[scores.shape[0] - count :])

@@ -2,25 +2,35 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
 from typing import Protocol
 
-from iwp_core._arrays import Array, arange_indices, joined, namespace, safe_log, scatter, take, tiles
+from iwp_core._arrays import Array, arange_indices, distinct, joined, namespace, safe_log, scatter, take, tiles
 from iwp_core.comparison import Duplication, Gathered
 from iwp_core.duplication import PairwiseDuplication
 
-__all__ = ["TOGETHER", "WORTHWHILE", "Among", "Held", "Penalties"]
+__all__ = ["AT_ONCE", "COPIED", "TOGETHER", "WORTHWHILE", "Among", "Held", "Penalties"]
 
 PAIRS = 1 << 17
 """Pairs compared at a time: their block stays in the cache."""
 
 LEAST_ROWS = 64
 
+COPIED = 4096
+"""Tokens that are copied at a time to be compared: memory stays below that of the inputs."""
+
 TOGETHER = 64
 """Columns of small chunks that are compared in one block; products of few columns are slow."""
 
 FIRST, MOST = 32, 256
 """Columns of a large chunk that are compared first, and at most, before tokens whose factor is least are left out."""
+
+AT_ONCE = 64
+"""Tokens of a pool, at most, that are all compared with each other before anything is known of them."""
+
+FEW = 4
+"""Columns of a chunk, at most, of which nobody asks whether they left out everybody."""
 
 ONCE = 4
 """The first ones instead, after a chunk whose first columns left out everybody: all tokens are nearly the same."""
@@ -47,7 +57,7 @@ class _Comparison(Protocol):
     @property
     def width(self) -> int: ...
 
-    def columns(self, tokens: Array, /) -> Gathered: ...
+    def as_columns(self, rows: Gathered, /) -> Gathered: ...
 
     def compare(self, columns: Gathered, rows: Gathered, /) -> Array: ...
 
@@ -58,11 +68,11 @@ class _Asked:
     def __init__(self, duplication: PairwiseDuplication, positions: Array) -> None:
         self.duplication = duplication
         self.identical: Array | None = getattr(duplication, "identical", None)
-        self.everyone = self.columns(positions)
+        self.everyone = Gathered((positions[None, :],))
         self.width = WIDE
 
-    def columns(self, tokens: Array) -> Gathered:
-        return Gathered((tokens[None, :],))
+    def as_columns(self, rows: Gathered) -> Gathered:
+        return rows
 
     def compare(self, columns: Gathered, rows: Gathered) -> Array:
         block: Array = self.duplication(rows.parts[0][0, :], columns.parts[0][0, :])
@@ -81,6 +91,11 @@ class _Block:
     def stop(self) -> int:
         """The chunk after the last one."""
         return self.first + len(self.ends)
+
+    def missed(self, start: int) -> int:
+        """Return how many columns are those of chunks from `start` on."""
+        done = start - self.first
+        return self.ends[-1] - (self.ends[done - 1] if done > 0 else 0)
 
     def since(self, start: int) -> "_Block":
         """Return the block without the chunks before `start`."""
@@ -102,7 +117,7 @@ class Penalties:
         self, duplication: PairwiseDuplication, like: Array, *, penalty: float, floor: float, exponent: int
     ) -> None:
         xp = namespace(like)
-        self.positions = arange_indices(like.shape[0], like)
+        self._like = like
         self.comparison: _Comparison = (
             duplication if isinstance(duplication, Duplication) else _Asked(duplication, self.positions)
         )
@@ -114,6 +129,11 @@ class Penalties:
         self.twins = self.comparison.identical
         self.first = FIRST
 
+    @cached_property
+    def positions(self) -> Array:
+        """Positions of all tokens, shape (N,)."""
+        return arange_indices(self._like.shape[0], self._like)
+
     @property
     def count(self) -> int:
         """How many chunks were chosen."""
@@ -121,55 +141,66 @@ class Penalties:
 
     def cost(self, rows: int, start: int) -> int:
         """Return how many multiplications it takes to compare so many tokens with the chunks from `start` on."""
-        columns = sum(block.since(start).columns.count for block in self.blocks if block.stop > start)
+        columns = sum(block.missed(start) for block in self.blocks if block.stop > start)
         return rows * columns * self.comparison.width
 
     def add(self, chunks: Sequence[Array]) -> None:
         """Take note of chunks that were chosen."""
-        xp = namespace(self.positions)
-        if self.twins is not None:
-            chunks = [xp.unique_values(take(self.twins, chunk)) for chunk in chunks]
-        step = chunks[0].shape[0] // FIRST
-        if len(chunks) == 1 and step > 1:  # the first columns stand for all of the chunk, from best to last
-            tokens = xp.concat([chunks[0][start::step] for start in range(step)])
-        else:
-            tokens = joined(chunks)
-        columns, ends = self.comparison.columns(tokens), tuple(accumulate(chunk.shape[0] for chunk in chunks))
-        if self.blocks and self.blocks[-1].columns.count + columns.count <= TOGETHER:
+        block = self._block(chunks)
+        if self.blocks and self.blocks[-1].columns.count + block.columns.count <= TOGETHER:
             last = self.blocks.pop()
-            ends = (*last.ends, *(last.ends[-1] + end for end in ends))
-            self.blocks.append(_Block(last.first, Gathered.join([last.columns, columns]), ends))
-        else:
-            self.blocks.append(_Block(self.count, columns, ends))
+            ends = (*last.ends, *(last.ends[-1] + end for end in block.ends))
+            block = _Block(last.first, Gathered.join([last.columns, block.columns]), ends)
+        self.blocks.append(block)
 
-    @property
+    def on_everyone(self, chunks: Sequence[Array]) -> Iterator[Array]:
+        """Yield for each of some chunks, which need not be added, the logs of its factors on all tokens, shape (N,)."""
+        return self._of_block(self._block(chunks), self.everyone)
+
+    def _block(self, chunks: Sequence[Array]) -> _Block:
+        """Return chunks as columns that come after those that were added."""
+        chunks = [self._spread_out(chunk) for chunk in chunks]
+        columns = self.comparison.as_columns(self.comparison.everyone.take(joined(chunks)))
+        return _Block(self.count, columns, tuple(accumulate(chunk.shape[0] for chunk in chunks)))
+
+    def _spread_out(self, chunk: Array) -> Array:
+        """Return a chunk with identical tokens once; the first ones stand for all of a large chunk."""
+        tokens = chunk if self.twins is None else distinct(take(self.twins, chunk))
+        step = tokens.shape[0] // FIRST
+        return joined([tokens[start::step] for start in range(step)]) if step > 1 else tokens
+
+    @cached_property
     def everyone(self) -> "Held":
-        """All tokens ready to be compared, in place."""
-        return Held(self.positions, self.comparison.everyone, self.twins)
+        """All tokens ready to be compared: in place, or, where some of few are identical, a copy of the others."""
+        if self.twins is not None and self.twins.shape[0] <= COPIED:
+            return self.hold(self.positions)
+        return Held(self.comparison.everyone, self.twins)
 
     def hold(self, positions: Array) -> "Held":
         """Make some tokens ready to be compared: copy them."""
-        xp, inverse = namespace(positions), None
+        inverse = None
         if self.twins is not None:
-            positions, inverse = xp.unique_inverse(take(self.twins, positions))
-        return Held(positions, self.comparison.everyone.take(positions), inverse)
+            firsts = take(self.twins, positions)
+            positions = distinct(firsts)
+            inverse = namespace(positions).searchsorted(positions, firsts)
+        return Held(self.comparison.everyone.take(positions), inverse)
 
     def among(self, positions: Array) -> "Among":
         """Compare some tokens with each other."""
-        held = self.hold(positions)
-        block = self.comparison.compare(self.comparison.columns(held.positions), held.rows)
-        return Among(block, held.inverse, self._log_factor)
+        return Among(self.comparison, self.hold(positions), self._log_factor)
 
     def log_factors(self, held: "Held", start: int) -> Iterator[Array]:
         """Yield for each chunk from `start` on the logs of its factors on the tokens held, shape (R,)."""
         for block in self.blocks:
             if block.stop > start:
-                missed = block.since(start)
-                several = len(missed.ends) > 1
-                of_chunks = self._of_columns if several else self._of_one
-                logs = of_chunks(held.rows, missed.columns, missed.ends)
-                for index in range(len(missed.ends)):
-                    yield _spread(logs[index, :], held.inverse)
+                yield from self._of_block(block.since(start), held)
+
+    def _of_block(self, block: _Block, held: "Held") -> Iterator[Array]:
+        """Yield for each chunk of a block the logs of its factors on the tokens held, shape (R,)."""
+        of_chunks = self._of_columns if len(block.ends) > 1 else self._of_one
+        logs = of_chunks(held.rows, block.columns, block.ends)
+        for index in range(len(block.ends)):
+            yield _spread(logs[index, :], held.inverse)
 
     def _of_one(self, rows: Gathered, chunk: Gathered, _ends: Sequence[int]) -> Array:
         """Return the logs of the factors of a chunk, leaving out on the way tokens whose factor can fall no further."""
@@ -188,6 +219,8 @@ class Penalties:
             else:
                 latest = xp.minimum(take(logs, open_rows), latest)
                 logs = scatter(logs, open_rows, latest)
+            if done == chunk.count <= FEW:
+                break
             above = xp.nonzero(latest > self.least)[0]
             if columns.count == done:
                 self.first = FIRST if above.shape[0] > 0 else ONCE
@@ -200,6 +233,8 @@ class Penalties:
     def _of_columns(self, rows: Gathered, columns: Gathered, ends: Sequence[int]) -> Array:
         """Return the logs of the factors of groups of consecutive columns, shape (G, R)."""
         xp, parts = namespace(self.floor), []
+        if len(ends) == 1 and rows.count * columns.count <= PAIRS:
+            return self._log_factor(xp.max(self.comparison.compare(columns, rows), axis=0, keepdims=True))
         for tile in _tiles(rows, columns):
             shared = self.comparison.compare(columns, rows.cut(tile))
             cuts = zip((0, *ends[:-1]), ends, strict=True)
@@ -217,24 +252,31 @@ class Penalties:
 class Held:
     """Tokens ready to be compared, and where each finds its row: identical ones in the row of the first of them."""
 
-    positions: Array
     rows: Gathered
     inverse: Array | None
 
 
-@dataclass(frozen=True)
 class Among:
-    """Some tokens compared with each other."""
+    """Some tokens compared with each other: all at once, many of them first with those that are chosen first."""
 
-    block: Array
-    inverse: Array | None
-    log_factor: Callable[[Array], Array]
+    def __init__(self, comparison: _Comparison, held: Held, log_factor: Callable[[Array], Array]) -> None:
+        self._comparison, self._held, self._log_factor = comparison, held, log_factor
+        self._all_at_once = held.rows.count <= AT_ONCE
+
+    @cached_property
+    def _block(self) -> Array:
+        return self._comparison.compare(self._comparison.as_columns(self._held.rows), self._held.rows)
 
     def log_factors(self, chosen: Array) -> Array:
         """Return the log of the factor that those at indices `chosen` put on each of them."""
-        columns = chosen if self.inverse is None else take(self.inverse, chosen)
-        xp = namespace(chosen)
-        return _spread(self.log_factor(xp.max(take(self.block, columns, axis=0), axis=0)), self.inverse)
+        rows, inverse = self._held.rows, self._held.inverse
+        columns = chosen if inverse is None else take(inverse, chosen)
+        if self._all_at_once:
+            shared = take(self._block, columns, axis=0)
+        else:
+            shared = self._comparison.compare(self._comparison.as_columns(rows.take(columns)), rows)
+        self._all_at_once = True
+        return _spread(self._log_factor(namespace(chosen).max(shared, axis=0)), inverse)
 
 
 def _spread(x: Array, inverse: Array | None) -> Array:

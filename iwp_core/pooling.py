@@ -62,7 +62,9 @@ def log_sum(scores: Array, axis: int) -> Array:
     """Return the log of the sum of exp(scores) along an axis, which is kept with length 1."""
     xp = namespace(scores)
     largest = xp.max(scores, axis=axis, keepdims=True)
-    shift = xp.where(largest > -xp.inf, largest, xp.zeros_like(largest))
+    if xp.min(largest) > -xp.inf:  # each sum has a term of 1
+        return largest + xp.log(xp.sum(xp.exp(scores - largest), axis=axis, keepdims=True))
+    shift = xp.where(largest > -xp.inf, largest, 0.0)
     return shift + safe_log(xp.sum(xp.exp(scores - shift), axis=axis, keepdims=True))
 
 
@@ -72,8 +74,7 @@ def log_min_max(scores: Array) -> Array:
     lowest, highest = xp.min(scores), xp.max(scores)
     if lowest == highest:
         return xp.zeros_like(scores)
-    finite = xp.where(scores > lowest, scores, highest)
-    above_lowest = finite + xp.log(-xp.expm1(lowest - finite))
-    span = highest + xp.log(-xp.expm1(lowest - highest))
-    scaled = xp.where(above_lowest < span, above_lowest - span, xp.zeros_like(scores))
-    return xp.where(scores > lowest, scaled, xp.full_like(scores, -xp.inf))
+    above = scores > lowest
+    finite = xp.where(above, scores, highest)
+    log_share = finite + xp.log(-xp.expm1(lowest - finite))
+    return xp.where(above, log_share - xp.max(log_share), -xp.inf)

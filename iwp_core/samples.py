@@ -88,7 +88,8 @@ class Samples:
         xp = self.xp
         if per_head and self.headless:
             results = [result[0, ...] for result in results]
-        return xp.reshape(xp.stack(list(results)), self.leading + tuple(results[0].shape))
+        stacked = results[0] if len(results) == 1 else xp.stack(list(results))
+        return xp.reshape(stacked, self.leading + tuple(results[0].shape))
 
     def join_ragged(self, results: Sequence[Array]) -> Array:
         """Do the same with vectors of indices, which are filled with -1 to the length of the longest."""

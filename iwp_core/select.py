@@ -9,7 +9,7 @@ from iwp_core.duplication import SIMILARITIES, check_hidden_given
 from iwp_core.magnitude import MAGNITUDES, check_query_given
 from iwp_core.pooling import check_pooling
 from iwp_core.samples import Sample, Samples, check_tokens
-from iwp_core.strategies import PCMMR, OrderedStrategy, Strategy
+from iwp_core.strategies import PCMMR, Strategy
 from iwp_core.tolerance import check_tolerance
 
 __all__ = ["check_traced", "select_batch", "select_tokens"]
@@ -188,10 +188,10 @@ def _check_rule(
     check_name("similarity", similarity, SIMILARITIES)
     check_name("kernel", kernel, KERNELS)
     check_heads(heads)
-    if not isinstance(strategy, Strategy) or isinstance(strategy, type):
+    if isinstance(strategy, type) or getattr(strategy, "select", None) is None:
         msg = f"`strategy` is {strategy!r}, expected an object with `select`, such as PCMMR(), MMR() or TopK()"
         raise TypeError(msg)
-    if nested and not isinstance(strategy, OrderedStrategy):
+    if nested and getattr(strategy, "order", None) is None:
         msg = (
             f"`strategy` is {strategy!r}, expected an object with `order`, such as PCMMR(), MMR() or TopK():"
             " a Tolerance keeps the first tokens of an order"

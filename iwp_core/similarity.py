@@ -33,8 +33,10 @@ class Cosine:
     @cached_property
     def divisors(self) -> Array | None:
         """Log of what divides each row to make it a unit vector, 0 for zeros, shape (H, N); None out of range."""
-        xp = namespace(self.tokens)
-        logs = xp.where(self.log_norms > -xp.inf, self.log_norms, xp.zeros_like(self.log_norms))
+        xp, logs = namespace(self.tokens), self.log_norms
+        if xp.max(xp.abs(logs)) < MODERATE:
+            return logs
+        logs = xp.where(logs > -xp.inf, logs, 0.0)
         return logs if xp.max(xp.abs(logs)) < MODERATE else None
 
     @cached_property
@@ -74,7 +76,7 @@ class Gaussian:
     def is_rough(self) -> bool:
         """Whether rounding moves an exponent so far that a similarity may pass 1 by much, and has to be clipped."""
         xp = namespace(self.tokens)
-        return bool(xp.max(xp.abs(self.rows[..., -2])) * float(xp.finfo(self.rows.dtype).eps) > 2.0**-6)
+        return float(xp.max(xp.abs(self.rows[..., -2]))) * float(xp.finfo(self.rows.dtype).eps) > 2.0**-6
 
 
 @overridable

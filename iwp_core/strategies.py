@@ -207,8 +207,9 @@ class PCMMR:
         )
 
     def _tempered(self, log_magnitude: Array) -> Array:
-        flat = namespace(log_magnitude).zeros_like(log_magnitude)
-        return self.temper * log_magnitude if self.temper > 0 else flat
+        if self.temper == 1.0:
+            return log_magnitude
+        return self.temper * log_magnitude if self.temper > 0 else namespace(log_magnitude).zeros_like(log_magnitude)
 
     def _penalties(self) -> dict[str, Any]:
         return {"penalty": self.penalty, "floor": self.floor, "exponent": self.exponent}

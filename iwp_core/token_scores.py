@@ -45,9 +45,11 @@ class TokenScores:
         grouped = xp.reshape(as_dtype(queries, dtype), (heads, -1, width)) * scale
         center = key_center(self.keys, dtype) if self.gaussian is None else self.gaussian.center
         at_center = xp.matmul(grouped, xp.matrix_transpose(center))
-        if self.gaussian is not None:  # its rows end with an offset, which does not count here, and 1
-            extended = xp.concat([grouped / self.gaussian.scale, xp.zeros_like(at_center), at_center], axis=-1)
-            return xp.matmul(extended, xp.matrix_transpose(self.gaussian.rows))
+        if self.gaussian is not None:
+            moved = self.gaussian.rows[..., :width]
+            products = xp.matmul(grouped / self.gaussian.scale, xp.matrix_transpose(moved))
+            products += at_center
+            return products
         parts = [
             xp.matmul(grouped, xp.matrix_transpose(as_dtype(self.keys[:, tile, :], dtype) - center))
             for tile in tiles(self.keys.shape[1])

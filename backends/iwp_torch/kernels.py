@@ -1,5 +1,7 @@
 """Torch versions of the core's overridable functions; their parameters and results are the reference's."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -17,7 +19,7 @@ __all__ = ["all_finite", "duplication_block", "gaussian_rows", "hash_rows", "lar
 def all_finite(array: Tensor) -> bool:
     """Sum first: one pass, and a finite sum has finite terms. An infinite one may be overflow, so then look closely."""
     total = array.sum(dtype=torch.float64 if array.dtype == torch.float64 else torch.float32)
-    return bool(torch.isfinite(total)) or bool(torch.isfinite(array).all())
+    return math.isfinite(total.item()) or bool(torch.isfinite(array).all())
 
 
 def duplication_block(
@@ -59,7 +61,7 @@ def log_norm(rows: Tensor) -> Tensor:
     dtype = torch.float64 if rows.dtype == torch.float64 else torch.float32
     norms: Tensor = torch.linalg.vector_norm(rows, dim=-1, dtype=dtype)
     least, most = torch.aminmax(norms)
-    if least > 1 / EASY and most < EASY:
+    if least.item() > 1 / EASY and most.item() < EASY:
         return norms.log_()
     with use_backend("reference"):
         exact: Tensor = reference_log_norm(rows)

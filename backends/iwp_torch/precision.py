@@ -18,12 +18,12 @@ def full_precision() -> Iterator[None]:
     Under autocast a float32 product returns bfloat16, and with TF32 or bfloat16 products allowed it keeps 8 to 11 bits:
     either makes the order of tokens arbitrary where query-key products reach the hundreds.
     """
-    with ExitStack() as stack:
-        stack.enter_context(torch.no_grad())
+    with torch.no_grad(), ExitStack() as stack:
         for device in ("cpu", torch.accelerator.current_accelerator()):
             if device is not None:
                 kind = device if isinstance(device, str) else device.type
-                stack.enter_context(torch.autocast(kind, enabled=False))
+                if torch.is_autocast_enabled(kind):
+                    stack.enter_context(torch.autocast(kind, enabled=False))
         for backend in (torch.backends.cuda, torch.backends.mkldnn):
             _set_precision(stack, getattr(backend, "matmul"), FULL)  # noqa: B009 - missing in torch's stubs
         yield

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from iwp_core import pc_mmr, use_backend
+from iwp_core import pc_mmr, penalties, use_backend
 
 
 @pytest.fixture(autouse=True)
@@ -16,14 +16,21 @@ def _reference_only() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module", params=["from a pool", "behind a pool", "lazily", "in place", "at once"])
+@pytest.fixture(scope="class", params=["from a pool", "behind a pool", "lazily", "in place", "at once"])
 def every_way(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Run a test with each of the ways in which PC-MMR computes, however few the tokens are."""
+    """Run a test with each of the ways in which PC-MMR computes, however few the tokens are.
+
+    Of this scope, as hypothesis refuses fixtures of functions, and what is of modules would last into other tests.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pc_mmr, "PATIENCE", 1)
-        patch.setattr(pc_mmr, "SPARE", 24 if request.param == "from a pool" else 0)
+        patch.setattr(pc_mmr, "SPARE", {"from a pool": 24, "at once": 1 << 20}.get(request.param, 0))
         patch.setattr(pc_mmr, "FREE", 0 if request.param in ("lazily", "in place") else 64 * 64)
         patch.setattr(pc_mmr, "CHEAP", 0.0)
+        patch.setattr(pc_mmr, "ASKED", -1.0 if request.param == "in place" else 0.25)
+        patch.setattr(pc_mmr, "HOPELESS", -1.0 if request.param == "in place" else 0.5)
+        for module in (pc_mmr, penalties):
+            patch.setattr(module, "AT_ONCE", 0 if request.param == "behind a pool" else 64)
         patch.setattr(pc_mmr, "EASY", 1 << 60 if request.param == "at once" else 0)
         patch.setattr(pc_mmr, "WORTHWHILE", -1.0 if request.param == "in place" else 0.8)
         yield
