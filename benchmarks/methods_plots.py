@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from methods_results import RANDOM, cells_at, places
+from methods_results import cells_at, places
 
 from iwp_transformers.methods import METHODS, method_class
 from iwp_transformers.methods.random_tokens import Random
