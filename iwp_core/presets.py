@@ -19,7 +19,7 @@ from typing import Any
 
 from iwp_core.strategies import PCMMR
 
-__all__ = ["PER_QUERY"]
+__all__ = ["PER_QUERY", "PRESETS", "preset_named"]
 
 PER_QUERY: Mapping[str, Any] = MappingProxyType({
     "heads": "softmax_mean_per_query",
@@ -42,3 +42,41 @@ PER_QUERY: Mapping[str, Any] = MappingProxyType({
 
 It costs a pass over the keys for each query, and more chunks. ``benchmarks/README.md`` says what it brings.
 """
+
+PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType({
+    "per-query": MappingProxyType({**PER_QUERY, "rope_in_magnitude": True}),
+})
+"""Presets by name, for code that prunes a model and so has keys with and without their rotary embedding.
+
+Each holds options of `select_tokens` and `rope_in_magnitude`: whether the magnitude reads queries and keys with their
+rotary embedding, as the attention does, or without.
+"""
+
+
+def preset_named(name: object) -> Mapping[str, Any]:
+    """Return the settings of a preset.
+
+    Parameters
+    ----------
+    name : str
+        One of `PRESETS`.
+
+    Returns
+    -------
+    mapping
+        Options of `select_tokens`, and `rope_in_magnitude`.
+
+    Raises
+    ------
+    ValueError
+        If there is no preset of that name; the message lists all.
+
+    Examples
+    --------
+    >>> preset_named("per-query")["heads"]
+    'softmax_mean_per_query'
+    """
+    if not isinstance(name, str) or name not in PRESETS:
+        msg = f"`preset` is {name!r}, expected one of {', '.join(PRESETS)}"
+        raise ValueError(msg)
+    return PRESETS[name]
