@@ -21,22 +21,23 @@ class PrefillSummary:
     visual_tokens, kept_tokens : int
         Visual tokens before and after.
     visual_by_layer : tuple of int
-        For each decoder layer, the visual tokens that others may attend to in it.
+        For each decoder layer, how many visual tokens can be attended to in it.
     first_layer : int
-        First layer with fewer of them.
+        First layer at which tokens were dropped.
     training_compression : float or None
-        Patches of the vision tower that the model was trained to see as one visual token; None where its configuration
-        does not tell.
+        How many patches of the vision tower the model was trained to merge into one visual token; None if its
+        configuration does not say.
     tokens_full, tokens_pruned : tuple of int
-        For each decoder layer, the tokens that enter it without and with pruning, padding not counted.
+        For each decoder layer, the number of tokens that enter it, without and with pruning. Padding is not counted.
     kv_bytes_full, kv_bytes_pruned : int or None
-        Bytes that the cache would hold after the prefill without pruning, and holds, as its tensors tell. Both are 0
-        without a cache; None where the cache cannot be measured.
+        Size of the cache after the prefill in bytes, as it would be without pruning and as it is, from its tensors.
+        Both are 0 without a cache, and None if the cache cannot be measured.
     flops_full, flops_pruned : int or None
-        Operations of the decoder layers, padding counted since it is computed, attention as causal; counted from what
-        the layers run. None where a layer computes out of sight. Vision tower, head and selection are left out.
+        Floating-point operations of the decoder layers, counted while they run. Padding counts, since it is computed;
+        attention counts as causal. Vision tower, head and selection are left out. None if a layer's operations cannot
+        be counted.
     selection_seconds : float
-        Time spent choosing.
+        Seconds spent on choosing tokens.
     """
 
     visual_tokens: int
@@ -54,17 +55,17 @@ class PrefillSummary:
 
     @property
     def mean_share(self) -> float:
-        """Share of the visual tokens that a layer sees, mean over all layers: what methods are compared at."""
+        """Share of the visual tokens that a layer sees, averaged over all layers; compare methods at equal shares."""
         return self._mean_share(0)
 
     @property
     def mean_share_from_first(self) -> float:
-        """The same over the layers from the first stage on, which is what the budget of a staged method means."""
+        """The same average over the layers from the first stage on: the budget of a method with several stages."""
         return self._mean_share(self.first_layer)
 
     @property
     def share_of_patches(self) -> float | None:
-        """Visual tokens kept to the end, as a share of the patches before any merging that was trained.
+        """Visual tokens kept to the end, as a share of the vision tower's patches before the model merged any.
 
         Compression by training and by pruning multiply (arXiv 2502.11501, section 7.2).
         """
@@ -78,7 +79,7 @@ class PrefillSummary:
 
     @property
     def kv_bytes_saved(self) -> int | None:
-        """Bytes that the cache does not hold."""
+        """Bytes by which the cache is smaller."""
         if self.kv_bytes_full is None or self.kv_bytes_pruned is None:
             return None
         return self.kv_bytes_full - self.kv_bytes_pruned
