@@ -212,7 +212,7 @@ class Trials:
         except (TypeError, ValueError) as error:
             msg = f"{choice.method}: {error}"
             raise Refusal(msg) from error
-        return [(name, *(form.format(number) for number in pair)) for name, form, pair in saving_rows(saving)]
+        return [(name, form.format(full), form.format(pruned)) for name, form, (full, pruned) in saving_rows(saving)]
 
 
 def _answer_rows(asked: Asked, choice: Choice) -> list[tuple[str, str, str]]:

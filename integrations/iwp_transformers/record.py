@@ -118,18 +118,18 @@ class StageRecord:
     Attributes
     ----------
     layer : int
-        First decoder layer that the dropped tokens are hidden from.
+        First decoder layer that does not see the dropped tokens.
     removal : int
-        First layer whose sequence is shorter: `layer`, but 1 where that is 0.
+        First layer whose sequence is shorter. It is later than `layer` where `layer` only masks the dropped tokens.
     kept : tuple of torch.Tensor
-        For each sample, int64 and ascending: positions of the visual tokens that stay.
+        For each sample, int64 and ascending: positions of the visual tokens that are kept.
     lengths : tuple of int
-        For each sample, its tokens without padding that stay.
+        For each sample, the number of its tokens that are left, text included, padding not counted.
     padded : int
-        Rows computed for each sample.
+        Rows that are computed for each sample, padding counted.
     merged_into : tuple of torch.Tensor or None
-        For each sample, int64: for each visual token that was left before, the position of the one that it went into,
-        -1 where it is lost; None where nothing is merged.
+        For each sample, int64, one entry for each visual token that entered this layer: the position of the token that
+        it was merged into, or -1 if it was dropped. None if the method merges nothing.
     """
 
     layer: int
@@ -152,20 +152,20 @@ class PruningRecord:
     Attributes
     ----------
     visual : tuple of torch.Tensor
-        For each sample, int64 and ascending: positions of its visual tokens in the input sequence, padding counted. On
-        a cache that holds tokens, those that the forward brought, counted from the beginning of the conversation.
+        For each sample, int64 and ascending: positions of its visual tokens in the input sequence, padding counted. In
+        a later turn these are the tokens of that turn, and positions count from the beginning of the conversation.
     stages : tuple of StageRecord
-        What was kept where, by ascending layer; one for each layer that tokens are dropped at.
+        What was kept at each layer that drops tokens, by ascending layer.
     lengths_full : tuple of int
-        For each sample, its tokens without padding.
+        For each sample, the number of its tokens before pruning, padding not counted.
     padded_full : int
-        Rows that the layers before the first stage compute for each sample.
+        Rows that the layers before the first stage compute for each sample, padding counted.
     cached_full : int
-        Tokens of earlier turns: how many the cache had seen before the prefill, 0 for a new one.
+        Tokens of earlier turns that the cache had seen before this prefill; 0 for a new cache.
     training_compression : float or None
-        Patches that the model was trained to see as one visual token, where its configuration tells.
+        How many patches the model was trained to merge into one visual token; None if its configuration does not say.
     modalities : mapping of str to tuple of torch.Tensor
-        For each modality, such as "image", and each sample: which of `visual` are its.
+        For each modality, such as "image", and each sample: the positions in `visual` that belong to it.
     """
 
     visual: tuple[Tensor, ...]
@@ -182,7 +182,7 @@ class PruningRecord:
 
     @property
     def layer(self) -> int:
-        """First decoder layer that dropped tokens are hidden from."""
+        """First decoder layer that does not see dropped tokens."""
         return self.stages[0].layer
 
     @property
@@ -192,7 +192,7 @@ class PruningRecord:
 
     @property
     def lengths_pruned(self) -> tuple[int, ...]:
-        """For each sample, its tokens without padding that stay to the end."""
+        """For each sample, the number of its tokens after the last stage, padding not counted."""
         return self.stages[-1].lengths
 
     @property
@@ -202,12 +202,12 @@ class PruningRecord:
 
     @property
     def kept(self) -> tuple[Tensor, ...]:
-        """For each sample, the positions in the padded input of the visual tokens that stay to the end."""
+        """For each sample, the positions of the visual tokens kept to the end, in the padded input sequence."""
         return self.stages[-1].kept
 
     @property
     def kept_indices(self) -> tuple[Tensor, ...]:
-        """For each sample, which of its own visual tokens stay: int64, ascending, whatever shared the batch."""
+        """For each sample, the indices of the kept tokens among its own visual tokens: int64, ascending."""
         return tuple(torch.searchsorted(visual, kept) for kept, visual in zip(self.kept, self.visual, strict=True))
 
     @property
