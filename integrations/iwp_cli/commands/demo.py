@@ -37,26 +37,27 @@ def demo(
         list[str] | None, typer.Option(help="A question of your own; can be repeated. Needs --image.")
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(min=0, help="Draws the same picture again; without it, a new one.")
+        int | None,
+        typer.Option(min=0, help="Seed of the picture: the same seed draws the same one. Default: a new one."),
     ] = None,
     photo: Annotated[
         bool, typer.Option("--photo", help="Prune a photograph in a model of real size, with random weights.")
     ] = False,
     browser: Annotated[
-        bool, typer.Option("--browser", help="Serve a page to try it on, for this machine alone. Needs Gradio.")
+        bool, typer.Option("--browser", help="Serve a page for your browser, on this machine alone; needs Gradio.")
     ] = False,
     port: Annotated[
         int | None,
         typer.Option(min=1, max=65535, help="Port of the page.", show_default="the first free one from 7860 on"),
     ] = None,
 ) -> None:
-    """Show which 11.1 % of the visual tokens three methods keep, what is answered, and what that saves.
+    """Show which 11.1 % of the visual tokens three methods keep, what the model then answers, and what that saves.
 
-    The model that answers is a miniature LLaVA-OneVision that is shipped with its trained weights, and knows coloured
-    handwritten digits. What pruning saves is measured on a photograph of 2,709 visual tokens, in a model of random
-    weights. Nothing is downloaded.
+    A miniature LLaVA-OneVision answers, which is shipped with trained weights and knows coloured handwritten digits.
+    What pruning saves is measured on a photograph of 2,709 visual tokens, in a model with random weights. Nothing is
+    downloaded.
 
-    With --browser, a page asks for picture, question, method, budget and layer, and shows the same.
+    With --browser you choose picture, question, method, budget and layer on a page, and see the same there.
     """
     if browser:
         _check_alone({"--output": output, "--question": question, "--photo": photo})
