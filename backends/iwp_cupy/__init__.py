@@ -1,7 +1,7 @@
 """CuPy backend of `iwp_core`: the magnitude and algorithm 1 in CUDA kernels, for float16, float32 and float64.
 
-Found by the type of an array through the entry-point group ``iwp.backends``; there is nothing to import or to set.
-Where the kernels do not apply, or cannot be compiled, the reference runs on CuPy as it is.
+It is found by the type of an array through the entry-point group ``iwp.backends``; there is nothing to import or to
+set. Where the kernels do not apply, or cannot be compiled, the reference runs on the CuPy arrays.
 """
 
 from collections.abc import Mapping

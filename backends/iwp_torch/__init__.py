@@ -1,12 +1,13 @@
 """PyTorch backend of `iwp_core`: Triton kernels on CUDA, plain torch elsewhere, and guarded precision.
 
-Found by the type of a tensor through the entry-point group ``iwp.backends``; there is nothing to import or to set.
+It is found by the type of a tensor through the entry-point group ``iwp.backends``; there is nothing to import or to
+set.
 
-- CUDA tensors of float16, bfloat16 and float32 on cards of compute capability 8.0 and up, with Triton 3.4 and up: the
-  whole of `iwp_core.select_tokens` with ``PCMMR`` and ``validate=False`` runs without waiting for the device, and can
-  be captured in a CUDA graph (after one call of the same shapes, which compiles the kernels).
-- Within `torch.export`, `torch.vmap` and `torch.compile` (see `iwp_torch.compiling`): an operator.
-- All other tensors: the reference's own operations without its temporaries. Answers are the reference's, bit for bit.
+- CUDA tensors of float16, bfloat16 and float32 on cards of compute capability 8.0 and up, with Triton 3.4 and up:
+  `iwp_core.select_tokens` with ``PCMMR`` and ``validate=False`` runs without synchronising the device, and can be
+  captured in a CUDA graph (after one call with the same shapes, which compiles the kernels).
+- Within `torch.export`, `torch.vmap` and `torch.compile` (see `iwp_torch.compiling`): one operator.
+- All other tensors: the operations of the reference with fewer temporaries. Answers equal the reference's bit for bit.
 """
 
 import sys
