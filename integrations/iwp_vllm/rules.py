@@ -26,7 +26,7 @@ class Rule:
     Attributes
     ----------
     layer : int
-        Decoder layer at whose entrance it chooses; those before it run in full.
+        Decoder layer by whose inputs tokens are chosen; the layers before it run on all tokens.
     """
 
     name: ClassVar[str]
@@ -85,14 +85,14 @@ class IWP(Rule):
     Attributes
     ----------
     query : {"text", "image", "last_text"}
-        Whose queries weigh the tokens: those of the text after the image, those of the image's own tokens, or that of
-        the last token. "image" reads no text: the layers before `layer` run over the image alone.
+        Whose queries the magnitude is computed with: those of the text after the image, of the image's own tokens, or
+        of the last token. "image" reads no text: the layers before `layer` run over the image alone.
     magnitude, similarity, heads : str, str, str or float
         As in `select_tokens`.
     preset : str or None
         A name in `iwp_core.presets.PRESETS`, which then sets `heads`, the strategy and `rope_in_magnitude`.
     rope_in_magnitude, rope_in_duplication : bool
-        Which keys and queries carry the rotary embedding.
+        Whether queries and keys have their rotary embedding in the magnitude, and keys in the duplication.
     """
 
     name: ClassVar[str] = "iwp"
