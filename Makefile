@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 # Tests and benchmarks run many small operations, which threads only slow down.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo test lint format core-only test-oldest test-previous test-lmms-eval test-vllm docs figures smoke \
+.PHONY: help demo test lint format core-only test-oldest test-previous test-lmms-eval test-vllm demo-browser test-demo docs figures smoke \
 	bench bench-cuda clean
 
 help:  ## list the targets
@@ -52,9 +52,18 @@ $(VENV)-vllm/ready: pyproject.toml constraints-vllm.txt
 	$(VENV)-vllm/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec
 	touch $@
 
+# Gradio 6 needs Pillow 12, the tests run on Pillow 13.
+$(VENV)-demo/ready: pyproject.toml constraints-demo.txt
+	test -x $(VENV)-demo/bin/python || $(PYTHON) -m venv $(VENV)-demo
+	$(VENV)-demo/bin/python -m pip install --quiet --constraint constraints-demo.txt --editable '.[demo,test]' selenium
+	touch $@
+
 demo: $(VENV)/ready  ## see tokens kept, answers, and the time and memory that pruning saves (outputs/demo.png)
 	mkdir -p outputs
 	env -u OMP_NUM_THREADS $(BIN)/iwp demo --seed 14 --output outputs/demo.png
+
+demo-browser: $(VENV)-demo/ready  ## the same on a page for your browser: your own pictures and questions, any method
+	env -u OMP_NUM_THREADS $(VENV)-demo/bin/iwp demo --browser --seed 14
 
 test: $(VENV)/ready  ## run all tests
 	$(BIN)/python -m pytest --numprocesses auto
@@ -85,6 +94,10 @@ test-lmms-eval: $(VENV)-lmms-eval/ready  ## the model of lmms-eval, and the mini
 test-vllm: $(VENV)-vllm/ready  ## the plugin for vLLM inside vLLM 0.32 on a CPU (an environment of 4 GB)
 	$(VENV)-vllm/bin/python -m pytest --override-ini filterwarnings=default tests/vllm tests/integrations/vllm
 
+test-demo: $(VENV)-demo/ready  ## the page of the demo through its client, and in a headless Chromium if there is one
+	$(VENV)-demo/bin/python -m pytest --override-ini filterwarnings=default \
+		tests/integrations/cli/test_page.py tests/integrations/cli/test_trial.py
+
 docs: $(VENV)/ready-docs  ## build the site strictly, without the network (outputs/site/index.html)
 	$(BIN)/python -m sphinx -W --keep-going -n -q -E -b html docs outputs/site
 
@@ -105,4 +118,4 @@ bench-cuda: $(VENV)/ready  ## measure on one CUDA GPU (under eight minutes)
 	$(BIN)/python benchmarks/bench_cuda.py
 
 clean:  ## remove environments and outputs
-	rm -rf $(VENV) $(VENV)-core $(VENV)-oldest $(VENV)-previous $(VENV)-lmms-eval $(VENV)-vllm outputs
+	rm -rf $(VENV) $(VENV)-core $(VENV)-oldest $(VENV)-previous $(VENV)-lmms-eval $(VENV)-vllm $(VENV)-demo outputs

@@ -1,8 +1,9 @@
-"""What pytest does not import: modules that only lmms-eval or vLLM can load, where it is not installed."""
+"""What pytest does not import: modules that only Gradio, lmms-eval or vLLM can load, where it is not installed."""
 
 from importlib.util import find_spec
 
 NEEDS = {
+    "gradio": ["integrations/iwp_cli/page.py"],
     "lmms_eval": [f"integrations/iwp_lmms_eval/{name}.py" for name in ("digits", "evaluation", "measuring", "model")],
     "vllm": ["integrations/iwp_vllm/engine", "tests/vllm"],
 }

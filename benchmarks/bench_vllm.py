@@ -20,8 +20,8 @@ from _harness import header, write
 from PIL import Image
 
 import tests.vllm.settings  # noqa: F401 - before vLLM is imported
-from iwp_core.presets import PER_QUERY
 from iwp_transformers import prune_visual_tokens
+from iwp_transformers.presets import PER_QUERY
 from tests.vllm.engines import Engine, start, stop
 from tests.vllm.miniatures import Trained, trained
 from tests.vllm.random_model import random_model
@@ -31,12 +31,12 @@ QUESTION, IMAGE, NEITHER = "the question", "the image alone", "neither"
 
 RULES: dict[str, tuple[str, dict[str, Any]]] = {
     "IWP at layer 2": (QUESTION, {"layer": 2}),
-    "per-query preset at layer 2": (QUESTION, {"layer": 2, "preset": "per_query"}),
+    "per-query preset at layer 2": (QUESTION, {"layer": 2, "preset": "per-query"}),
     "FastV at layer 2": (QUESTION, {"method": "fastv", "layer": 2}),
     "TrimTokenator": (QUESTION, {"method": "trimtokenator"}),
     "IWP at layer 0": (IMAGE, {"query": "image"}),
     "IWP at layer 2, image": (IMAGE, {"query": "image", "layer": 2}),
-    "per-query preset at layer 0": (IMAGE, {"query": "image", "preset": "per_query"}),
+    "per-query preset at layer 0": (IMAGE, {"query": "image", "preset": "per-query"}),
     "key norms at layer 0": (IMAGE, {"query": "image", "magnitude": "key_norm"}),
     "DivPrune": (IMAGE, {"method": "divprune"}),
     "uniform": (NEITHER, {"method": "uniform"}),
@@ -44,9 +44,9 @@ RULES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """What chooses, and the options in ``hf_overrides``; all drop before layer 0."""
 
-IN_TRANSFORMERS: dict[str, dict[str, Any]] = {
+IN_TRANSFORMERS: dict[str, Mapping[str, Any]] = {
     "IWP, dropped at layer 2": {},
-    "per-query preset, dropped at layer 2": {**PER_QUERY, "rope_in_magnitude": True},
+    "per-query preset, dropped at layer 2": PER_QUERY,
 }
 
 TIMED = {

@@ -46,8 +46,8 @@ class Kernel:
     run : callable
         Takes the arguments of the reference function and returns what it returns.
     supports : callable, optional
-        Takes the same arguments; True if `run` can serve them. It answers False rather than raising, and the
-        reference runs then. Default: always True.
+        Takes the same arguments, and returns whether `run` can handle them. If not, the reference runs. It returns
+        False where it would otherwise raise. Default: always True.
 
     Examples
     --------
@@ -60,24 +60,24 @@ class Kernel:
 
 
 class Backend(Protocol):
-    """What an entry of the group ``iwp.backends`` must load to; a module will do.
+    """What an entry point of the group ``iwp.backends`` must load: an object, usually a module, with these attributes.
 
     Attributes
     ----------
     name : str
-        For messages.
+        Name of the backend in messages.
     kernels : mapping of str to Kernel
         From the name of an overridable function to its kernel. `iwp_core.kernels` lists the core's; any other name is
         an error when the backend is loaded.
 
     Notes
     -----
-    A backend may also have ``context``, a callable without arguments that returns a context manager. Every
-    public function enters it once around its work: the place to switch off whatever would make the library
-    compute less precisely than its dtypes promise (autocast, reduced-precision products).
+    A backend may also have ``context``, a callable without arguments that returns a context manager. Every public
+    function enters it once around its work. It is the place to switch off whatever makes the library compute less
+    precisely than its dtypes promise, such as autocast or reduced-precision products.
 
-    It may have ``is_traced``, a callable that tells whether an array stands for numbers that are not known yet, since a
-    program is being traced; it then serves `select_batch` for such arrays.
+    It may also have ``is_traced``, a callable that returns whether the values of an array are not known yet, because a
+    program is being traced. It then needs a kernel for `select_batch` that handles such arrays.
 
     Examples
     --------

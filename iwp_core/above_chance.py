@@ -15,17 +15,17 @@ PROBES = 512
 
 @dataclass(frozen=True, kw_only=True)
 class AboveChance:
-    """Let a strategy see of each similarity the part above chance: (s - m) / (1 - m), at least 0.
+    """Correct similarities for chance before a strategy sees them: (s - m) / (1 - m), at least 0.
 
-    s is the root of the duplication of two tokens, m its mean over pairs of different candidates. Two tokens that are
-    no more alike than any two count as different, copies as copies. It is the correction of agreement for chance that
-    Cohen's kappa makes. Hidden states of language models all have much in common, those of an empty background nearly
-    everything: the same cosine says little in one place and much in another, and candidates say themselves which.
+    Here s is the root of the duplication of two tokens, and m its mean over all pairs of different candidates. Two
+    tokens that are no more alike than an average pair count as different; copies count as copies. Cohen's kappa
+    corrects agreement for chance in the same way. The correction helps where all candidates are similar, as hidden
+    states of language models are: there a large cosine alone does not mean that two tokens are duplicates.
 
     Parameters
     ----------
     strategy : OrderedStrategy, default PCMMR()
-        What chooses.
+        The strategy that chooses.
 
     Raises
     ------
@@ -34,8 +34,9 @@ class AboveChance:
 
     Notes
     -----
-    Ours. One more pass over pairs, of all tokens with at most 512 of them, evenly spaced; memory O(N). Where all tokens
-    are alike, no two count as duplicates. A traced program refuses it, as any strategy of your own.
+    Ours. The mean is estimated from the pairs of all tokens with at most 512 of them, evenly spaced, in memory O(N).
+    Where all tokens are alike, no two count as duplicates. While a program is traced it is refused, as any strategy of
+    your own.
 
     Examples
     --------

@@ -11,22 +11,23 @@ BOUNDS = ("output", "deletion")
 
 @dataclass(frozen=True)
 class Tolerance:
-    """A budget that adapts to each sample: the fewest tokens that keep an error within a share.
+    """A budget that adapts to each sample: as few tokens as hold an error within a share.
 
-    The strategy puts the tokens in order; the first M of that order are what it chooses if M are asked for. M is the
-    least number, at least 1, with which the error of dropping all others is at most `share` of its measure.
+    The strategy puts all tokens in order. Of that order, the first M are kept, where M is the smallest number, at least
+    1, for which the error of dropping the others is at most `share`.
 
     Parameters
     ----------
     share : float
-        In (0, 1): the error allowed, as a share of what the bound says below.
+        The error that is allowed, in (0, 1), relative to the quantity that `bound` names.
     bound : {"output", "deletion"}
-        - "output": how far dropping the tokens S can move an output of any head at any of the given queries. The bound
-          is the largest, over heads and queries, of the sum over S of a_i (||v_i|| + r): a_i the softmax weight of the
-          query on token i among all that it sees (`context` included), r the norm of the longest value among the
-          head's candidates. `share` is of the same number for S = all candidates.
-        - "deletion": the norm of the updates that are dropped, ``deletion_error(keys, values, kept)`` of every head:
-          at most `share`, which is of the norm of all updates together.
+        - "output": an upper bound of how far dropping the tokens S moves the attention output of any head for any of
+          the given queries: the maximum, over heads and queries, of the sum over S of a_i (||v_i|| + r). Here a_i is
+          the softmax weight of token i among all that the query attends to (`context` included), and r is the norm of
+          the longest value among the head's candidates. `share` is relative to the same bound for dropping all
+          candidates.
+        - "deletion": the norm of the dropped updates relative to that of all updates, which is
+          ``deletion_error(keys, values, kept)``; in every head it is at most `share`.
 
     Raises
     ------
@@ -42,13 +43,14 @@ class Tolerance:
 
         p - o = A p - sum over S of a_i v_i = sum over S of a_i (p - v_i).
 
-    Hence ||p - o|| <= sum over S of a_i (||v_i|| + ||p||). Without `context` p is a mean of candidates' values, so that
-    ||p|| <= r. With it the bound holds as long as ||p|| <= r: always, where no value outside of the candidates is
-    longer than the longest of them. It reads `queries`, none averaged, with `magnitude_keys` (default: `keys`): it is
-    about the outputs of a model if these carry the rotary embedding that its attention gives them.
+    Hence ||p - o|| <= sum over S of a_i (||v_i|| + ||p||). Without `context`, p is a mean of candidates' values, so
+    ||p|| <= r. With `context`, the bound holds as long as ||p|| <= r, which is always so if no value outside of the
+    candidates is longer than the longest of them. The bound is computed from `queries`, without averaging them, and
+    `magnitude_keys` (default: `keys`). It holds for a model's own outputs if these have the rotary embedding that the
+    model's attention gives them.
 
-    "deletion" is the error itself, not a bound of it. Updates may cancel each other, so that it can rise again with
-    more tokens; the least M counts.
+    "deletion" is the error itself and not an upper bound. Updates may cancel each other, so that it can rise again with
+    more tokens; the smallest M counts.
 
     Examples
     --------

@@ -1,6 +1,6 @@
-"""The implicit weight W_S of a set of tokens: its updates' norms, what pruning takes from it, its spectrum.
+"""The implicit weight W_S of a set of tokens: norms of its updates, its change by pruning, its spectrum.
 
-All from kernel values, never from feature vectors (lemmas 1 and 3), in tiles, so that memory stays O(N).
+Computed from kernel values, never from feature vectors (lemmas 1 and 3), in tiles, so that memory stays O(N).
 """
 
 import math
@@ -31,7 +31,7 @@ BLOCK = 1024
 
 
 def log_update_norm(keys: Array, values: Array, /, *, kernel: str = "exponential") -> Array:
-    """Return the log of the Hilbert-Schmidt norm of each token's update (the norm itself overflows).
+    """Return the logarithm of the Hilbert-Schmidt norm of each token's update; the norm itself may overflow.
 
     Parameters
     ----------
@@ -69,14 +69,14 @@ def log_update_norm(keys: Array, values: Array, /, *, kernel: str = "exponential
 
 
 def deletion_error(keys: Array, values: Array, /, kept: Array, *, kernel: str = "exponential") -> Array:
-    """Return the share of the implicit weight that pruning takes away, ||W_N - W_S|| / ||W_N||.
+    """Return the relative change of the implicit weight by pruning, ||W_N - W_S|| / ||W_N||.
 
     Parameters
     ----------
     keys : array, shape (..., H, N, D)
     values : array, shape (..., H, N, Dv)
     kept : array of int, shape (M,), or (..., M) with the leading axes of `keys`
-        Positions of the tokens S that stay, distinct.
+        Indices of the tokens S that are kept, distinct.
     kernel : {"exponential", "linear"}
 
     Returns
@@ -95,7 +95,7 @@ def deletion_error(keys: Array, values: Array, /, kept: Array, *, kernel: str = 
 
     Notes
     -----
-    Exact, from kernel values: O(N^2) products for the exponential kernel, O(N) for the linear one, memory O(N).
+    Exact, computed from kernel values. Time O(N^2) for the exponential kernel, O(N) for the linear one; memory O(N).
 
     References
     ----------
@@ -132,18 +132,18 @@ def dual_spectrum(
     keys : array, shape (..., H, N, D)
     values : array, shape (..., H, N, Dv)
     kept : array of int, shape (M,), or (..., M) with the leading axes of `keys`, optional
-        Positions of the tokens S, distinct. Default: all.
+        Indices of the tokens S, distinct. Default: all tokens.
     kernel : {"exponential", "linear"}
     return_log_scale : bool, default False
-        Also return the scale that was taken out of each head.
+        Whether the scale that was divided out of each head is returned too.
 
     Returns
     -------
     spectrum : array, shape (..., H, Dv)
         Descending. Without a head axis if `keys` has none.
     log_scale : array, shape (..., H)
-        Only with `return_log_scale`: the true values are ``spectrum * exp(log_scale)``. It is 0 wherever they fit the
-        dtype; elsewhere the largest value of `spectrum` is 1.
+        Only with `return_log_scale`. The singular values are ``spectrum * exp(log_scale)``. Where they fit the dtype,
+        `log_scale` is 0; where they would overflow, the largest value of `spectrum` is 1.
 
     Raises
     ------
@@ -156,9 +156,9 @@ def dual_spectrum(
 
     Notes
     -----
-    For the exponential kernel from the eigenvalues of V^T K V, K the kernel matrix, so values below about the square
-    root of the dtype's precision, relative to the largest, are noise. O(M^2) products, memory O(M). Needs the linear
-    algebra extension of the Array API.
+    For the exponential kernel, computed from the eigenvalues of V^T K V with the kernel matrix K; so values below the
+    largest times the square root of the dtype's precision are noise. Time O(M^2), memory O(M). Needs the linear algebra
+    extension of the Array API.
 
     References
     ----------

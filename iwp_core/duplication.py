@@ -30,7 +30,7 @@ def information_duplication(
     kernel: str = "exponential",
     hidden: Array | None = None,
 ) -> Array:
-    """Return how much of their updates pairs of tokens share: the head mean of the squared similarity.
+    """Return the information duplication of pairs of tokens: their squared similarity, averaged over heads.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ def information_duplication(
         Similarity of table 3.
     kernel : {"exponential", "linear"}
     hidden : array, shape (..., N, E), optional
-        Needed by ``metric="hidden"`` only.
+        Needed for ``metric="hidden"`` only.
 
     Returns
     -------
@@ -59,7 +59,7 @@ def information_duplication(
 
     Notes
     -----
-    Memory O(H R C): ask for blocks where N is large.
+    Memory O(H R C): where N is large, compare blocks of tokens.
 
     References
     ----------

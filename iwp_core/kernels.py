@@ -1,9 +1,9 @@
-"""What a backend may replace, and what its kernels may read: the whole contract between the core and backends.
+"""The contract between the core and backends: which functions a backend may replace, and what its kernels may read.
 
-A backend lists kernels under the names of `FUNCTIONS` (`iwp_core.Backend` says how it is found). A kernel takes the
-arguments of its function and returns what that returns; arguments that the core adds later come as keywords, so a
-kernel's ``supports`` should answer False for what it does not know. `iwp_core.testing` holds a backend to the
-reference.
+A backend lists its kernels under the names of `FUNCTIONS` (`iwp_core.Backend` says how a backend is found). A kernel
+takes the arguments of its function and returns the same result. Arguments that later versions of the core add are
+passed as keywords, so a kernel's ``supports`` should return False for keywords that it does not know.
+`iwp_core.testing` compares a backend with the reference.
 
 =========================== ====================================================================================
 function                    what it does
@@ -21,10 +21,10 @@ progressive_chunked_mmr     all of PC-MMR; any order within a chunk
 select_batch                all of `select_tokens` behind its checks, for a batch
 =========================== ====================================================================================
 
-Coarse kernels (`log_magnitude`, `progressive_chunked_mmr`) are for devices where each operation is a launch; the others
-spare temporaries. A coarse kernel finds the tokens in the factors of a `Duplication` (`Cosine.tokens`,
-`Gaussian.tokens`), in their own dtypes, and computes in `accumulation_dtype` of them. A kernel of `select_batch` asks
-`factors_of` for the factors of all samples, with tokens of shape (B, H, N, D).
+The coarse kernels (`log_magnitude`, `progressive_chunked_mmr`) are for devices on which launching an operation is
+expensive; the others save temporary arrays. A coarse kernel reads the tokens, in their own dtypes, from the factors of
+a `Duplication` (`Cosine.tokens`, `Gaussian.tokens`), and computes in their `accumulation_dtype`. A kernel of
+`select_batch` asks `factors_of` for the factors of all samples, with tokens of shape (B, H, N, D).
 
 Examples
 --------

@@ -1,4 +1,4 @@
-"""Information magnitude: how much one token's update carries (lemma 1, equation 10, tables 1 and 2).
+"""Information magnitude: how much one token's update contributes (lemma 1, equation 10, tables 1 and 2).
 
 Everything is computed as logarithms. Query-key products of real models reach the hundreds, so kernel values leave
 the range of float32 and norms of feature vectors that of float64, while their logarithms are ordinary numbers.
@@ -43,17 +43,17 @@ def information_magnitude(
     heads: str | float = "mean",
     context: Array | None = None,
 ) -> Array:
-    """Return how much each token's update carries, scaled to [0, 1] over the tokens of a sample.
+    """Return the information magnitude of each token, scaled to [0, 1] over the tokens of a sample.
 
     Parameters
     ----------
     keys : array, shape (..., H, N, D)
-        Keys to score, by default of the library without rotary embedding.
+        Keys; the integrations of this package give them without rotary embedding by default.
     values : array, shape (..., H, N, Dv)
     queries : array, shape (..., Hq, D) or (..., Hq, T, D), or None
-        As in `select_tokens`; None is allowed where `metric` reads no query.
+        As in `select_tokens`; None is allowed if `metric` does not depend on a query.
     metric : {"dual", "kernel", "gradient_norm", "key_norm", "raw_key_norm", "value_norm"}
-        Score of table 1; its head mean is scaled by its minimum and maximum.
+        Score of table 1. Its mean over heads is scaled so that the minimum becomes 0 and the maximum 1.
     kernel : {"exponential", "linear"}
     heads : {"mean", "softmax_mean", "softmax_mean_per_query", "max"} or float
         As in `select_tokens`.
@@ -76,12 +76,12 @@ def information_magnitude(
 
     Notes
     -----
-    Computed in logarithms; a score more than about 100 below the largest in its logarithm is 0 in float32.
+    Computed in logarithms. A score whose logarithm is more than about 100 below the largest becomes 0 in float32.
 
     References
     ----------
-    arXiv 2604.00757, equation 10, tables 1 and 2; equation 22 for the linear kernel, whose product may be negative:
-    its absolute value counts.
+    arXiv 2604.00757, equation 10, tables 1 and 2; equation 22 for the linear kernel, with the absolute value of the
+    product of query and key, which can be negative.
 
     Examples
     --------

@@ -19,7 +19,7 @@ from typing import Any
 
 from iwp_core.strategies import PCMMR
 
-__all__ = ["PER_QUERY"]
+__all__ = ["PER_QUERY", "PRESETS", "preset_named"]
 
 PER_QUERY: Mapping[str, Any] = MappingProxyType({
     "heads": "softmax_mean_per_query",
@@ -27,18 +27,55 @@ PER_QUERY: Mapping[str, Any] = MappingProxyType({
 })
 """Ours. Queries are scored separately; small chunks keep near-duplicates from being chosen together.
 
-- ``heads="softmax_mean_per_query"``: for each query and head, pruning changes the output by the attention on the
-  dropped tokens times their values. In a mean query, words that ask for different things cancel; and since kernel
-  values grow exponentially with logits, one head would decide for all. Softmax shares of each query and head avoid
-  both. Give `select_tokens` all T queries, and leave `magnitude_keys` away: single queries keep their rotary embedding,
-  which their mean could not.
+- ``heads="softmax_mean_per_query"``: each query of each head scores tokens by its own softmax weights. If queries were
+  averaged, words that ask for different things would cancel each other. If raw kernel values were averaged, one head
+  with large logits would decide alone, since they grow exponentially. Give `select_tokens` all T queries with their
+  rotary embedding, and leave `magnitude_keys` away: only the mean of several queries has no position of its own.
 - ``chunk=1, growth=1.1``: tokens of one chunk are not compared with each other. If chunks double, the last one may hold
-  half of all that is kept; with a growth of 1.1 it holds about a tenth, and 809 tokens still take only 47 chunks.
+  half of all kept tokens; with a growth of 1.1 it holds about a tenth. 809 tokens still take only 47 chunks.
 - ``penalty=1.0, exponent=1``: a chunk multiplies scores by 1 - S, where S is the root mean square of the similarity
-  over heads. This falls evenly from a new token to a copy. The paper's 1 - 5 S squared reaches its floor at S = 0.45,
-  and marks down everything above alike.
-- ``temper=0.25``: the fourth root of the magnitude. A token with a hundredth of the largest magnitude is then preferred
-  to one with the largest whose similarity to a chosen token is above 0.68.
+  over heads. The factor falls evenly from 1, for a token unlike the chunk, to 0 for a copy. The paper's factor,
+  1 - 5 S squared, reaches its floor at S = 0.45 already, so that all more similar tokens are penalised alike.
+- ``temper=0.25``: the fourth root of the magnitude is used. So a token with a hundredth of the largest magnitude is
+  preferred to the one with the largest if that one's similarity to a chosen token is above 0.68.
 
-It costs a pass over the keys for each query, and more chunks. ``benchmarks/README.md`` says what it brings.
+It takes one pass over the keys for each query, and more chunks. ``benchmarks/README.md`` says what it gains.
 """
+
+PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType({
+    "per-query": MappingProxyType({**PER_QUERY, "rope_in_magnitude": True}),
+})
+"""Presets by name, for code that prunes a model and so has keys with and without their rotary embedding.
+
+Each holds options of `select_tokens` and `rope_in_magnitude`: whether the magnitude reads queries and keys with their
+rotary embedding, as the attention does, or without.
+"""
+
+
+def preset_named(name: object) -> Mapping[str, Any]:
+    """Return the settings of a preset.
+
+    Parameters
+    ----------
+    name : str
+        One of `PRESETS`.
+
+    Returns
+    -------
+    mapping
+        Options of `select_tokens`, and `rope_in_magnitude`.
+
+    Raises
+    ------
+    ValueError
+        If there is no preset of that name; the message lists all.
+
+    Examples
+    --------
+    >>> preset_named("per-query")["heads"]
+    'softmax_mean_per_query'
+    """
+    if not isinstance(name, str) or name not in PRESETS:
+        msg = f"`preset` is {name!r}, expected one of {', '.join(PRESETS)}"
+        raise ValueError(msg)
+    return PRESETS[name]

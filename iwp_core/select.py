@@ -32,67 +32,71 @@ def select_tokens(
     context: Array | None = None,
     validate: bool = True,
 ) -> Array:
-    """Choose the visual tokens whose updates of the implicit attention weight carry most and repeat least.
+    """Choose the visual tokens to keep: those of large magnitude that duplicate each other least.
+
+    Attention multiplies a query by an implicit weight, to which each token adds one update. The magnitude says how much
+    a token's update contributes to the outputs of the queries, the duplication how similar two updates are.
 
     Parameters
     ----------
     keys : array, shape (..., H, N, D)
-        Keys as the attention compares them (with rotary embedding); read for duplication. Leading axes are
-        batches. (N, D) means one head.
+        Keys as the attention compares them, with rotary embedding; duplication is computed from them. Leading axes
+        are batch axes. Shape (N, D) means one head.
     values : array, shape (..., H, N, Dv)
         Values; (N, Dv) for keys (N, D).
     queries : array, shape (..., Hq, D) or (..., Hq, T, D), or None
-        One aggregated query a head, or T queries that are averaged (but see `heads`); Hq is a multiple of H. (D,) or
-        (T, D) for keys (N, D). None is allowed where `magnitude` reads no query.
+        One query for each head, or T queries, which are averaged unless `heads` says otherwise. Hq is a multiple of H.
+        Shape (D,) or (T, D) for keys of shape (N, D). None is allowed if `magnitude` does not depend on a query.
     budget : int, float or Tolerance
-        Tokens to keep: an int >= 1 is a count (above N: all), a float in (0, 1] a share,
-        max(1, floor(budget * N + 0.5)). With `mask`, N counts a sample's real tokens. A `Tolerance` keeps as few tokens
-        as an error allows, of each sample its own number.
+        How many tokens to keep. An int >= 1 is a count; above N, all tokens are kept. A float in (0, 1] is a share:
+        M = max(1, floor(budget * N + 0.5)), where N counts the real tokens of a sample if there is a `mask`. A
+        `Tolerance` keeps, in each sample, as few tokens as hold an error within it.
     magnitude_keys : array, shape of `keys`, optional
-        Keys without rotary embedding, read for magnitude. Default: `keys`.
+        Keys without rotary embedding, from which the magnitude is computed. Default: `keys`.
     strategy : Strategy, default PCMMR()
         How tokens are chosen: `PCMMR`, `MMR`, `TopK` or an object of your own.
     magnitude : {"dual", "kernel", "gradient_norm", "key_norm", "raw_key_norm", "value_norm"}
-        Metric of what a token carries (table 1).
+        Metric of a token's magnitude (table 1).
     similarity : {"dual", "value", "hidden", "key", "kernel_key"}
-        Metric of what two tokens share (table 3).
+        Metric of the duplication of two tokens (table 3).
     hidden : array, shape (..., N, E), optional
-        Hidden states, needed by ``similarity="hidden"`` only.
+        Hidden states; needed for ``similarity="hidden"`` only.
     kernel : {"exponential", "linear"}
         Softmax attention, or linear attention (section E.8).
     heads : {"mean", "softmax_mean", "softmax_mean_per_query", "max"} or float, default "mean"
         How heads are pooled in the magnitude.
 
-        - "mean" is the paper's: the plain mean over heads of the averaged query's scores.
-        - "softmax_mean" (ours, like all that follow) divides each head's scores by their sum over the tokens first.
-        - "softmax_mean_per_query" does so for each of the T queries: none is averaged, each scores as if it had heads
-          of its own, which takes T times the work.
-        - "max" and a number p >= 1 take of each token the largest, or the power mean of exponent p, over all heads and
-          queries, of what it adds to that query's output: its softmax share among all that the query sees (see
-          `context`), times the norm of its value for the metric "dual". Queries are not averaged either.
+        - "mean" is the paper's: queries are averaged, and the scores of all heads are averaged.
+        - "softmax_mean" (ours, as are the following): each head's scores are first divided by their sum over the
+          tokens, so that no head with large logits decides alone.
+        - "softmax_mean_per_query": the same without averaging the queries. Each of the T queries is scored as if it
+          were one more head, which takes T times the work.
+        - "max" or a number p >= 1: queries are not averaged either. A token's score for one head and query is its
+          softmax weight among all that the query attends to (see `context`), times the norm of its value if the metric
+          is "dual". The largest of these scores counts, or their power mean with exponent p.
     mask : array of bool, shape (..., N), optional
-        True for real tokens. The others are never kept and count for nothing; what stands in their places is not read.
+        True for real tokens, False for padding, which is never kept nor read. Shares count real tokens only.
     context : array, shape (..., Hq, T), optional
         For `heads` "max" or p, or a `Tolerance` of outputs: the log-sum-exp of each query's scaled logits
-        (q.k / sqrt(D)) over all that it sees outside of the candidates, such as text and attention sinks; -inf for
-        nothing, which is the default.
+        (q.k / sqrt(D)) over everything that it attends to besides these tokens, such as text and attention sinks. Use
+        -inf for a query that attends to nothing else, which is the default.
     validate : bool, default True
-        False skips the checks that read data (finiteness, the answer of a strategy of your own), for hot paths, and
-        where a program is traced (`jax.jit`, `jax.vmap` and their kin), which a backend may serve.
+        False skips the checks that read data: that all numbers are finite, and that a strategy of your own returned
+        distinct positions. Needed where a program is traced, as under `jax.jit` or `torch.compile`.
 
     Returns
     -------
     array of int64, shape (..., M)
-        Positions kept, ascending and distinct, in the library and on the device of `keys`. (JAX without 64-bit
-        support returns its int32.) Where samples keep different numbers of tokens, M is the largest, and shorter rows
-        are filled at the end with -1: ``(indices >= 0).sum(-1)`` counts.
+        Indices of the tokens to keep, ascending and distinct, in the library and on the device of `keys`. (JAX without
+        64-bit support returns int32.) If samples keep different numbers of tokens, M is the largest of these, and
+        shorter rows are padded at the end with -1: ``(indices >= 0).sum(-1)`` counts them.
 
     Raises
     ------
     TypeError
         If an argument is no array, of another library than `keys`, or of a dtype of the wrong kind; if a needed array
         is missing; if `budget` is no real number, `heads` neither a name nor a number, or `validate` no bool; if
-        `strategy` has no `select`.
+        `strategy` has no method `select`.
     ValueError
         If shapes do not fit, there are no tokens, data is not finite, a name is unknown, `budget` or `heads` is outside
         its range, a row of `mask` has no real token, `heads` does not go with `queries` or `context`, or a `Tolerance`
@@ -102,9 +106,9 @@ def select_tokens(
 
     Notes
     -----
-    Ties go to the lower position. Computes in float32, or in float64 for float64 inputs. Memory beside the inputs: one
-    sample's keys once more in that dtype (with `mask` its real tokens), and O(N). Each sample of a batch gets the
-    answer of its own call.
+    Of tokens with equal scores, the one with the lower index is taken. Computations are in float32, or in float64 for
+    float64 inputs. Memory beside the inputs: one copy of one sample's keys in that dtype, and O(N). Each sample of a
+    batch gets the same answer as in a call of its own.
 
     References
     ----------
@@ -113,7 +117,7 @@ def select_tokens(
 
     Examples
     --------
-    Five tokens: the second is a copy of the first, the last carries little. Both go.
+    Five tokens, of which the second is a copy of the first, and the last has little magnitude. These two are dropped.
 
     >>> import numpy as np
     >>> keys = np.asarray([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [-1.0, -1.0]])

@@ -14,7 +14,7 @@ __all__ = ["MMR", "PCMMR", "OrderedStrategy", "Strategy", "TopK"]
 
 @runtime_checkable
 class Strategy(Protocol):
-    """A rule that chooses tokens; anything with such a `select` can be passed to `select_tokens`.
+    """A rule that chooses tokens; any object with this method `select` can be passed to `select_tokens`.
 
     Examples
     --------
@@ -34,12 +34,12 @@ class Strategy(Protocol):
         Parameters
         ----------
         log_magnitude : array, shape (N,)
-            Natural logarithm of the information magnitude, from -inf to 0: the magnitude itself leaves the
-            range of float32 where query-key products reach the hundreds.
+            Natural logarithm of the information magnitude, from -inf to 0. The magnitude itself would underflow in
+            float32 where query-key products reach the hundreds.
         duplication : callable
-            ``duplication(rows, cols)`` returns an (R, C) block of the duplication in [0, 1].
+            ``duplication(rows, cols)`` returns the duplication of R tokens with C tokens, shape (R, C), in [0, 1].
         count : int
-            Tokens to choose, 1 <= M <= N.
+            Number of tokens to choose, 1 <= M <= N.
 
         Returns
         -------
@@ -51,16 +51,16 @@ class Strategy(Protocol):
 
 @runtime_checkable
 class OrderedStrategy(Strategy, Protocol):
-    """A strategy whose choices are nested, as a `Tolerance` needs them: fewer tokens are the first ones of more."""
+    """A strategy with nested choices, which a `Tolerance` needs: a smaller choice is the beginning of a larger one."""
 
     def order(self, log_magnitude: Array, duplication: PairwiseDuplication, count: int) -> Array:
-        """Return positions, shape (count,), of which the first M are what `select` chooses if M are asked for."""
+        """Return positions, shape (count,), in the order of choice: the first M are what `select` returns for M."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class TopK:
-    """Keep the tokens of largest magnitude; duplication is not looked at. Ties: lower position first.
+    """Keep the tokens of largest magnitude, whatever their duplication. Of equal ones, the lower index is taken.
 
     Examples
     --------
@@ -85,7 +85,8 @@ class MMR:
     Parameters
     ----------
     tradeoff : float, default 0.5
-        Weight in [0, 1] of the magnitude; the largest duplication with a chosen token weighs 1 - `tradeoff`.
+        Weight of the magnitude, in [0, 1]. A token's largest duplication with a chosen token is subtracted with the
+        weight 1 - `tradeoff`.
 
     Raises
     ------
@@ -94,7 +95,8 @@ class MMR:
 
     Notes
     -----
-    The first token is the one of largest magnitude. M steps, each over all N tokens: the cost that PC-MMR avoids.
+    The first token is the one of largest magnitude. Each of the M steps compares all N tokens with the newest choice,
+    which is the cost that PC-MMR avoids.
 
     Examples
     --------
@@ -134,23 +136,23 @@ class MMR:
 
 @dataclass(frozen=True, kw_only=True)
 class PCMMR:
-    """Progressive chunked MMR (algorithm 1): take the best chunk, penalise what duplicates it, grow the chunk.
+    """Progressive chunked MMR (algorithm 1): take the best tokens, penalise their duplicates, and repeat with more.
 
     Parameters
     ----------
     chunk : int, default 2
         Size b of the first chunk, at least 1.
     growth : float, default 2.0
-        Factor g >= 1 from one chunk's size to the next.
+        Factor g >= 1 between the sizes of two successive chunks.
     penalty : float, default 5.0
-        Strength lambda >= 0: a chunk multiplies the magnitude of a remaining token by
-        max(`floor`, 1 - lambda * s), s its largest duplication with a token of the chunk.
+        Strength lambda >= 0 of the penalty: after each chunk, the magnitude of every remaining token is multiplied by
+        max(`floor`, 1 - lambda * s), where s is its largest duplication with a token of the chunk.
     floor : float, default 0.01
-        Least factor of one chunk, in [0, 1].
+        Smallest factor that one chunk can multiply by, in [0, 1].
     exponent : {2, 1}, default 2
-        2 penalises by the head-mean of the squared similarity (the paper), 1 by its square root (ours).
+        What s is: 2 for the mean over heads of the squared similarity (the paper), 1 for its square root (ours).
     temper : float, default 1.0
-        Power >= 0 to which the magnitude is raised first; 1 is the paper's, 0 looks at duplication only.
+        Power >= 0 to which the magnitude is raised first. 1 is the paper's; with 0, only duplication counts.
 
     Raises
     ------
@@ -159,9 +161,9 @@ class PCMMR:
 
     Notes
     -----
-    Runs lazily and exactly: penalties only lower a score, so a score with penalties not yet applied is an upper bound,
-    and only tokens whose bound could enter the next chunk are updated. Scores are logarithms. Ties: lower position
-    first. Memory O(N).
+    Penalties are applied lazily, with the same result: they only lower a score, so a score with penalties not yet
+    applied is an upper bound, and only tokens whose bound could enter the next chunk are updated. Scores are
+    logarithms. Of equal scores, the lower index is taken. Memory O(N).
 
     Min-max scaling makes the weakest magnitude 0, so that token is never preferred to another. The paper's example of
     proposition 3 therefore needs one weaker token for PC-MMR to keep its second direction.
@@ -215,7 +217,7 @@ class PCMMR:
         return {"penalty": self.penalty, "floor": self.floor, "exponent": self.exponent}
 
     def chunk_sizes(self, count: int) -> list[int]:
-        """Return the sizes of the chunks that together choose `count` tokens.
+        """Return the sizes of the chunks in which `count` tokens are chosen.
 
         Examples
         --------

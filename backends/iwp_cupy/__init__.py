@@ -1,10 +1,10 @@
 """CuPy backend of `iwp_core`: the magnitude and algorithm 1 in CUDA kernels, for float16, float32 and float64.
 
-Found by the type of an array through the entry-point group ``iwp.backends``; there is nothing to import or to set.
-`iwp_core.select_tokens` with ``PCMMR``, a count or share, and ``heads`` "mean" or "softmax_mean" takes as many launches
-for a batch as for one sample, lengths and budgets that differ included; with a ``mask`` the host waits twice, whatever
-the batch: for the check that every row has a token, and for how many. Other calls go sample by sample. Where the
-kernels do not apply, or cannot be compiled, the reference runs on CuPy as it is.
+It is found by the type of an array through the entry-point group ``iwp.backends``; there is nothing to import or to
+set. `iwp_core.select_tokens` with ``PCMMR``, a count or share, and ``heads`` "mean" or "softmax_mean" takes as many
+launches for a batch as for one sample, also where lengths and budgets differ. With a ``mask`` the host waits for the
+device twice, whatever the batch size: to check that every row has a token, and to learn how many. Other calls go sample
+by sample. Where the kernels do not apply, or cannot be compiled, the reference runs on the CuPy arrays.
 """
 
 from collections.abc import Mapping

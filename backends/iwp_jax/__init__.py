@@ -1,13 +1,14 @@
-"""JAX backend of `iwp_core`: nothing is compiled on a CPU, and one program of static shape serves `jit` and devices.
+"""JAX backend of `iwp_core`: NumPy on a CPU, and one program of static shapes under `jax.jit` and on other devices.
 
-Found by the type of an array through the entry-point group ``iwp.backends``; there is nothing to import or to set.
+It is found by the type of an array through the entry-point group ``iwp.backends``; there is nothing to import or to
+set.
 
-- Arrays on a CPU that are no tracers: the reference, on NumPy views of the same memory. XLA would compile each of its
-  operations for each number of tokens.
-- Tracers, as within `jax.jit` and `jax.vmap`: `select_tokens` with ``validate=False`` as a program whose shapes
-  do not depend on numbers. Answers have the length that the budget says; with a mask, rows are filled with -1.
-- Arrays on other devices: the same program, tokens padded to few lengths, so that a loop over samples of many sizes
-  compiles a few of them.
+- Arrays on a CPU, outside of `jax.jit`: the reference runs on NumPy views of the same memory. XLA would compile each of
+  its operations anew for each number of tokens.
+- Inside `jax.jit` and `jax.vmap`: `select_tokens` with ``validate=False`` becomes a program with static shapes. Answers
+  have the length that the budget says; with a mask, shorter rows are filled with -1.
+- Arrays on other devices: the same program. The number of tokens is padded to one of a few lengths, so that a loop over
+  samples of many sizes compiles only a few programs.
 """
 
 from collections.abc import Mapping

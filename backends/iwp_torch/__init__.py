@@ -1,16 +1,17 @@
 """PyTorch backend of `iwp_core`: Triton kernels on CUDA, plain torch elsewhere, and guarded precision.
 
-Found by the type of a tensor through the entry-point group ``iwp.backends``; there is nothing to import or to set.
+It is found by the type of a tensor through the entry-point group ``iwp.backends``; there is nothing to import or to
+set.
 
-- CUDA tensors of float16, bfloat16 and float32 on cards of compute capability 8.0 and up, with Triton 3.4 and up: the
-  whole of `iwp_core.select_tokens` with ``PCMMR``, a count or share, and ``heads`` "mean" or "softmax_mean" takes as
-  many launches for a batch as for one sample, lengths and budgets that differ included. With ``validate=False`` and
-  without a ``mask`` it runs without waiting for the device, and can be captured in a CUDA graph (after one call of the
-  same shapes, which compiles the kernels); with a mask it waits twice, whatever the batch:
-  for the check that every row has a token, and for how many.
-- Other strategies, budgets and heads on such tensors: sample by sample, with the kernels where they serve.
-- Within `torch.export`, `torch.vmap` and `torch.compile` (see `iwp_torch.compiling`): an operator.
-- All other tensors: the reference's own operations without its temporaries. Answers are the reference's, bit for bit.
+- CUDA tensors of float16, bfloat16 and float32 on cards of compute capability 8.0 and up, with Triton 3.4 and up:
+  `iwp_core.select_tokens` with ``PCMMR``, a count or share, and ``heads`` "mean" or "softmax_mean" takes as many
+  launches for a batch as for one sample, also where lengths and budgets differ. With ``validate=False`` and without a
+  ``mask`` it runs without synchronising the device, and can be captured in a CUDA graph (after one call with the same
+  shapes, which compiles the kernels). With a mask it synchronises twice, whatever the batch size: to check that every
+  row has a token, and to learn how many.
+- Other strategies, budgets and heads on such tensors: sample by sample, with the kernels that apply.
+- Within `torch.export`, `torch.vmap` and `torch.compile` (see `iwp_torch.compiling`): one operator.
+- All other tensors: the operations of the reference with fewer temporaries. Answers equal the reference's bit for bit.
 """
 
 import sys

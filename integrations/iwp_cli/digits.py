@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from rich.table import Table
 from torch import Tensor
@@ -21,7 +22,20 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
 
-__all__ = ["BUDGET", "CELL_SIZE", "LAYER", "DigitsDemo", "answers_table", "asked_miniature", "draw_answers"]
+__all__ = [
+    "BUDGET",
+    "CELL_SIZE",
+    "LAYER",
+    "QUESTIONS_OF_ANY_PICTURE",
+    "Asked",
+    "DigitsDemo",
+    "answers_table",
+    "ask_miniature",
+    "asked_miniature",
+    "draw_answers",
+    "fresh_picture",
+    "kept_of_picture",
+]
 
 # Layer 2 is where questions begin to read the picture: from there on it shows whose tokens were kept.
 BUDGET, LAYER = 0.111, 2
@@ -107,15 +121,28 @@ def asked_miniature(picture: Image.Image | None, questions: Sequence[str] | None
     miniature = load_miniature()
     asked: dict[str, str | None]
     if picture is None:
-        picture, asked = _fresh_picture(seed)
+        picture, truths = fresh_picture(seed)
+        asked = dict(truths)
     else:
         asked = dict.fromkeys(questions or QUESTIONS_OF_ANY_PICTURE)
-    found = [_ask(miniature, picture, question, truth) for question, truth in asked.items()]
+    ways = {name: {"budget": BUDGET, "layer": LAYER, **options} for name, options in METHODS.items()}
+    found = [ask_miniature(miniature, picture, question, ways, truth=truth) for question, truth in asked.items()]
     return DigitsDemo(miniature=miniature, picture=picture, asked=found)
 
 
-def _fresh_picture(seed: int | None) -> tuple[Image.Image, dict[str, str | None]]:
-    """Draw a picture full of test digits, and ask one question of each kind."""
+def fresh_picture(seed: int | None) -> tuple[Image.Image, dict[str, str]]:
+    """Draw a picture full of digits that the miniature has never seen, with one question of each kind.
+
+    Parameters
+    ----------
+    seed : int or None
+        The same seed draws the same picture; None draws a new one.
+
+    Returns
+    -------
+    tuple of PIL.Image.Image and dict
+        The picture, and the right answer of each question about it.
+    """
     rng = np.random.default_rng(seed)
     while True:
         layout = draw_layout(rng, style="dense")
@@ -125,12 +152,42 @@ def _fresh_picture(seed: int | None) -> tuple[Image.Image, dict[str, str | None]
             return scene.image, {question.text: question.answer for question in asked if question is not None}
 
 
-def _ask(miniature: Miniature, picture: Image.Image, question: str, truth: str | None) -> Asked:
+def ask_miniature(
+    miniature: Miniature,
+    picture: Image.Image,
+    question: str,
+    ways: Mapping[str, Mapping[str, Any]],
+    *,
+    truth: str | None = None,
+) -> Asked:
+    """Ask one question with all visual tokens, and once for each way of pruning.
+
+    Parameters
+    ----------
+    miniature : Miniature
+    picture : PIL.Image.Image
+    question : str
+    ways : mapping of str to mapping
+        The arguments of `prune_visual_tokens`, by the name of each way.
+    truth : str, optional
+        The right answer, if it is known.
+
+    Returns
+    -------
+    Asked
+
+    Raises
+    ------
+    VocabularyError
+        If the question has a word that the miniature does not know.
+    ValueError
+        If a way's arguments do not belong together, or name a layer that the method cannot act at.
+    """
     inputs = miniature.encode([picture], [question])
     (full,) = miniature.answer(inputs)
     pruned = {}
-    for name, options in METHODS.items():
-        with prune_visual_tokens(miniature.model, budget=BUDGET, layer=LAYER, **options) as session:
+    for name, arguments in ways.items():
+        with prune_visual_tokens(miniature.model, **arguments) as session:
             (answer,) = miniature.answer(inputs)
         pruned[name] = (answer, session.records[-1])
     return Asked(question=question, truth=truth, inputs=inputs, full=full, pruned=pruned)
@@ -160,7 +217,7 @@ def draw_answers(figure: "Figure | SubFigure", demo: DigitsDemo) -> None:
         line[0].set_ylabel(each.question, fontsize=11)
         line[0].set_xlabel(f"all tokens: {each.full}", fontsize=11)
         for axes, (name, (answer, record)) in zip(line[1:], each.pruned.items(), strict=True):
-            axes.imshow(_kept_of_picture(demo, each, record), interpolation="nearest")
+            axes.imshow(kept_of_picture(demo.miniature, demo.picture, each.inputs, record), interpolation="nearest")
             axes.set_xlabel(f"{name}: {answer}", fontsize=11)
     for axes in lines.flat:
         _without_frame(axes)
@@ -168,13 +225,34 @@ def draw_answers(figure: "Figure | SubFigure", demo: DigitsDemo) -> None:
     figure.suptitle(f"Trained miniature, {kept} of {total} visual tokens from layer {LAYER} on", fontsize=12)
 
 
-def _kept_of_picture(demo: DigitsDemo, each: Asked, record: PruningRecord) -> Any:
-    """Dim what was dropped of the crops, the finer of the two views that the model has of a picture."""
-    model = demo.miniature.model
-    regions = family_of(model).regions(model.config, each.inputs, 0)
+def kept_of_picture(
+    miniature: Miniature, picture: Image.Image, inputs: Mapping[str, Any], record: PruningRecord
+) -> NDArray[np.uint8]:
+    """Dim what was dropped of the crops, the finer of the two views that the model has of a picture.
+
+    Parameters
+    ----------
+    miniature : Miniature
+    picture : PIL.Image.Image
+        The picture at any size; regions are fractions of it.
+    inputs : mapping
+        The model's inputs.
+    record : PruningRecord
+
+    Returns
+    -------
+    numpy.ndarray of uint8, shape (height, width, 3)
+
+    Raises
+    ------
+    IndexError, ValueError
+        If it cannot be told where on the picture its tokens lie.
+    """
+    model = miniature.model
+    regions = family_of(model).regions(model.config, inputs, 0)
     stays: Tensor = torch.isin(record.visual[0], record.kept[0])
     crops = [index for index, region in enumerate(regions) if region.level == "crop"]
-    return dim_dropped(demo.picture, [regions[index] for index in crops], stays[crops])
+    return dim_dropped(picture, [regions[index] for index in crops], stays[crops])
 
 
 def _without_frame(axes: "Axes") -> None:

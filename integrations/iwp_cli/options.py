@@ -46,20 +46,23 @@ ModelName = Annotated[
     str, typer.Argument(metavar="MODEL", help="Folder of a model and its processor, or name on the Hub.")
 ]
 Images = Annotated[
-    list[Path] | None, typer.Option(help="Image file, of an animation its first picture; repeat it for several.")
+    list[Path] | None, typer.Option(help="Image file; of an animation, the first frame. Repeat the option for several.")
 ]
 Videos = Annotated[
     list[Path] | None,
-    typer.Option(help="Video file, animation, folder of frames or .npy array; repeat it for several."),
+    typer.Option(help="Video file, animation, folder of frames or .npy array. Repeat the option for several."),
 ]
-Frames = Annotated[int, typer.Option(min=1, help="Frames taken evenly from each video.")]
+Frames = Annotated[int, typer.Option(min=1, help="Number of frames taken from each video, evenly spaced.")]
 Budget = Annotated[str | None, typer.Option(help="Visual tokens to keep, as a share or a count.", show_default="0.222")]
 Layer = Annotated[
     int | None,
     typer.Option(help="First decoder layer that no longer sees the dropped tokens.", show_default="4, or the method's"),
 ]
 MethodName = Annotated[
-    str | None, typer.Option(help="Method (see iwp methods), or per-query.", show_default="the paper's rule")
+    str | None,
+    typer.Option(
+        help="Name of a method (iwp methods lists them) or the preset per-query.", show_default="the paper's rule"
+    ),
 ]
 Strategy = Annotated[
     StrategyName | None, typer.Option(help="How the paper's rule chooses the tokens.", show_default="pc-mmr")
@@ -67,7 +70,7 @@ Strategy = Annotated[
 SettingsFile = Annotated[
     Path | None, typer.Option(help="File that iwp tune wrote, in place of budget, layer, method and strategy.")
 ]
-Device = Annotated[str | None, typer.Option(help="Such as cpu or cuda:0; by default a GPU if there is one.")]
-Weights = Annotated[NumberFormat, typer.Option(help="Of the weights; auto is the checkpoint's.")]
-Attention = Annotated[str | None, typer.Option(help="eager, sdpa or flash_attention_2.")]
-LocalFilesOnly = Annotated[bool, typer.Option("--local-files-only", help="Keep off the network.")]
+Device = Annotated[str | None, typer.Option(help="Device, such as cpu or cuda:0; by default a GPU if there is one.")]
+Weights = Annotated[NumberFormat, typer.Option(help="Number format of the weights; auto takes the checkpoint's.")]
+Attention = Annotated[str | None, typer.Option(help="Attention implementation: eager, sdpa or flash_attention_2.")]
+LocalFilesOnly = Annotated[bool, typer.Option("--local-files-only", help="Use only files on this machine.")]

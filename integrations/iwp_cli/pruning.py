@@ -16,7 +16,15 @@ from iwp_transformers import PruningSession, load_settings, prune_visual_tokens
 from iwp_transformers.methods import METHODS
 from iwp_transformers.presets import PRESETS
 
-__all__ = ["answering", "opened_session", "pruning_arguments", "read_budget", "told_settings", "warning_in_lines"]
+__all__ = [
+    "WITHOUT_BUDGET",
+    "answering",
+    "opened_session",
+    "pruning_arguments",
+    "read_budget",
+    "told_settings",
+    "warning_in_lines",
+]
 
 BUDGET, LAYER = "0.222", 4
 # Methods that say by themselves how many tokens stay.

@@ -1,8 +1,8 @@
 """What pruning saves where there are thousands of visual tokens: a photograph, in a model of random weights."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
@@ -15,7 +15,7 @@ from iwp_transformers.timed_generation import TimedGeneration
 if TYPE_CHECKING:
     from matplotlib.figure import SubFigure
 
-__all__ = ["Saving", "draw_saving", "measured_saving", "saving_table"]
+__all__ = ["Saving", "SavingModel", "draw_saving", "measured_saving", "saving_rows", "saving_table"]
 
 # Half the depth of the photograph's own demo, so that a laptop has prefilled four times before one loses patience.
 DEPTH, LAYER = 12, 2
@@ -63,6 +63,35 @@ class Saving:
         return self.full.peak_bytes / 2**20, self.pruned.peak_bytes / 2**20
 
 
+class SavingModel:
+    """A LLaVA-OneVision of 12 layers and random weights, and a photograph of 2,709 visual tokens as its input.
+
+    Making it also measures the prefill with all tokens, after a warm-up.
+    """
+
+    def __init__(self) -> None:
+        self._model = random_model(num_hidden_layers=DEPTH)
+        self._inputs = encode_photograph(self._model, shipped_photograph())
+        self._full = timed_answer(self._model, self._inputs, NEW_TOKENS)
+
+    def measured(self, arguments: Mapping[str, Any]) -> Saving:
+        """Measure the pruned prefill after a warm-up, beside the one with all tokens.
+
+        Parameters
+        ----------
+        arguments : mapping
+            Of `prune_visual_tokens`.
+
+        Raises
+        ------
+        ValueError
+            If they do not belong together, or name a layer that the method cannot act at.
+        """
+        with prune_visual_tokens(self._model, **arguments) as session:
+            pruned = timed_answer(self._model, self._inputs, NEW_TOKENS)
+        return Saving(summary=session.records[-1].summary(), full=self._full, pruned=pruned)
+
+
 def measured_saving() -> Saving:
     """Prefill a photograph of 2,709 visual tokens with all of them and with 11.1 %, each after a warm-up.
 
@@ -71,15 +100,11 @@ def measured_saving() -> Saving:
     Saving
         Of a LLaVA-OneVision of 12 layers and random weights, which is made on the spot: what it answers means nothing.
     """
-    model = random_model(num_hidden_layers=DEPTH)
-    inputs = encode_photograph(model, shipped_photograph())
-    full = timed_answer(model, inputs, NEW_TOKENS)
-    with prune_visual_tokens(model, budget=BUDGET, layer=LAYER, **PER_QUERY) as session:
-        pruned = timed_answer(model, inputs, NEW_TOKENS)
-    return Saving(summary=session.records[-1].summary(), full=full, pruned=pruned)
+    return SavingModel().measured({"budget": BUDGET, "layer": LAYER, **PER_QUERY})
 
 
-def _rows(saving: Saving) -> list[tuple[str, str, Sequence[float]]]:
+def saving_rows(saving: Saving) -> list[tuple[str, str, Sequence[float]]]:
+    """Return what was measured: a name, a format for its numbers, and the two numbers, full and pruned."""
     rows: list[tuple[str, str, Sequence[float]]] = [
         ("visual tokens", "{:,.0f}", saving.tokens),
         ("seconds to the first token", "{:.2f} s", saving.seconds),
@@ -93,14 +118,14 @@ def _rows(saving: Saving) -> list[tuple[str, str, Sequence[float]]]:
 def saving_table(saving: Saving) -> Table:
     """Return both ways side by side, for the screen."""
     table = Table("", "all tokens", f"{BUDGET:.1%} from layer {LAYER} on", title="A photograph, random weights")
-    for name, form, (full, pruned) in _rows(saving):
+    for name, form, (full, pruned) in saving_rows(saving):
         table.add_row(name, form.format(full), form.format(pruned))
     return table
 
 
 def draw_saving(figure: "SubFigure", saving: Saving) -> None:
     """Draw a pair of bars for each of tokens, seconds, and bytes of the cache."""
-    rows = _rows(saving)[:DRAWN]
+    rows = saving_rows(saving)[:DRAWN]
     for axes, (name, form, pair) in zip(figure.subplots(len(rows), 1), rows, strict=True):
         bars = axes.barh(("all", "pruned"), pair, color=(FULL_COLOR, PRUNED_COLOR))
         axes.bar_label(bars, [form.format(number) for number in pair], padding=3, fontsize=10)

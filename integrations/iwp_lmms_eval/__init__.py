@@ -1,4 +1,4 @@
-"""The model `iwp` of lmms-eval: any model that iwp serves, with visual tokens pruned; and the papers' tables.
+"""The model `iwp` of lmms-eval: any model that iwp supports, with visual tokens pruned; and the papers' tables.
 
 lmms-eval finds it through the entry point `lmms_eval.models`; nothing here is imported unless lmms-eval, or
 ``iwp reproduce``, asks for it. ``docs/evaluation.md`` says how to install and use both.
@@ -10,11 +10,11 @@ from typing import Any
 __all__ = ["MODEL", "manifests"]
 
 MODEL = "iwp"
-"""What ``lmms-eval --model`` calls it."""
+"""Name of the model for ``lmms-eval --model``."""
 
 
 def manifests() -> list[Any]:
-    """Return what lmms-eval registers: the name of the model, and where its class stands.
+    """Return what lmms-eval registers: the name of the model, and where to import its class from.
 
     Returns
     -------

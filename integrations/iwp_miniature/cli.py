@@ -25,10 +25,12 @@ def train(
     output: Annotated[Path, typer.Argument(help="Folder for the model, the log and the state of an unfinished run.")],
     *,
     seed: Annotated[int, typer.Option(help="Seed of weights, pictures and questions.")] = 0,
-    align_steps: Annotated[int, typer.Option(min=1, help="Steps that teach the tower the words.")] = Recipe.align_steps,
-    answer_steps: Annotated[int, typer.Option(min=1, help="Steps that teach to answer.")] = Recipe.answer_steps,
+    align_steps: Annotated[
+        int, typer.Option(min=1, help="Training steps that align the tower's features with the words.")
+    ] = Recipe.align_steps,
+    answer_steps: Annotated[int, typer.Option(min=1, help="Training steps on questions.")] = Recipe.answer_steps,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    threads: Annotated[int, typer.Option(min=1, help="Threads of the CPU.")] = 2,
+    threads: Annotated[int, typer.Option(min=1, help="Number of CPU threads.")] = 2,
     every: Annotated[int, typer.Option(min=1, help="Steps between validations; each also saves the state.")] = 200,
 ) -> None:
     """Train a miniature vision-language model to answer questions about handwritten digits.

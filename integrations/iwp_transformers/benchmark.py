@@ -19,20 +19,21 @@ __all__ = ["BenchReport", "Measurements", "bench"]
 
 @dataclass(frozen=True, kw_only=True)
 class Measurements:
-    """What all repeats of one way of generating took, in the order they ran.
+    """Time and memory of all repeats, either with all visual tokens or pruned, in the order in which they ran.
 
     Attributes
     ----------
     visual_tokens : int
         Visual tokens that reach the last decoder layer, over the batch.
     first_token_seconds : tuple of float
-        From the call to the first token of each repeat.
+        For each repeat, the time from the call to the first token.
     token_seconds : tuple of float
-        Seconds a token behind the first, mean within each repeat; empty if one token was generated.
+        For each repeat, the mean time of a token after the first; empty if only one token was generated.
     peak_bytes : int or None
-        Most memory held above what was held before the call, largest of the repeats.
+        Peak of memory above what was held before the call, the largest of the repeats; None if it cannot be measured.
     selection_seconds : tuple of float
-        Spent choosing tokens, part of the time to the first token; empty without pruning.
+        For each repeat, the time spent choosing tokens, which is part of the time to the first token; empty without
+        pruning.
     """
 
     visual_tokens: int
@@ -44,7 +45,7 @@ class Measurements:
 
 @dataclass(frozen=True, kw_only=True)
 class BenchReport:
-    """Generating with all visual tokens and with few, in figures.
+    """Time and memory of generating with all visual tokens and with pruning.
 
     Attributes
     ----------
@@ -69,17 +70,17 @@ class BenchReport:
 
     @property
     def token_ratio(self) -> float | None:
-        """Median time of a later token with pruning, as a share of that without; None if there is none."""
+        """Median time of a token after the first with pruning, as a share of that without; None if there is none."""
         return _ratio(self.pruned.token_seconds, self.full.token_seconds) if self.new_tokens > 1 else None
 
     @property
     def selection_share(self) -> float:
-        """Median share of the pruned time to the first token that choosing takes."""
+        """Share of the time to the first token that is spent on choosing, median over the repeats."""
         pairs = zip(self.pruned.selection_seconds, self.pruned.first_token_seconds, strict=True)
         return statistics.median(chosen / taken for chosen, taken in pairs)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything that was measured, and the ratios, as JSON takes it."""
+        """Return all measurements and ratios as a dictionary that can be written as JSON."""
         ratios = ("first_token_ratio", "token_ratio", "selection_share")
         return {**asdict(self), **{name: getattr(self, name) for name in ratios}}
 
@@ -93,11 +94,12 @@ def bench(
     compiled: bool | CompileConfig = False,
     **settings: Any,
 ) -> BenchReport:
-    """Measure what pruning saves on this machine: time to the first token, time a token, memory, share of choosing.
+    """Measure time to the first token, time per later token and memory on this machine, with and without pruning.
 
-    Every repeat generates exactly `new_tokens` greedy tokens for each sample, whatever they say. Both ways are warmed
-    up by one generation that is not counted. Without compiling they take turns, so that a machine that slows down slows
-    both; compiled, one follows the other, since attaching hooks discards what was compiled.
+    Every repeat generates exactly `new_tokens` greedy tokens for each sample; an end-of-sequence token does not stop
+    it. Both ways are warmed up by one generation that is not counted. Repeats with and without pruning take turns, so
+    that a machine that slows down slows both. Compiled models are measured one way after the other instead, since
+    attaching hooks discards what was compiled.
 
     Parameters
     ----------
@@ -108,9 +110,9 @@ def bench(
     new_tokens : int, default 32
         Tokens to generate for each sample, >= 1.
     repeats : int, default 5
-        Measured generations each way, >= 1.
+        Measured generations with pruning, and as many without, >= 1.
     compiled : bool or transformers.CompileConfig, default False
-        Whether (and how) to decode on a static cache by a step compiled with `torch.compile`; compiling is not counted.
+        Whether (and how) decoding is compiled with `torch.compile`, on a static cache. Compile time is not counted.
     **settings
         Arguments of `prune_visual_tokens`: `budget`, `layer`, and so on.
 
@@ -121,9 +123,10 @@ def bench(
     Raises
     ------
     ValueError
-        If `new_tokens` or `repeats` is below 1, the inputs hold no visual token, or as `prune_visual_tokens` raises.
+        If `new_tokens` or `repeats` is below 1, if the inputs hold no visual token, and where `prune_visual_tokens`
+        raises it.
     TypeError, NotImplementedError
-        As `prune_visual_tokens`.
+        Where `prune_visual_tokens` raises it.
 
     Examples
     --------

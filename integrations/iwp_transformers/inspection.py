@@ -27,17 +27,17 @@ class ModelReport:
     model, decoder : str
         Class names of the model and of its decoder; the second is empty where the model is refused.
     media : tuple of Medium
-        The modalities, each with its placeholder and the argument that brings its features.
+        The modalities, each with its placeholder token and the argument of the forward that carries its pixels.
     inferred : bool
-        Whether this was told by the configuration, and not by a family's own file.
+        Whether this was read from the configuration, since this package has no file for the model's class.
     pictures : bool
         Whether kept tokens can be drawn.
     removals : mapping of int to int
-        For each layer that can prune, the first layer whose sequence is shorter.
+        For each layer that can prune, the first layer that then has a shorter sequence.
     refusals : mapping of int to str
-        For each other layer, the reason.
+        For each other layer, the reason why it cannot prune.
     unreadable : tuple of int
-        Layers of `removals` without queries and keys to read: they prune with a selector only.
+        Layers of `removals` whose queries and keys cannot be read: only rules that read neither can prune there.
     refused : str
         Why the model is not served at all; empty if it is.
     """
@@ -74,7 +74,7 @@ class ModelReport:
 
 
 def inspect_model(source: "nn.Module | PreTrainedConfig | str | PathLike[str]") -> ModelReport:
-    """Tell what `prune_visual_tokens` would do with a model, without loading its weights.
+    """Report what `prune_visual_tokens` would do with a model, without loading its weights.
 
     Parameters
     ----------

@@ -122,14 +122,14 @@ def kept_tokens_figure(
     inputs : mapping
         The processor's output that was given to the model.
     images : PIL.Image.Image or array_like, or a sequence of them
-        Images of the sample, in the order of its text; a single one may come without a list around it; unused where
-        tokens can be drawn on what the model saw only. An array has
-        shape (height, width), or (height, width, channels) with 1, 3 or 4 channels, and holds bytes or fractions.
+        Images of the sample, in the order in which its text refers to them; a single one need not be in a list. Arrays
+        have shape (height, width), or (height, width, channels) with 1, 3 or 4 channels, and hold bytes or fractions in
+        [0, 1]. Not needed for models of which only the tiles that the model saw can be drawn (see Notes).
     model : torch.nn.Module
         The model that was pruned.
     videos : sequence
-        Videos of the sample, each a sequence of frames or an array (frames, height, width, 3); a single one may come
-        without a list around it.
+        Videos of the sample, each a sequence of frames or an array (frames, height, width, 3); a single one need not be
+        in a list.
     sample : int
         Row of the batch.
     title : str, optional
@@ -138,14 +138,14 @@ def kept_tokens_figure(
     Returns
     -------
     matplotlib.figure.Figure
-        Belonging to no window and no global state; `figure.savefig("kept.png")` writes it.
+        A figure that no window shows; `figure.savefig("kept.png")` writes it.
 
     Raises
     ------
     ImportError
         If matplotlib is not installed.
     NotImplementedError
-        If it is not known where the tokens of such a model look.
+        If it is not known which part of a picture each token of this model stands for.
     TypeError
         If the model cannot be pruned.
     ValueError
@@ -154,11 +154,11 @@ def kept_tokens_figure(
 
     Notes
     -----
-    An image that the model saw at two resolutions gets two panels. A video shows at most eight steps of its token grid,
-    evenly spread, each over its middle frame.
+    An image that the model saw at two resolutions gets two panels. Of a video, at most eight evenly spaced steps of the
+    token grid are drawn, each over its middle frame.
 
-    Many processors make squares of a picture and do not say whether they stretched it, cut its margins off or padded
-    it. There each square that the model saw is a panel of its own, in colours that are stretched to the whole range.
+    Many processors turn a picture into square tiles and do not record whether they stretched, cropped or padded it.
+    Then each tile that the model saw is drawn as a panel of its own, with its colours scaled to the full range.
     """
     config: Any = model.config
     regions = family_of(model).regions(config, inputs, sample)

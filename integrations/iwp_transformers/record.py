@@ -21,22 +21,23 @@ class PrefillSummary:
     visual_tokens, kept_tokens : int
         Visual tokens before and after.
     visual_by_layer : tuple of int
-        For each decoder layer, the visual tokens that others may attend to in it.
+        For each decoder layer, how many visual tokens can be attended to in it.
     first_layer : int
-        First layer with fewer of them.
+        First layer at which tokens were dropped.
     training_compression : float or None
-        Patches of the vision tower that the model was trained to see as one visual token; None where its configuration
-        does not tell.
+        How many patches of the vision tower the model was trained to merge into one visual token; None if its
+        configuration does not say.
     tokens_full, tokens_pruned : tuple of int
-        For each decoder layer, the tokens that enter it without and with pruning, padding not counted.
+        For each decoder layer, the number of tokens that enter it, without and with pruning. Padding is not counted.
     kv_bytes_full, kv_bytes_pruned : int or None
-        Bytes that the cache would hold after the prefill without pruning, and holds, as its tensors tell. Both are 0
-        without a cache; None where the cache cannot be measured.
+        Size of the cache after the prefill in bytes, as it would be without pruning and as it is, from its tensors.
+        Both are 0 without a cache, and None if the cache cannot be measured.
     flops_full, flops_pruned : int or None
-        Operations of the decoder layers, padding counted since it is computed, attention as causal; counted from what
-        the layers run. None where a layer computes out of sight. Vision tower, head and selection are left out.
+        Floating-point operations of the decoder layers, counted while they run. Padding counts, since it is computed;
+        attention counts as causal. Vision tower, head and selection are left out. None if a layer's operations cannot
+        be counted.
     selection_seconds : float
-        Time spent choosing.
+        Seconds spent on choosing tokens.
     """
 
     visual_tokens: int
@@ -54,17 +55,17 @@ class PrefillSummary:
 
     @property
     def mean_share(self) -> float:
-        """Share of the visual tokens that a layer sees, mean over all layers: what methods are compared at."""
+        """Share of the visual tokens that a layer sees, averaged over all layers; compare methods at equal shares."""
         return self._mean_share(0)
 
     @property
     def mean_share_from_first(self) -> float:
-        """The same over the layers from the first stage on, which is what the budget of a staged method means."""
+        """The same average over the layers from the first stage on: the budget of a method with several stages."""
         return self._mean_share(self.first_layer)
 
     @property
     def share_of_patches(self) -> float | None:
-        """Visual tokens kept to the end, as a share of the patches before any merging that was trained.
+        """Visual tokens kept to the end, as a share of the vision tower's patches before the model merged any.
 
         Compression by training and by pruning multiply (arXiv 2502.11501, section 7.2).
         """
@@ -78,7 +79,7 @@ class PrefillSummary:
 
     @property
     def kv_bytes_saved(self) -> int | None:
-        """Bytes that the cache does not hold."""
+        """Bytes by which the cache is smaller."""
         if self.kv_bytes_full is None or self.kv_bytes_pruned is None:
             return None
         return self.kv_bytes_full - self.kv_bytes_pruned
@@ -117,18 +118,18 @@ class StageRecord:
     Attributes
     ----------
     layer : int
-        First decoder layer that the dropped tokens are hidden from.
+        First decoder layer that does not see the dropped tokens.
     removal : int
-        First layer whose sequence is shorter: `layer`, but 1 where that is 0.
+        First layer whose sequence is shorter. It is later than `layer` where `layer` only masks the dropped tokens.
     kept : tuple of torch.Tensor
-        For each sample, int64 and ascending: positions of the visual tokens that stay.
+        For each sample, int64 and ascending: positions of the visual tokens that are kept.
     lengths : tuple of int
-        For each sample, its tokens without padding that stay.
+        For each sample, the number of its tokens that are left, text included, padding not counted.
     padded : int
-        Rows computed for each sample.
+        Rows that are computed for each sample, padding counted.
     merged_into : tuple of torch.Tensor or None
-        For each sample, int64: for each visual token that was left before, the position of the one that it went into,
-        -1 where it is lost; None where nothing is merged.
+        For each sample, int64, one entry for each visual token that entered this layer: the position of the token that
+        it was merged into, or -1 if it was dropped. None if the method merges nothing.
     """
 
     layer: int
@@ -151,20 +152,20 @@ class PruningRecord:
     Attributes
     ----------
     visual : tuple of torch.Tensor
-        For each sample, int64 and ascending: positions of its visual tokens in the input sequence, padding counted. On
-        a cache that holds tokens, those that the forward brought, counted from the beginning of the conversation.
+        For each sample, int64 and ascending: positions of its visual tokens in the input sequence, padding counted. In
+        a later turn these are the tokens of that turn, and positions count from the beginning of the conversation.
     stages : tuple of StageRecord
-        What was kept where, by ascending layer; one for each layer that tokens are dropped at.
+        What was kept at each layer that drops tokens, by ascending layer.
     lengths_full : tuple of int
-        For each sample, its tokens without padding.
+        For each sample, the number of its tokens before pruning, padding not counted.
     padded_full : int
-        Rows that the layers before the first stage compute for each sample.
+        Rows that the layers before the first stage compute for each sample, padding counted.
     cached_full : int
-        Tokens of earlier turns: how many the cache had seen before the prefill, 0 for a new one.
+        Tokens of earlier turns that the cache had seen before this prefill; 0 for a new cache.
     training_compression : float or None
-        Patches that the model was trained to see as one visual token, where its configuration tells.
+        How many patches the model was trained to merge into one visual token; None if its configuration does not say.
     modalities : mapping of str to tuple of torch.Tensor
-        For each modality, such as "image", and each sample: which of `visual` are its.
+        For each modality, such as "image", and each sample: the positions in `visual` that belong to it.
     """
 
     visual: tuple[Tensor, ...]
@@ -181,7 +182,7 @@ class PruningRecord:
 
     @property
     def layer(self) -> int:
-        """First decoder layer that dropped tokens are hidden from."""
+        """First decoder layer that does not see dropped tokens."""
         return self.stages[0].layer
 
     @property
@@ -191,7 +192,7 @@ class PruningRecord:
 
     @property
     def lengths_pruned(self) -> tuple[int, ...]:
-        """For each sample, its tokens without padding that stay to the end."""
+        """For each sample, the number of its tokens after the last stage, padding not counted."""
         return self.stages[-1].lengths
 
     @property
@@ -201,12 +202,12 @@ class PruningRecord:
 
     @property
     def kept(self) -> tuple[Tensor, ...]:
-        """For each sample, the positions in the padded input of the visual tokens that stay to the end."""
+        """For each sample, the positions of the visual tokens kept to the end, in the padded input sequence."""
         return self.stages[-1].kept
 
     @property
     def kept_indices(self) -> tuple[Tensor, ...]:
-        """For each sample, which of its own visual tokens stay: int64, ascending, whatever shared the batch."""
+        """For each sample, the indices of the kept tokens among its own visual tokens: int64, ascending."""
         return tuple(torch.searchsorted(visual, kept) for kept, visual in zip(self.kept, self.visual, strict=True))
 
     @property

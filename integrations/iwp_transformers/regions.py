@@ -44,13 +44,13 @@ class Region:
         Temporal index in the token grid, not in the video file; 0 for images.
     box : tuple of float, or None
         (left, top, right, bottom) as fractions of the original picture, in [0, 1]. None for a token that covers no
-        pixel: a newline, or a patch that holds nothing but padding. Of `tile`, where that is not None.
+        pixel: a newline, or a patch of padding only. If `tile` is given, fractions of that tile instead.
     level : {"base", "crop", "grid", "newline"}
-        "base" is the whole image shrunk into one view, "crop" a piece of it at a higher resolution, "grid" the only
-        view of a model that has no such levels, "newline" a learned separator.
+        "base" is the whole image scaled down to one view, "crop" a part of it at a higher resolution, "grid" the only
+        view of a model without such levels, "newline" a learned separator.
     tile : int, optional
-        Which square that the model saw the box lies in, where it cannot be told what of the picture that square shows:
-        a row of `pixel_values`, or of `pixel_values_videos`, leading axes flattened.
+        For models whose processor does not record which part of the picture a tile shows: the tile that `box` refers
+        to, as a row of `pixel_values` or `pixel_values_videos` with leading axes flattened.
     """
 
     medium: Medium

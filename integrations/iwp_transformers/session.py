@@ -58,105 +58,112 @@ def prune_visual_tokens(
     selector: Selector | None = None,
     history: int = 16,
 ) -> "PruningSession":
-    """Let a vision-language model drop visual tokens from one decoder layer on, until the session is closed.
+    """Prune visual tokens in every prefill of a vision-language model, until the session is closed.
 
     Parameters
     ----------
     model : torch.nn.Module
-        A vision-language model of Transformers, with or without its language head; also within `torch.compile`, a
-        `PeftModel`, or a data-parallel wrapper of one device.
+        A vision-language model of Transformers, with or without its language head. It may be compiled with
+        `torch.compile`, or wrapped in a `PeftModel` or in a data-parallel wrapper of one device.
     budget : int, float or iwp_core.Tolerance, or a tuple of numbers, or a mapping of str to any of these
-        Visual tokens to keep for each sample: a count >= 1, a share in (0, 1], or (by the paper's rule) as few as keep
-        an error of the layer's attention within a `Tolerance`. A tuple has a number for each of `layer`, each of all
-        the visual tokens that the sample came with, descending; there 0 keeps none. One number for a method that has
-        several stages is the mean share over all layers from its first stage on. A mapping, such as
-        ``{"image": 0.2, "video": 64}``, has one for each modality, of which it is a count or a share in each sample;
-        the rule chooses among the tokens of one modality at a time, and one that is left out is not pruned.
+        How many visual tokens to keep of each sample. An int >= 1 is a count, a float in (0, 1] a share. A `Tolerance`
+        keeps as few tokens as hold an error of the layer's attention within it (the paper's rule only).
+
+        With several layers, a tuple gives one number for each, in descending order. Each is a count or a share of the
+        visual tokens that the sample came with, and 0 keeps none. If a method has several stages, a single number is
+        the mean share over all layers from its first stage on.
+
+        A mapping, such as ``{"image": 0.2, "video": 64}``, gives each modality a budget of its own, a count or a share
+        in each sample. Tokens compete within their modality; a modality that is left out is not pruned.
     layer : int, or a tuple of int, default 4, or that of the method
-        First decoder layer, counted from 0, that no longer sees the dropped tokens. Of several, each drops more.
+        First decoder layer, counted from 0, that no longer sees the dropped tokens. A tuple names several layers, each
+        of which drops more.
     layers : int or sequence of int, optional
-        For the paper's rule: the layers whose magnitudes of a token are pooled. An int n means the n layers up to and
-        with `layer`, a sequence lists them; none may lie behind `layer`. Each is read with its own queries, keys and
-        values, and the heads of all are pooled as `heads` says. Duplication is that of `layer`. Default: `layer` alone.
+        For the paper's rule: the layers that the magnitude is computed in. An int n means `layer` and the n - 1 layers
+        before it; a sequence lists them, and none may come after `layer`. Each layer's own queries, keys and values are
+        read, and the heads of all these layers are pooled as `heads` says. Duplication is computed in `layer` alone.
+        Default: `layer` alone.
     method : str or Method, optional
         A method of the papers by its name, or an object of `iwp_transformers.methods` with options, in place of all
         arguments from `strategy` to `selector`; ``iwp methods`` lists them.
     strategy : Strategy, default PCMMR()
-        How magnitude and duplication are weighed.
+        How tokens are chosen from magnitude and duplication.
     magnitude, similarity, heads : str
         Options of `iwp_core.select_tokens`.
     query : {"text", "image", "last_text"}
-        Whose queries weigh the tokens: those of the text after the first visual token, of the visual tokens, or of
-        the last text token. Their mean counts, unless `heads` lets each of them score; for "max" and a number, by its
-        share among all that it sees.
-    rope_in_magnitude, rope_in_duplication : bool
-        Whether queries and keys carry their rotary embedding in magnitude, and keys in duplication.
+        Whose queries the magnitude is computed with: those of the text after the first visual token, of the visual
+        tokens themselves, or of the last text token. Their mean is taken, unless `heads` scores each query by itself.
+    rope_in_magnitude : bool, default False
+        Whether the magnitude is computed from queries and keys with their rotary embedding, or without.
+    rope_in_duplication : bool, default True
+        The same for the keys that duplication is computed from.
     selector : callable, optional
-        Another rule in place of the paper's and of all options from `strategy` on: takes a `LayerView`, returns the
-        indices to keep. Other than `budget` of them are kept, with a warning unless it has ``own_count = True``.
+        A rule of your own, in place of the paper's with all its options: it takes a `LayerView` and returns the indices
+        of the visual tokens to keep. If it returns another number of indices than the budget, they are kept with a
+        warning, or without one if it has an attribute ``own_count = True``.
     history : int, default 16
-        Number of records held.
+        How many records are held; older ones are dropped.
 
     Returns
     -------
     PruningSession
-        A context manager; pruning has begun already, and ends with the `with` block or `close()`. Keep it: a session
-        that is collected releases the model, with a ResourceWarning.
+        Pruning begins at once, and ends with the `with` block or with `close()`. Keep a reference: if the session is
+        garbage-collected, pruning ends too, with a ResourceWarning.
 
     Raises
     ------
     TypeError
-        If it cannot be told how the model places visual tokens (the message says what is missing), it is wrapped in a
-        way that hooks cannot follow, `budget` or `layer` is no number, or a `Tolerance` is the budget of one of several
-        layers or comes with a strategy that has no `order`.
+        If it is not known where the model's visual tokens stand (the message says what is missing), or the model is
+        wrapped in a way that hooks cannot follow; if `budget` or `layer` is no number; if a `Tolerance` comes with
+        several layers, or with a strategy that has no `order`.
     ValueError
-        If `budget`, `layer`, `layers`, `method`, `query` or `history` is outside what is allowed, `budget` names a
-        modality that the model has not, two of `method`, `selector` and options of the paper's rule are given, `layers`
-        or a `Tolerance` beside another rule, or the model is being pruned already.
+        If `budget`, `layer`, `layers`, `method`, `query` or `history` is outside what is allowed; if `budget` names a
+        modality that the model does not have; if two of `method`, `selector` and options of the paper's rule are given;
+        if `layers` or a `Tolerance` comes with another rule than the paper's; if the model is being pruned already.
     NotImplementedError
-        If a layer from `layer` on is of a kind that is not known to stay exact, `layer` has no queries and keys to
-        read and there is no `selector`, one of `layers` has none, a `Tolerance` bounds outputs of an attention that it
-        does not know, the rule reads a vision tower of which it is not known how, or a model is sharded in parts of a
-        head.
+        If a layer from `layer` on is of a kind that is not known to stay exact; if `layer` or one of `layers` has no
+        queries and keys that the rule could read; if a `Tolerance` bounds the outputs of an attention that it does not
+        know; if the rule reads the vision tower and this model's tower is not known; if the model is sharded so finely
+        that a head lies on several devices.
 
     Warns
     -----
     UserWarning
-        Once, if Transformers is newer than any version that was tested; once for each class of models that has no
-        file of its own, and is served by what its configuration says.
+        Once, if Transformers is newer than any version that was tested. Once for each class of models that this package
+        has no file for, so that everything about it is read from its configuration.
 
     Notes
     -----
-    Text rows equal those of the full-length model whose layers from `layer` on may not attend to the dropped tokens.
-    What the model returns keeps its shapes: rows of dropped tokens are zero in `last_hidden_state`, in the
-    `hidden_states` behind `layer`, and in `attentions`. The first layer of each kind (all tokens, sliding, chunked)
-    hides the dropped tokens instead of removing them, since Transformers counts tokens by its cache. A visual token
-    whose own row is read, because it ends its prompt or a label follows it, is always among those that are kept.
+    **What is exact.** The hidden states of text tokens equal those of the full-length model, if its layers from `layer`
+    on may not attend to the dropped tokens. What the model returns keeps its shapes: rows of dropped tokens are zero in
+    `last_hidden_state`, in the `hidden_states` after `layer`, and in `attentions`. The model's first layer of each
+    kind (full attention, sliding window, chunked) never gets shorter, because Transformers takes the length of the
+    sequence from its cache: if it is `layer` or comes later, it masks the dropped tokens instead. A visual token is
+    always kept if its own row is needed: if it is the last of its prompt, or if a label follows it. Sliding windows and
+    chunks go by original positions. In a recurrent or convolutional layer from `layer` on, a dropped token never enters
+    the recurrence or the convolution.
 
-    A `Tolerance` of outputs bounds those of all tokens behind the last candidate at `layer`, as the attention computes
-    them; of the last candidate itself where none follow. Tokens that stay in any case are no candidates. In a mapping,
-    each modality keeps its own, as if the others stayed whole; such bounds add up.
+    **Tolerance.** A `Tolerance` of outputs bounds the attention outputs, at `layer`, of all tokens after the last
+    candidate (of the last candidate itself if none follow). In a mapping, each modality has its own tolerance, computed
+    as if the other modalities were not pruned; the errors add up.
 
-    Windows and chunks count original positions. In a recurrent or convolving layer from `layer` on, a dropped token
-    never enters the recurrence or the convolution.
+    **Threads and caches.** Any number of threads may use the model within one session. A pruned cache, and every copy
+    of it, knows what was pruned. It can be used as long as the session is open, and decoded tokens can be cropped from
+    it. Without a cache, the forwards of one `generate` share one selection, and every other forward makes its own.
 
-    Any number of threads may use the model within one session. What is known of a pruned cache travels with the cache,
-    its copies included; it can lose decoded tokens, and be used while the session is open. Without a cache, the
-    forwards of one `generate` share one selection, and every other forward selects for itself.
+    **Turns, drafts, chunks.** New images may come in a later turn, on a cache that holds earlier turns. Their tokens
+    are scored by the text after the first of them; tokens of earlier turns stay as they are. Positions count from the
+    beginning of the cache. Draft tokens of assisted decoding are not part of the question. If the prompt comes in
+    chunks (``generate(prefill_chunk_size=...)``), the layers from `layer` on run when the last chunk is there.
 
-    Images may come in later turns, on a cache that holds tokens. Theirs are new candidates, weighed by the text after
-    the first of them; tokens of earlier turns stay as they are. Positions count from the beginning of the cache.
-    Drafts of assisted decoding are no part of a question. Of a prompt in chunks (``generate(prefill_chunk_size=...)``),
-    layers from `layer` on wait for the last.
+    **What is refused.** A forward raises NotImplementedError where it could not be exact; docs/refusals.md lists every
+    case with its reason. The main ones: cropping a cache into the newest turn with images; using a pruned cache after
+    its session is closed; `inputs_embeds` without `input_ids`; packed sequences; chunks before Transformers 5.24, on a
+    cache that holds earlier turns, or in a model with recurrent layers or masks of its own; images in a later turn
+    where a layer from `layer` on is recurrent, or with a `Tolerance` of outputs, or with `heads` "max" or a number;
+    gradient checkpointing of layers that are not Transformers' own.
 
-    A forward raises NotImplementedError where it could not be exact: a crop that reaches into the newest turn with
-    images, a cache whose session is closed, or that holds the beginning of a prompt in chunks, `inputs_embeds` without
-    `input_ids`, packed sequences; chunks where Transformers is older than 5.24, the cache holds tokens, any layer
-    carries a recurrence, or the model makes masks of its own; images in a later turn where layers from `layer` on carry
-    a recurrence, or with a `Tolerance` of outputs or `heads` "max" or a number, which count what a query sees; gradient
-    checkpointing of layers that are not Transformers' own.
-
-    What was compiled before a session begins is compiled again within it.
+    A model that was compiled before the session begins is compiled again within it.
 
     Examples
     --------
@@ -212,7 +219,7 @@ def prune_visual_tokens(
 
 
 class PruningSession:
-    """The hooks on one model, and the records of what they did; made by `prune_visual_tokens`.
+    """Pruning of one model, from `prune_visual_tokens` until it is closed, with a record of each pruned prefill.
 
     Attributes
     ----------
@@ -236,13 +243,14 @@ class PruningSession:
 
     @property
     def closed(self) -> bool:
-        """Whether the session has no hooks on the model."""
+        """Whether the session has ended, so that nothing is pruned."""
         return not self._release.alive
 
     def close(self) -> None:
-        """Take every hook off the model; closing twice is harmless.
+        """End the pruning and remove every hook from the model; closing twice is harmless.
 
-        Prefills that other threads are in the middle of are waited for. Steps on pruned caches raise from then on.
+        Waits for prefills that other threads have begun. From then on, using a cache that was pruned raises
+        NotImplementedError.
         """
         if self._release.detach() is not None:
             self._attachment.detach()

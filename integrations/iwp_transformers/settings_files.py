@@ -17,25 +17,25 @@ UNWRITABLE = {"model", "strategy", "selector", "history"}
 
 
 def load_settings(path: "str | os.PathLike[str]") -> dict[str, Any]:
-    """Return the keyword arguments that `tune` wrote, or somebody else in its form.
+    """Read the arguments of `prune_visual_tokens` from a file that `tune` wrote, or that has the same form.
 
     Parameters
     ----------
     path : path-like
-        A JSON file with an object ``settings``: arguments of `prune_visual_tokens` that are numbers, words, or lists
-        of these, and ``preset``, the name of a preset. Whatever else stands in the file is for people.
+        A JSON file with an object ``settings``. It holds arguments of `prune_visual_tokens` that are numbers, strings
+        or lists of these, and perhaps ``preset``, the name of a preset. Anything else in the file is ignored.
 
     Returns
     -------
     dict of str to object
-        For ``prune_visual_tokens(model, **settings)``, which checks their values.
+        To be passed as ``prune_visual_tokens(model, **settings)``, which checks the values.
 
     Raises
     ------
     OSError
         If there is no such file.
     ValueError
-        If it is no JSON with such an object, or the object names something else.
+        If the file is not JSON, has no such object, or the object has an entry of another name.
 
     Examples
     --------

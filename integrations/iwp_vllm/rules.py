@@ -11,7 +11,7 @@ from torch import Tensor
 
 from iwp_core import select_tokens
 from iwp_core.methods import divprune, fastv, random_tokens, trimtokenator, uniform
-from iwp_core.presets import PER_QUERY
+from iwp_core.presets import preset_named
 from iwp_vllm.seen import Seen
 
 __all__ = ["IWP", "RULES", "DivPrune", "FastV", "Random", "Rule", "TrimTokenator", "Uniform", "rule_named"]
@@ -26,7 +26,7 @@ class Rule:
     Attributes
     ----------
     layer : int
-        Decoder layer at whose entrance it chooses; those before it run in full.
+        Decoder layer by whose inputs tokens are chosen; the layers before it run on all tokens.
     """
 
     name: ClassVar[str]
@@ -85,14 +85,14 @@ class IWP(Rule):
     Attributes
     ----------
     query : {"text", "image", "last_text"}
-        Whose queries weigh the tokens: those of the text after the image, those of the image's own tokens, or that of
-        the last token. "image" reads no text: the layers before `layer` run over the image alone.
+        Whose queries the magnitude is computed with: those of the text after the image, of the image's own tokens, or
+        of the last token. "image" reads no text: the layers before `layer` run over the image alone.
     magnitude, similarity, heads : str, str, str or float
         As in `select_tokens`.
-    preset : {None, "per_query"}
-        "per_query" is `iwp_core.presets.PER_QUERY` with rotary embedding in the magnitude.
+    preset : str or None
+        A name in `iwp_core.presets.PRESETS`, which then sets `heads`, the strategy and `rope_in_magnitude`.
     rope_in_magnitude, rope_in_duplication : bool
-        Which keys and queries carry the rotary embedding.
+        Whether queries and keys have their rotary embedding in the magnitude, and keys in the duplication.
     """
 
     name: ClassVar[str] = "iwp"
@@ -116,10 +116,9 @@ class IWP(Rule):
             If a name is unknown, or `heads` needs what text and image together are not asked for.
         """
         super().__post_init__()
-        for name, allowed in (("query", get_args(Query)), ("preset", (None, "per_query"))):
-            if getattr(self, name) not in allowed:
-                msg = f"`{name}` is {getattr(self, name)!r}, expected one of {', '.join(map(repr, allowed))}"
-                raise ValueError(msg)
+        if self.query not in get_args(Query):
+            msg = f"`query` is {self.query!r}, expected one of {', '.join(map(repr, get_args(Query)))}"
+            raise ValueError(msg)
         if self.heads == "max" or not isinstance(self.heads, str):
             msg = f"`heads` is {self.heads!r}, which needs a query's share of all that it sees; expected a mean"
             raise ValueError(msg)
@@ -128,7 +127,7 @@ class IWP(Rule):
             raise ValueError(msg)
         # A budget that keeps both of two tokens is answered after the checks of all names.
         token = torch.ones(1, 2, 1)
-        select_tokens(token, token, token[:, :1], 2, hidden=token[0], **self._metrics())
+        select_tokens(token, token, token[:, :1], 2, hidden=token[0], **self._metrics()[0])
 
     @property
     def reads_text(self) -> bool:
@@ -138,7 +137,7 @@ class IWP(Rule):
     def __call__(self, seen: Seen, count: int) -> Tensor:
         """Return the indices to keep, shape (M,), ascending."""
         visual, asked = seen.visual, self._asked(seen)
-        rotated = self.rope_in_magnitude or self.preset is not None
+        metrics, rotated = self._metrics()
         kept: Tensor = select_tokens(
             (seen.rotated_keys if self.rope_in_duplication else seen.keys)[:, visual],
             seen.values[:, visual],
@@ -147,7 +146,7 @@ class IWP(Rule):
             magnitude_keys=(seen.rotated_keys if rotated else seen.keys)[:, visual],
             hidden=seen.hidden[visual] if self.similarity == "hidden" else None,
             validate=False,
-            **self._metrics(),
+            **metrics,
         )
         return kept
 
@@ -156,9 +155,13 @@ class IWP(Rule):
             return seen.visual
         return seen.question if self.query == "text" else slice(seen.question.stop - 1, seen.question.stop)
 
-    def _metrics(self) -> dict[str, Any]:
-        names = {"magnitude": self.magnitude, "similarity": self.similarity}
-        return names | (dict(PER_QUERY) if self.preset else {"heads": self.heads})
+    def _metrics(self) -> tuple[dict[str, Any], bool]:
+        """Return options of `select_tokens`, and whether the magnitude reads rotary embeddings."""
+        options: dict[str, Any] = {"heads": self.heads, "rope_in_magnitude": self.rope_in_magnitude}
+        if self.preset is not None:
+            options = dict(preset_named(self.preset))
+        rotated = bool(options.pop("rope_in_magnitude"))
+        return {"magnitude": self.magnitude, "similarity": self.similarity, **options}, rotated
 
 
 @dataclass(frozen=True, kw_only=True)

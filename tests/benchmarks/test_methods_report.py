@@ -164,3 +164,17 @@ def test_bars_are_met() -> None:
     for name, measured in methods.items():
         assert min(measured["speedup"].values()) >= measured["bar"], name
         assert all(measured["agreement"].values()), name
+
+
+def test_every_method_belongs_to_one_family_with_a_marker_for_each() -> None:
+    """Random choice and options after a comma too; a few rows alone are one family, from wherever they come."""
+    plots = import_module("methods_plots")
+    names = [*METHODS, "iwp, per-query preset", "random (three seeds)", "my_rule"]
+
+    found = plots.families(names)
+
+    assert sorted(name for members in found.values() for name in members) == sorted(names)
+    assert max(map(len, found.values())) <= len(plots.MARKERS)
+    assert {"iwp", "iwp, per-query preset", "random (three seeds)"} <= set(found["IWP and baselines"])
+    assert found["rules from outside"] == ["my_rule"]
+    assert plots.families(["my_rule", "iwp"]) == {"all methods": ["my_rule", "iwp"]}

@@ -48,16 +48,18 @@ def bench(
     *,
     image: Images = None,
     video: Videos = None,
-    prompt: Annotated[str, typer.Option(help="What to ask.")] = "Describe what you see.",
+    prompt: Annotated[str, typer.Option(help="The question.")] = "Describe what you see.",
     budget: Budget = None,
     layer: Layer = None,
     method: MethodName = None,
     strategy: Strategy = None,
     settings: SettingsFile = None,
     new_tokens: Annotated[int, typer.Option(min=1, help="Tokens to generate in each repeat.")] = 32,
-    repeats: Annotated[int, typer.Option(min=1, help="Measured generations each way, after one to warm up.")] = 5,
-    compiled: Annotated[bool, typer.Option("--compiled", help="Measure compiled decoding, too.")] = False,
-    output: Annotated[Path | None, typer.Option(help="Where to write everything as JSON.")] = None,
+    repeats: Annotated[
+        int, typer.Option(min=1, help="Measured generations with and without pruning, after one warm-up of each.")
+    ] = 5,
+    compiled: Annotated[bool, typer.Option("--compiled", help="Also measure compiled decoding.")] = False,
+    output: Annotated[Path | None, typer.Option(help="File for all results, as JSON.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the JSON instead of a table.")] = False,
     frames: Frames = 16,
     device: Device = None,
@@ -65,10 +67,10 @@ def bench(
     attention: Attention = None,
     local_files_only: LocalFilesOnly = False,
 ) -> None:
-    """Measure what pruning saves: time to the first token, tokens a second, memory, and the share of choosing.
+    """Measure time to the first token, tokens per second and memory, with and without pruning.
 
-    With all tokens and pruned in turns, after a warm-up; medians, with the least and the most. Without an image or a
-    video of yours, a photograph is looked at that is shipped.
+    Generations with and without pruning take turns, after a warm-up. Printed are medians, minima and maxima. Without an
+    image or video of your own, a photograph is used that is shipped with the package.
     """
     console = Console(stderr=as_json)
     arguments = pruning_arguments(budget=budget, layer=layer, method=method, strategy=strategy, settings=settings)

@@ -1,5 +1,8 @@
 """`iwp demo`: a trained miniature answers with few tokens, and a model of real size shows what that saves."""
 
+import os
+from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,32 +22,50 @@ from iwp_miniature import MiniatureError, VocabularyError
 
 __all__ = ["demo"]
 
+OUTPUT = Path("iwp-demo.png")
 SAVING_WIDTH, TITLE_HEIGHT = 4.0, 0.6  # inches
 
 
 def demo(
     *,
-    output: Annotated[Path, typer.Option(help="Where to write the picture (.png, .jpg, .pdf, .svg ...).")] = Path(
-        "iwp-demo.png"
-    ),
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Where to write the picture (.png, .jpg, .pdf, .svg ...).", show_default=str(OUTPUT)),
+    ] = None,
     image: Annotated[Path | None, typer.Option(help="A picture of your own.")] = None,
     question: Annotated[
         list[str] | None, typer.Option(help="A question of your own; can be repeated. Needs --image.")
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(min=0, help="Draws the same picture again; without it, a new one.")
+        int | None,
+        typer.Option(min=0, help="Seed of the picture: the same seed draws the same one. Default: a new one."),
     ] = None,
     photo: Annotated[
         bool, typer.Option("--photo", help="Prune a photograph in a model of real size, with random weights.")
     ] = False,
+    browser: Annotated[
+        bool, typer.Option("--browser", help="Serve a page for your browser, on this machine alone; needs Gradio.")
+    ] = False,
+    port: Annotated[
+        int | None,
+        typer.Option(min=1, max=65535, help="Port of the page.", show_default="the first free one from 7860 on"),
+    ] = None,
 ) -> None:
-    """Show which 11.1 % of the visual tokens three methods keep, what is answered, and what that saves.
+    """Show which 11.1 % of the visual tokens three methods keep, what the model then answers, and what that saves.
 
-    The model that answers is a miniature LLaVA-OneVision that is shipped with its trained weights, and knows coloured
-    handwritten digits. What pruning saves is measured on a photograph of 2,709 visual tokens, in a model of random
-    weights. Nothing is downloaded.
+    A miniature LLaVA-OneVision answers, which is shipped with trained weights and knows coloured handwritten digits.
+    What pruning saves is measured on a photograph of 2,709 visual tokens, in a model with random weights. Nothing is
+    downloaded.
+
+    With --browser you choose picture, question, method, budget and layer on a page, and see the same there.
     """
+    if browser:
+        _check_alone({"--output": output, "--question": question, "--photo": photo})
+        _serve(image, seed, port)
+        return
+    _check_port(port)
     console = Console()
+    output = OUTPUT if output is None else output
     check_writable(output)
     picture = None if image is None else (image, read_image(image))
     _check_question(question, askable=picture is not None and not photo)
@@ -62,6 +83,42 @@ def demo(
         figure = _figure(answered, saving)
     write_figure(figure, output, dpi=110)
     typer.echo(f"picture: {quoted(output)}")
+
+
+def _check_alone(others: Mapping[str, object]) -> None:
+    given = [name for name, value in others.items() if value]
+    if given:
+        msg = f"--browser has all of it on its page: leave {', '.join(given)} away"
+        raise Refusal(msg)
+
+
+def _check_port(port: int | None) -> None:
+    if port is not None:
+        msg = "--port is of the page: it needs --browser"
+        raise Refusal(msg)
+
+
+def _serve(image: Path | None, seed: int | None, port: int | None) -> None:
+    """Serve the page until somebody interrupts.
+
+    Raises
+    ------
+    Refusal
+        If Gradio is not installed, or there is no such picture or no such port.
+    """
+    if find_spec("gradio") is None:
+        msg = "--browser needs Gradio: install iwp with its extra, '.[demo]' in a clone"
+        raise Refusal(msg, code=1)
+    if image is not None:
+        read_image(image)  # says now what is wrong with it
+    # Read when Gradio is imported: nothing is reported, and no newer version is looked for.
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    from iwp_cli.page import make_page, serve  # noqa: PLC0415 - Gradio is an extra of its own
+    from iwp_cli.trial import Trials  # noqa: PLC0415
+
+    page = make_page(Trials(), picture=image, seed=seed)
+    typer.echo(f"page: {serve(page, port)} (Ctrl+C ends it)")
+    page.block_thread()
 
 
 def _check_question(question: list[str] | None, *, askable: bool) -> None:

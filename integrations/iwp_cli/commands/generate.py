@@ -42,7 +42,7 @@ def generate(
     *,
     model: Annotated[str, typer.Option(help="Folder of a model and its processor, or name on the Hub.")],
     prompt: Annotated[
-        str, typer.Option(help="What to ask; placeholders in it, such as <image>, say where pictures stand.")
+        str, typer.Option(help="The question; placeholders in it, such as <image>, say where the pictures go.")
     ],
     image: Images = None,
     video: Videos = None,
@@ -51,8 +51,8 @@ def generate(
     method: MethodName = None,
     strategy: Strategy = None,
     settings: SettingsFile = None,
-    compare: Annotated[bool, typer.Option("--compare", help="Answer with all tokens too.")] = False,
-    picture: Annotated[Path | None, typer.Option(help="Where to write a picture of the tokens kept.")] = None,
+    compare: Annotated[bool, typer.Option("--compare", help="Also answer without pruning, to compare.")] = False,
+    picture: Annotated[Path | None, typer.Option(help="File for a picture of the tokens kept.")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 64,
     frames: Frames = 16,
     device: Device = None,
@@ -62,9 +62,9 @@ def generate(
 ) -> None:
     """Answer a question about images and videos while dropping most of their tokens.
 
-    Prints the answer, the visual tokens kept, the time of prefill and decoding,
-    and the memory; with --compare, also those of the model as it is. Times are
-    taken after an unmeasured warm-up of one token.
+    Prints the answer, the number of visual tokens kept, the time of prefill and
+    decoding, and the memory; with --compare, also without pruning. Times are
+    measured after a warm-up of one token.
     """
     console = Console()
     arguments = pruning_arguments(budget=budget, layer=layer, method=method, strategy=strategy, settings=settings)

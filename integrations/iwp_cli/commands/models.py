@@ -25,12 +25,12 @@ def models(
         str | None, typer.Argument(help="Folder of a model, or name of one that was downloaded from the Hub.")
     ] = None,
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="Print for programs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List the models that are served and how each was tested, or tell what pruning would do with one.
+    """List the supported models and how each was tested, or report on one model.
 
-    Of a model, its config.json is read and no weights: what would be inferred, which layers can prune, what is refused
-    and why. The exit status is 1 if it is refused.
+    The report on a model says what is inferred from its config.json, which layers can prune, and what is refused and
+    why. No weights are read. The exit status is 1 if the model is refused.
     """
     transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call] # the library's
     if folder is not None:

@@ -30,22 +30,30 @@ __all__ = ["reproduce"]
 
 
 def reproduce(
-    table: Annotated[list[str] | None, typer.Argument(help="Tables to measure; without any, they are listed.")] = None,
+    table: Annotated[
+        list[str] | None, typer.Argument(help="Tables to measure; without this argument, all are listed.")
+    ] = None,
     *,
     miniature: Annotated[
         bool, typer.Option("--miniature", help="The project's own task on its two miniatures: offline, on a CPU.")
     ] = False,
-    method: Annotated[list[str] | None, typer.Option(help="Only these rows, by their names; repeatable.")] = None,
-    budget: Annotated[list[float] | None, typer.Option(help="Only these budgets; repeatable.")] = None,
-    task: Annotated[list[str] | None, typer.Option(help="Only these benchmarks; repeatable.")] = None,
+    method: Annotated[
+        list[str] | None, typer.Option(help="Only rows of this name; repeat the option for several.")
+    ] = None,
+    budget: Annotated[list[float] | None, typer.Option(help="Only this budget; repeat the option for several.")] = None,
+    task: Annotated[list[str] | None, typer.Option(help="Only this benchmark; repeat the option for several.")] = None,
     weights: Annotated[str | None, typer.Option(help="Folder of the model, instead of its name on the Hub.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Questions of each task; all without it.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Samples of a batch.")] = 8,
-    dtype: Annotated[str, typer.Option(help="Number format of the weights; auto is the checkpoint's.")] = "auto",
-    attention: Annotated[str | None, typer.Option(help="eager, sdpa or flash_attention_2.")] = None,
-    device: Annotated[str | None, typer.Option(help="Such as cpu or cuda:0; by default a GPU if there is one.")] = None,
-    device_map: Annotated[str | None, typer.Option(help="Such as auto: where the parts of the model go.")] = None,
-    output: Annotated[Path, typer.Option(help="Folder of the results; a run goes on from what it holds.")] = Path(
+    limit: Annotated[int | None, typer.Option(min=1, help="Number of questions of each task; default: all.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Batch size.")] = 8,
+    dtype: Annotated[str, typer.Option(help="Number format of the weights; auto takes the checkpoint's.")] = "auto",
+    attention: Annotated[
+        str | None, typer.Option(help="Attention implementation: eager, sdpa or flash_attention_2.")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Device, such as cpu or cuda:0; by default a GPU if there is one.")
+    ] = None,
+    device_map: Annotated[str | None, typer.Option(help="How the model is spread over devices, such as auto.")] = None,
+    output: Annotated[Path, typer.Option(help="Folder for the results; a stopped run continues from it.")] = Path(
         "iwp-reproduce"
     ),
     tables: Annotated[Path | None, typer.Option(help="File of tables, instead of the one that is shipped.")] = None,
@@ -53,10 +61,10 @@ def reproduce(
         bool, typer.Option("--dry-run", help="Check every task, model class and option; download and run nothing.")
     ] = False,
 ) -> None:
-    """Measure the papers' tables with lmms-eval: published, measured, difference.
+    """Measure the papers' tables with lmms-eval, and print published scores, measured scores and differences.
 
-    Every evaluation is kept as soon as it is done, and every answer as soon as
-    it is given: a run that was stopped goes on with the same command.
+    Every answer is saved as soon as it is given: the same command continues a
+    run that was stopped.
     """
     transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call] # the library's
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]

@@ -38,30 +38,34 @@ def tune(
     model: ModelName,
     *,
     data: Annotated[Path, typer.Option(help="JSON lines with prompt and image or video, or a folder of pictures.")],
-    prompt: Annotated[str | None, typer.Option(help="What to ask where a sample has no prompt of its own.")] = None,
-    methods: Annotated[str, typer.Option(help="Methods to try, between commas; iwp methods lists them.")] = ",".join(
-        METHODS_TRIED
-    ),
+    prompt: Annotated[str | None, typer.Option(help="Question for samples without a prompt of their own.")] = None,
+    methods: Annotated[
+        str, typer.Option(help="Methods to try, separated by commas; iwp methods lists them.")
+    ] = ",".join(METHODS_TRIED),
     layers: Annotated[
-        str | None, typer.Option(help="Layers to try, between commas.", show_default="three, by the depth of the model")
+        str | None,
+        typer.Option(help="Layers to try, separated by commas.", show_default="three, by the depth of the model"),
     ] = None,
-    budgets: Annotated[str, typer.Option(help="Shares or counts to try, between commas.")] = ",".join(
+    budgets: Annotated[str, typer.Option(help="Budgets to try, shares or counts, separated by commas.")] = ",".join(
         map(str, BUDGETS)
     ),
-    cost: Annotated[str, typer.Option(help="What is to be little: time an answer, or flops of the prompt.")] = "time",
+    cost: Annotated[str, typer.Option(help="What to minimise: time per answer, or flops of the prompt.")] = "time",
     tolerance: Annotated[float, typer.Option(help="Share of the answers that may differ.")] = 0.02,
-    confidence: Annotated[float, typer.Option(help="How sure that has to be.")] = 0.95,
-    minutes: Annotated[float | None, typer.Option(help="After which nothing new is measured.")] = None,
+    confidence: Annotated[float, typer.Option(help="Confidence that the tolerance is kept.")] = 0.95,
+    minutes: Annotated[float | None, typer.Option(help="Time limit; what was measured by then is reported.")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 32,
-    seed: Annotated[int, typer.Option(help="Draws the order of the samples.")] = 0,
-    output: Annotated[Path, typer.Option(help="Where to write the settings, with all figures beside them.")] = Path(
-        "iwp.json"
-    ),
+    seed: Annotated[int, typer.Option(help="Seed of the order of the samples.")] = 0,
+    output: Annotated[Path, typer.Option(help="File for the recommended settings and all results.")] = Path("iwp.json"),
     journal: Annotated[
-        Path | None, typer.Option(help="Where results go as they come.", show_default="beside the output, .jsonl")
+        Path | None,
+        typer.Option(
+            help="File for each result as soon as it is there; a run continues from it.",
+            show_default="beside the output, .jsonl",
+        ),
     ] = None,
     picture: Annotated[
-        Path | None, typer.Option(help="Where to draw agreement over time.", show_default="beside the output, .png")
+        Path | None,
+        typer.Option(help="File for a plot of agreement over time.", show_default="beside the output, .png"),
     ] = None,
     frames: Frames = 16,
     device: Device = None,
@@ -69,11 +73,11 @@ def tune(
     attention: Attention = None,
     local_files_only: LocalFilesOnly = False,
 ) -> None:
-    """Find the fastest way to prune a model that answers your own questions as it does unpruned. Needs no labels.
+    """Find the fastest setting for your model that still answers your questions as the unpruned model does.
 
-    Tries methods, layers and budgets on your samples, measures agreement with the unpruned model, time and memory on
-    this machine, recommends the fastest setting within the tolerance, and says how sure that is. A run that is ended
-    goes on where it was when it is started again.
+    Tries methods, layers and budgets on your samples, without labels. Measures agreement with the unpruned model, time
+    and memory on this machine, recommends the fastest setting within the tolerance, and says how certain that is. The
+    same command continues a run that was stopped.
     """
     console = Console()
     journal, picture = journal or output.with_suffix(".jsonl"), picture or output.with_suffix(".png")

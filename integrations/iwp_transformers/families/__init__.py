@@ -17,14 +17,14 @@ FAMILIES = (LLAVA_ONEVISION, LLAVA_NEXT, QWEN2_5_VL, QWEN2_VL, LLAMA4)
 
 
 def supported_models() -> tuple[str, ...]:
-    """Return the class names of the models that have a file of their own; others are inferred."""
+    """Return the class names of the models that have a file in this package; others are served by inference."""
     return tuple(name for family in FAMILIES for name in family.models)
 
 
 def family_of(model: nn.Module) -> Family:
     """Return the family of a model.
 
-    Classes are told by name, so that asking imports no model of Transformers.
+    Classes are compared by name, so that no model of Transformers has to be imported.
 
     Parameters
     ----------

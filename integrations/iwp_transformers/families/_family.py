@@ -17,17 +17,17 @@ RegionReader = Callable[[PreTrainedConfig, Mapping[str, Any], int], tuple[Region
 
 @dataclass(frozen=True, kw_only=True)
 class Medium:
-    """One modality: the placeholder it stands at and the arguments that bring its features.
+    """One modality: the placeholder of its tokens in the prompt, and the argument with its pixels.
 
     Attributes
     ----------
     name : str
-        The modality: "image", "video" or "audio"; also its key in `mm_encoder_outputs`, the features that `generate`
-        encodes ahead.
+        The modality: "image", "video" or "audio". It is also the key of its features in `mm_encoder_outputs`, which
+        `generate` may compute in advance.
     token : str
         Attribute of the model's configuration with the placeholder's token id.
     pixels : str
-        Argument of the model's forward with the raw pixels.
+        Argument of the model's forward with the raw pixels, or with the audio features.
     """
 
     name: str
@@ -60,14 +60,15 @@ class Family:
     models : tuple of str
         Class names: the model with the language head first, then the one without.
     media : tuple of Medium
-        The modalities that the family knows.
+        The modalities that the family has.
     regions : callable, optional
-        (config, processor output, sample) to one `Region` per visual token, in sequence order; without it, kept tokens
-        cannot be drawn.
+        Takes configuration, processor output and sample, and returns one `Region` for each visual token in sequence
+        order. Without it, kept tokens cannot be drawn.
     unplaced : tuple of str
-        Arguments that bring features of which it is not known where they go; they are refused.
+        Arguments with features whose placeholder is not known; a call with one of them is refused.
     longest : callable, optional
-        Decoder to the length up to which its layers, which count the rows of their cache, need not; None for any.
+        For decoders whose layers count the rows of their cache: takes the decoder and returns the length of sequence up
+        to which the count does not matter, or None if it never matters.
     """
 
     models: tuple[str, ...]
@@ -78,17 +79,17 @@ class Family:
 
     @property
     def seen(self) -> tuple[Medium, ...]:
-        """What a budget that names no modality is of: what the model sees, or hears where it sees nothing."""
+        """Modalities that a budget without names applies to: images and videos, or audio if the model has neither."""
         return tuple(medium for medium in self.media if medium.name != "audio") or self.media
 
     @property
     def bringers(self) -> tuple[str, ...]:
-        """Arguments of the model that may bring visual features."""
+        """Arguments of the model that may carry visual features."""
         return ("mm_encoder_outputs", *(medium.pixels for medium in self.media), *self.unplaced)
 
     @staticmethod
     def inner_of(model: nn.Module) -> nn.Module:
-        """Return the part of a model that takes ids and features: the model without its head, or the model."""
+        """Return the module that takes token ids and features: the model without its head, or the model itself."""
         inner = getattr(model, "model", None)
         if not isinstance(inner, nn.Module):
             return model
@@ -97,7 +98,7 @@ class Family:
 
     @staticmethod
     def decoder_of(inner: nn.Module) -> nn.Module | None:
-        """Return the decoder, which has a list of `layers`; None where there is none."""
+        """Return the decoder, a module with a list of `layers`, or None if there is none."""
         module: Any = inner
         for _ in range(_DEPTH):
             ask = getattr(module, "get_decoder", None)
@@ -132,23 +133,24 @@ class Family:
     def placeholders(
         self, config: PreTrainedConfig, features: Mapping[str, Any], named: Collection[str] | None = None
     ) -> dict[str, int]:
-        """Return, by modality, the placeholder ids that stand for features in this call.
+        """Return, by modality, the ids of the placeholders that this call passes features for.
 
-        A placeholder id without features is text: a model may sample one while it decodes.
+        A placeholder id without features counts as text, since a model may sample one while it decodes.
 
         Parameters
         ----------
         config : transformers.PreTrainedConfig
-            Of the multimodal model.
+            Configuration of the multimodal model.
         features : mapping
-            What the model is called with.
+            The arguments of the call.
         named : collection of str, optional
-            The modalities that a budget names: then all are told. Otherwise, audio is text beside what is seen.
+            The modalities that a budget names. If it is given, all modalities are returned; otherwise audio counts as
+            text if there are images or videos.
 
         Raises
         ------
         NotImplementedError
-            If features come for which no placeholder is known.
+            If features are passed whose placeholder is not known.
         """
         encoded = features.get("mm_encoder_outputs") or {}
         for name in self.unplaced:

@@ -11,7 +11,7 @@ CHOSEN = "#c8553d"
 
 
 def tune_figure(report: TuneReport) -> Figure:
-    """Draw agreement over time: all settings of a report, the front that nothing beats, and the recommended one.
+    """Draw agreement over time: all settings of a report, their Pareto front, and the recommended one.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What `tune` found: every setting in figures, the one that it recommends, and how sure that is."""
+"""What `tune` found: the results of every setting, the recommended one, and how certain it is."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -15,36 +15,38 @@ __all__ = ["HeldOut", "SettingReport", "TuneReport"]
 
 @dataclass(frozen=True, kw_only=True)
 class SettingReport:
-    """One setting in figures; for the unpruned model, `setting` is None.
+    """Results of one setting; for the unpruned model, `setting` is None.
 
     Attributes
     ----------
     setting : Setting or None
         What was tried.
     agreement : float
-        Share of the samples on which the whole greedy answer is the unpruned model's, in [0, 1].
+        Share of the samples whose whole greedy answer equals the unpruned model's, in [0, 1].
     agreement_error : float
         Its standard error over the samples.
     token_agreement : float
-        Share of all tokens of the unpruned model's answers that are the most likely ones, the tokens before given.
+        Share of the tokens of the unpruned model's answers that are also the pruned model's most likely token, given
+        the tokens before, in [0, 1].
     divergence_mean, divergence_95 : float
-        Mean and 95th percentile of the Kullback-Leibler divergence of the next token over all these tokens, in nats.
+        Mean and 95th percentile, over these tokens, of the Kullback-Leibler divergence between the two models'
+        distributions of the next token, in nats.
     kept_share : float
-        Visual tokens that stay to the end, as a share of all.
+        Visual tokens kept to the end, as a share of all.
     mean_share : float
-        The same, mean over all layers.
+        Visual tokens that a layer sees, as a share of all, averaged over the layers.
     flops_share : float or None
-        Operations of the decoder for the prompt, as a share of the unpruned model's; None where they are not known.
+        Operations of the decoder for the prompt, as a share of the unpruned model's; None if they cannot be counted.
     kv_bytes : float or None
-        Bytes of the cache behind the prompt, mean over the timed samples; None where they are not known.
+        Size of the cache after the prompt in bytes, averaged over the timed samples; None if it cannot be measured.
     first_token_seconds, token_seconds : float
-        Measured time to the first token, and of each later one: of each timed sample the least, of these the mean.
+        Time to the first token, and of each later token: the shortest of each timed sample, averaged over the samples.
     selection_seconds : float
-        Spent choosing, part of the time to the first token.
+        Time spent choosing tokens, which is part of the time to the first token.
     answer_seconds : float
-        What an answer of the samples' mean length takes by these.
+        Time of an answer of mean length, computed from these.
     peak_bytes : int or None
-        Most memory above what was held before an answer began, on one sample; None where it cannot be measured.
+        Peak of memory above what was held before the answer began, of one sample; None if it cannot be measured.
     """
 
     setting: Setting | None
@@ -71,16 +73,16 @@ class SettingReport:
 
 @dataclass(frozen=True, kw_only=True)
 class HeldOut:
-    """What one half of the samples recommends, and how that does on the other half, which had no say.
+    """A test of the choice: one half of the samples recommends a setting, the other half judges it.
 
     Attributes
     ----------
     name : str
-        What the first half recommends.
+        The setting that the first half recommends.
     samples : int
-        Samples of the second half.
+        Number of samples in the second half.
     agreement : float
-        Share of them that are answered as without pruning.
+        Share of these whose answer equals that without pruning.
     """
 
     name: str
@@ -97,27 +99,27 @@ class TuneReport:
     full : SettingReport
         The unpruned model.
     settings : tuple of SettingReport
-        What was tried, from the fastest to the slowest.
+        All settings that were tried, from the fastest to the slowest.
     recommended : SettingReport
-        One of these, or `full` where no setting is both within the tolerance and cheaper.
+        One of these, or `full` if no setting is both within the tolerance and cheaper.
     certainty : Certainty or None
-        How sure it is; None for `full`, which differs from itself in nothing.
+        How certain the recommendation is; None if `full` is recommended.
     held_out : HeldOut or None
-        The same choice put to a test; None with fewer than four samples.
+        The choice tested on held-out samples; None with fewer than four samples.
     front : tuple of str
-        Names of what nothing beats in both agreement and time, from the fastest on.
+        Pareto front: names of the settings that no other beats in both agreement and time, from the fastest on.
     aim : Aim
-        What was asked for.
+        Cost, tolerance and confidence that were asked for.
     samples : int
-        Samples that all settings were judged on.
+        Number of samples that all settings were judged on.
     answer_tokens : float
         Mean length of the unpruned model's answers.
     broken : mapping of str to str
-        Samples that could not be asked, and why.
+        Samples that could not be answered, with the reason.
     left_out : mapping of str to str
-        Settings that the model or a sample does not allow, and why.
+        Settings that are not possible for the model or a sample, with the reason.
     complete : bool
-        Whether everything was measured; False where the time was over before.
+        Whether everything was measured; False if the time limit ended the run.
     """
 
     full: SettingReport

@@ -46,47 +46,48 @@ def tune(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> TuneReport:
-    """Find the fastest way to prune that answers your questions as the unpruned model does; labels are not needed.
+    """Find the fastest setting whose answers agree with those of the unpruned model; labels are not needed.
 
-    The unpruned model answers each sample greedily. Every setting of a grid is then judged on that answer, by one
-    forward of prompt and answer that shares with all others what stands before its layer; and timed on a few samples,
-    in turns with all others and the unpruned model. Recommended is the cheapest of the settings that are sure to be
-    within the tolerance, if it is cheaper than not to prune.
+    The unpruned model answers each sample greedily. Each setting of a grid is then compared with that answer, in one
+    forward of prompt and answer; the layers before the one that prunes are computed once for all settings. All settings
+    and the unpruned model are timed in turns on a few samples. The cheapest setting that is within the tolerance with
+    the wanted confidence is recommended, if it is cheaper than no pruning.
 
     Parameters
     ----------
     model : transformers.PreTrainedModel
         Model that generates and is not being pruned.
     samples : sequence of mapping
-        The model's inputs of each sample, with ``input_ids`` of shape (1, T). Any sequence will do, such as a data set
-        that encodes an item when it is asked for it.
+        For each sample, the model's inputs with ``input_ids`` of shape (1, T). It may be a data set that encodes an
+        item when it is asked for it.
     methods : sequence of str
         Names of methods and presets to try. Default: ``METHODS_TRIED`` of `iwp_transformers.tuning.grid`.
     layers : sequence of int, optional
-        Layers to try. Default: those after a quarter, a half and three quarters of the decoder.
+        Layers to try. Default: those at a quarter, a half and three quarters of the decoder.
     budgets : sequence of int or float
         Visual tokens to keep, counts >= 1 or shares in (0, 1]. Default: 0.5, 0.333, 0.222, 0.111.
     cost : {"time", "flops"}
-        What is to be little: the measured time of an answer, or, for another machine than this, the operations of the
-        decoder for a prompt, which are counted.
+        What is minimised: the measured time of an answer on this machine, or the counted operations of the decoder for
+        a prompt, which do not depend on the machine.
     tolerance : float, default 0.02
         Share of the answers that may differ from the unpruned model's, in (0, 1).
     confidence : float, default 0.95
-        How sure that has to be, in [0, 1): that of an exact binomial test. With fewer samples than it takes for that
-        (149 at the defaults), only settings of which no answer differs are recommended, and the report says so.
+        Confidence, in [0, 1), that the tolerance is kept, by an exact binomial test. If there are too few samples for
+        it (fewer than 149 at the defaults), only settings without a single differing answer are recommended, and the
+        report says so.
     max_new_tokens : int, default 32
         Longest answer, >= 1.
     minutes : float, optional
-        After which nothing new is measured, > 0; then the samples and turns that are whole count.
+        Time limit, > 0. When it is over, the report is made of the samples and turns that were completed.
     journal : path-like, optional
-        A file that every measurement is written to. What is in it already is not measured again, so that the same call
-        goes on where one was killed, or takes in new samples and settings.
+        A file that every measurement is written to. What it holds already is not measured again, so that the same call
+        continues an interrupted run, and new samples or settings can be added.
     names : sequence of str, optional
-        By which samples that are broken are named. Default: their numbers.
+        Names of the samples in messages. Default: their numbers.
     seed : int, default 0
-        Draws the order of the samples, and what is drawn to say how sure the choice is.
+        Seed of the order of the samples, and of the resampling that tells how certain the choice is.
     progress : callable, optional
-        Called with the measurements done and all that there are to do.
+        Called with the number of measurements that are done and their total.
 
     Returns
     -------
@@ -101,24 +102,24 @@ def tune(
         If an argument is out of range, the model has no such layer, no setting is possible in it, or the journal is of
         another model, machine or version.
     RuntimeError
-        If the time was over before anything could be told, no sample could be asked, no setting be judged, or the
-        operations count that are not known.
+        If the time was over before there was any result, if no sample could be answered or no setting be judged, or if
+        `cost` is "flops" and operations cannot be counted.
 
     Warns
     -----
     UserWarning
-        As `prune_visual_tokens`.
+        Where `prune_visual_tokens` warns.
 
     Notes
     -----
-    A sample that cannot be asked is in ``report.broken``, a setting that fails in ``report.left_out``, each with the
-    reason; neither ends the run.
+    A sample that cannot be answered is listed in ``report.broken``, a setting that fails in ``report.left_out``, each
+    with the reason. Neither ends the run.
 
-    Agreement is exact for greedy decoding without penalties: a setting agrees on a sample if at each position of the
-    unpruned answer, the tokens before given, both models find the same token most likely, which is when `generate`
-    gives the same tokens. Where one forward of prompt and answer would not say what decoding says (as in models whose
-    prompts see what follows), answers are gone through token by token; where sharing layers would change a result, they
-    are not shared. Both are tried on the first sample.
+    Agreement is exact for greedy decoding without penalties. A setting agrees on a sample if, at each position of the
+    unpruned answer and given the tokens before it, both models have the same most likely token: just then `generate`
+    returns the same tokens. In some models one forward of prompt and answer differs from decoding, for example if the
+    prompt attends to what follows it; then answers are decoded token by token. If sharing the first layers would change
+    a result, they are not shared. Both are tested on the first sample.
 
     Examples
     --------

@@ -27,6 +27,17 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def small_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the demo build a narrow decoder of eight layers; views, crops and tokens stay those of the real one."""
+    from iwp_cli import photograph, saving
+
+    whole_model = photograph.random_model
+    sizes = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 8, "num_attention_heads": 2}
+    for user in (photograph, saving):
+        monkeypatch.setattr(user, "random_model", lambda **_: whole_model(**sizes, num_key_value_heads=1))
+
+
+@pytest.fixture
 def without_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the command use a processor that needs Pillow only."""
     from iwp_cli import loading

@@ -11,20 +11,8 @@ pytest.importorskip("matplotlib", reason="the picture needs it")
 
 from typer.testing import CliRunner
 
-from iwp_cli import photograph as module
-from iwp_cli import saving
 from iwp_cli.app import app
 from iwp_cli.digits import METHODS, asked_miniature
-
-SMALL = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 6, "num_attention_heads": 2}
-whole_model = module.random_model
-
-
-@pytest.fixture
-def small_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the demo build a narrow decoder; views, crops and tokens stay those of the real one."""
-    for user in (module, saving):
-        monkeypatch.setattr(user, "random_model", lambda **_: whole_model(**SMALL, num_key_value_heads=1))
 
 
 def run(*arguments: Any) -> Any:
