@@ -14,12 +14,12 @@ from rich.console import Console
 from rich.table import Table
 
 from iwp_cli.outputs import drawing, write_figure
-from iwp_cli.refusal import quoted
 from iwp_cli.timing import timed_answer
 from iwp_miniature import Miniature, draw_layout, load_miniature, render
 from iwp_miniature.digits import digit_bank
 from iwp_miniature.questions import ask
 from iwp_transformers import PruningRecord, family_of, prune_visual_tokens
+from iwp_transformers.media.errors import quoted
 from iwp_transformers.picture import dim_dropped
 from iwp_transformers.timed_generation import TimedGeneration
 

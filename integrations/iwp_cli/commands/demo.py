@@ -9,11 +9,11 @@ from rich.console import Console
 from transformers import logging as transformers_logging
 
 from iwp_cli.digits import digits_demo
-from iwp_cli.images import read_image
 from iwp_cli.outputs import check_writable
 from iwp_cli.photograph import photograph_demo
 from iwp_cli.refusal import Refusal
 from iwp_miniature import MiniatureError, VocabularyError
+from iwp_transformers.media.images import read_image
 
 __all__ = ["demo"]
 

@@ -15,17 +15,17 @@ from rich.markup import escape
 from rich.table import Table
 from transformers import logging as transformers_logging
 
-from iwp_cli.images import read_image
 from iwp_cli.loading import check_model, load_model, load_processor
 from iwp_cli.outputs import check_writable, drawing, write_figure
-from iwp_cli.prompt import Media, encode
-from iwp_cli.refusal import Refusal, quoted, warn
-from iwp_cli.requirements import first_line
+from iwp_cli.refusal import Refusal, warn
 from iwp_cli.timing import timed_answer
-from iwp_cli.videos import read_video
 from iwp_core import MMR, PCMMR, Strategy, TopK
 from iwp_core.budget import check_budget
 from iwp_transformers import PruningSession, kept_tokens_figure, prune_visual_tokens
+from iwp_transformers.media.encoding import Media, encode
+from iwp_transformers.media.errors import first_line, quoted
+from iwp_transformers.media.images import read_image
+from iwp_transformers.media.videos import read_video
 from iwp_transformers.timed_generation import TimedGeneration
 
 __all__ = ["generate"]

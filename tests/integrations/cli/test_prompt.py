@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from iwp_cli.prompt import Media, encode
-from iwp_cli.refusal import Refusal
+from iwp_transformers.media.encoding import Media, encode
+from iwp_transformers.media.errors import MediaError
 from tests.integrations.processors import (
     IDS,
     PillowOnevisionProcessor,
@@ -75,16 +75,16 @@ def test_model_without_marks_takes_its_placeholder_too(prompt: str) -> None:
 @pytest.mark.parametrize(
     ("prompt", "message"),
     [
-        ("<|image_pad|> and <|image_pad|>", r"--prompt holds <\|image_pad\|> 2 times, expected none, or 1: one for"),
+        ("<|image_pad|> and <|image_pad|>", r"`prompt` holds <\|image_pad\|> 2 times, expected none, or 1: one for"),
         (
             "what is <|video_pad|> ?",
-            r"--prompt holds <\|video_pad\|> 1 times, expected none: there is no --video",
+            r"`prompt` holds <\|video_pad\|> 1 times, expected none: there is no video",
         ),
     ],
 )
 def test_more_placeholders_than_pictures_are_refused(prompt: str, message: str) -> None:
     """Both numbers are told."""
-    with pytest.raises(Refusal, match=message):
+    with pytest.raises(MediaError, match=message):
         qwen_ids(prompt, 1)
 
 
@@ -113,7 +113,7 @@ def test_image_that_the_processor_refuses_is_named() -> None:
         videos=[],
     )
 
-    with pytest.raises(Refusal, match=r"'thin\.png' has 1000 x 1 pixels, .* refuses: .*aspect ratio .* 200"):
+    with pytest.raises(MediaError, match=r"'thin\.png' has 1000 x 1 pixels, .* refuses: .*aspect ratio .* 200"):
         encode(PillowQwenProcessor(config), config, "this", media)
 
 
@@ -122,5 +122,5 @@ def test_processor_without_videos_refuses_them() -> None:
     video: Any = SimpleNamespace()
     processor: Any = SimpleNamespace(image_token="<image>")
 
-    with pytest.raises(Refusal, match=r"--video 'clip\.mp4': SimpleNamespace takes images only"):
+    with pytest.raises(MediaError, match=r"'clip\.mp4': SimpleNamespace takes images only"):
         encode(processor, onevision_config(), "this", Media(images=[], videos=[(Path("clip.mp4"), video)]))

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from iwp_cli.images import as_seen, check_file, opened, read_image
-from iwp_cli.refusal import Refusal, quoted, reading
+from iwp_transformers.media.errors import MediaError, quoted, reading
+from iwp_transformers.media.images import as_seen, check_file, opened, read_image
 
 __all__ = ["Video", "read_video"]
 
@@ -61,7 +61,7 @@ def read_video(path: Path, count: int) -> Video:
 
     Raises
     ------
-    Refusal
+    MediaError
         If it cannot be read; the message says what can.
     """
     with reading(path):
@@ -69,7 +69,7 @@ def read_video(path: Path, count: int) -> Video:
             return _from_folder(path, count)
         if not path.exists():
             msg = f"{quoted(path)} does not exist, expected {EXPECTED}"
-            raise Refusal(msg)
+            raise MediaError(msg)
         check_file(path, expected=EXPECTED)
         if path.suffix.lower() == ".npy":
             return _from_array(path, count)
@@ -83,7 +83,7 @@ def _from_folder(path: Path, count: int) -> Video:
     names = sorted((file for file in images if file.is_file()), key=_natural)
     if not names:
         msg = f"{quoted(path)} holds no image files, expected one for each frame"
-        raise Refusal(msg)
+        raise MediaError(msg)
     indices = _spread(len(names), count)
     frames = [np.asarray(read_image(names[index])) for index in indices]
     return Video(frames=_stacked(path, frames), total=len(names), indices=indices)
@@ -104,7 +104,7 @@ def _from_array(path: Path, count: int) -> Video:
             f"{quoted(path)} holds {frames.dtype} {frames.shape}, "
             "expected uint8 of shape (frames, height, width, 3) with at least one pixel"
         )
-        raise Refusal(msg)
+        raise MediaError(msg)
     indices = _spread(len(frames), count)
     return Video(frames=np.array(frames[indices]), total=len(frames), indices=indices)
 
@@ -145,12 +145,12 @@ def _from_file(path: Path, count: int) -> Video:
             f"{quoted(path)}: video files need PyAV (pip install 'iwp[video]'); "
             "an animation, a folder of frames or a .npy array needs nothing more"
         )
-        raise Refusal(msg) from error
+        raise MediaError(msg) from error
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
                 msg = f"{quoted(path)} holds no video, expected {EXPECTED}"
-                raise Refusal(msg)
+                raise MediaError(msg)
             stream = container.streams.video[0]
             rate = stream.average_rate
             # Containers that do not state their length have to be decoded twice.
@@ -166,22 +166,22 @@ def _from_file(path: Path, count: int) -> Video:
             ]
     except av.FFmpegError as error:
         msg = f"{quoted(path)} is not a video that PyAV can read: {error.strerror}"
-        raise Refusal(msg) from error
+        raise MediaError(msg) from error
     if len(frames) < len(indices):
         msg = f"{quoted(path)} announces {total} frames, but holds fewer: it seems to be cut off"
-        raise Refusal(msg)
+        raise MediaError(msg)
     return Video(frames=_stacked(path, frames), total=total, indices=indices, rate=float(rate) if rate else None)
 
 
 def _stacked(path: Path, frames: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
     if not frames:
         msg = f"{quoted(path)} holds no frames, expected at least one"
-        raise Refusal(msg)
+        raise MediaError(msg)
     sizes = sorted({frame.shape[1::-1] for frame in frames})
     if len(sizes) > 1:
         listed = " and ".join(f"{width} x {height}" for width, height in (sizes[0], sizes[-1]))
         msg = f"{quoted(path)} holds frames of different sizes, such as {listed} pixels, expected one size"
-        raise Refusal(msg)
+        raise MediaError(msg)
     return np.stack(frames)
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from iwp_cli.grey_levels import WIDE_MODES, to_eight_bits
-from iwp_cli.refusal import Refusal, quoted, reading
+from iwp_transformers.media.errors import MediaError, quoted, reading
+from iwp_transformers.media.grey_levels import WIDE_MODES, to_eight_bits
 
 __all__ = ["as_seen", "check_file", "opened", "read_image"]
 
@@ -33,7 +33,7 @@ def read_image(path: Path) -> Image.Image:
 
     Raises
     ------
-    Refusal
+    MediaError
         If the file is missing, no image, damaged, or has more than 2**29 pixels.
     """
     with reading(path):
@@ -55,19 +55,19 @@ def check_file(path: Path, *, expected: str) -> None:
     ------
     OSError
         If there is nothing, or nothing that may be looked at.
-    Refusal
+    MediaError
         If it is a folder, a pipe or a device, or empty.
     """
     size = path.stat().st_size
     if path.is_dir():
         msg = f"{quoted(path)} is a folder, expected {expected}"
-        raise Refusal(msg)
+        raise MediaError(msg)
     if not path.is_file():
         msg = f"{quoted(path)} is a pipe or a device, expected {expected}"
-        raise Refusal(msg)
+        raise MediaError(msg)
     if size == 0:
         msg = f"{quoted(path)} is empty (0 bytes), expected {expected}"
-        raise Refusal(msg)
+        raise MediaError(msg)
 
 
 @contextmanager
@@ -85,7 +85,7 @@ def opened(path: Path) -> Iterator[Image.Image]:
 
     Raises
     ------
-    Refusal
+    MediaError
         If it is no image, or too large.
     """
     before = Image.MAX_IMAGE_PIXELS
@@ -97,10 +97,10 @@ def opened(path: Path) -> Iterator[Image.Image]:
             yield image
     except UnidentifiedImageError as error:
         msg = f"{quoted(path)} is not an image that Pillow can read"
-        raise Refusal(msg) from error
+        raise MediaError(msg) from error
     except Image.DecompressionBombError as error:
         msg = f"{quoted(path)} has too many pixels, expected at most {LARGEST:,}"
-        raise Refusal(msg) from error
+        raise MediaError(msg) from error
     finally:
         Image.MAX_IMAGE_PIXELS = before
 

@@ -9,16 +9,15 @@ from typing import Any
 from PIL import Image
 from transformers import BatchFeature
 
-from iwp_cli.refusal import Refusal, quoted
-from iwp_cli.requirements import first_line
-from iwp_cli.videos import Video
+from iwp_transformers.media.errors import MediaError, first_line, quoted
+from iwp_transformers.media.videos import Video
 
 __all__ = ["Media", "encode"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Media:
-    """Images and videos by their paths, each kind in the order of the command line."""
+    """Images and videos of one sample by their paths, each kind in its order."""
 
     images: Sequence[tuple[Path, Image.Image]]
     videos: Sequence[tuple[Path, Video]]
@@ -47,13 +46,13 @@ def encode(processor: Any, config: Any, prompt: str, media: Media) -> BatchFeatu
 
     Raises
     ------
-    Refusal
+    MediaError
         If the model takes no videos, if the prompt is no text or has other than one placeholder for each picture, or if
         the processor refuses a picture; the message names it.
     """
     if any("\ud800" <= letter <= "\udfff" for letter in prompt):
-        msg = "--prompt holds bytes that are no UTF-8 text"
-        raise Refusal(msg)
+        msg = "`prompt` holds bytes that are no UTF-8 text"
+        raise MediaError(msg)
     arguments: dict[str, Any] = {"text": [_text(processor, config, prompt, media)]}
     if media.images:
         arguments["images"] = [[image for _, image in media.images]]
@@ -68,7 +67,7 @@ def encode(processor: Any, config: Any, prompt: str, media: Media) -> BatchFeatu
         inputs: BatchFeature = processor(**arguments, return_tensors="pt")
     except Exception as error:
         # A processor says in its own words, and with errors of any kind, which sizes it cannot take.
-        raise Refusal(_refused(processor, media, error)) from error
+        raise MediaError(_refused(processor, media, error)) from error
     return inputs
 
 
@@ -87,8 +86,8 @@ def _refused(processor: Any, media: Media, error: Exception) -> str:
 
 def _text(processor: Any, config: Any, prompt: str, media: Media) -> str:
     if media.videos and not hasattr(processor, "video_token"):
-        msg = f"--video {quoted(media.videos[0][0])}: {type(processor).__name__} takes images only"
-        raise Refusal(msg)
+        msg = f"{quoted(media.videos[0][0])}: {type(processor).__name__} takes images only"
+        raise MediaError(msg)
     around = [getattr(config, f"vision_{end}_token_id", None) for end in ("start", "end")]
     before, after = ("" if end is None else processor.tokenizer.convert_ids_to_tokens(end) for end in around)
     tokens = {kind: getattr(processor, f"{kind}_token", None) for kind in ("image", "video")}
@@ -119,8 +118,8 @@ def _parts(
     for kind, token in tokens.items():
         placed, given = sum(part == kind for part, _ in parts), media.count(kind)
         if placed not in {0, given}:
-            allowed = f"none, or {given}: one for each --{kind}" if given else f"none: there is no --{kind}"
-            msg = f"--prompt holds {token} {placed} times, expected {allowed}"
-            raise Refusal(msg)
+            allowed = f"none, or {given}: one for each {kind}" if given else f"none: there is no {kind}"
+            msg = f"`prompt` holds {token} {placed} times, expected {allowed}"
+            raise MediaError(msg)
         first += [] if placed else [kind] * given
     return first, parts
