@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 # Tests and benchmarks run many small operations, which threads only slow down.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo test lint format core-only test-oldest test-previous bench bench-cuda clean
+.PHONY: help demo test lint format core-only test-oldest test-previous test-ray bench bench-cuda clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -31,6 +31,11 @@ $(VENV)-previous/ready: pyproject.toml constraints.txt
 	sed 's/^transformers==.*/transformers==5.23.0/' constraints.txt > $(VENV)-previous/constraints.txt
 	$(VENV)-previous/bin/python -m pip install --quiet --constraint $(VENV)-previous/constraints.txt \
 		--editable '.[cli,test]' accelerate
+	touch $@
+
+$(VENV)-ray/ready: pyproject.toml constraints.txt
+	test -x $(VENV)-ray/bin/python || $(PYTHON) -m venv $(VENV)-ray
+	$(VENV)-ray/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[cli,ray,test]'
 	touch $@
 
 demo: $(VENV)/ready  ## ask a trained miniature with all visual tokens and with few (outputs/demo.png)
@@ -60,6 +65,9 @@ test-oldest: $(VENV)-oldest/ready  ## the integration's tests on the oldest supp
 test-previous: $(VENV)-previous/ready  ## the integration's tests on Transformers 5.23
 	$(VENV)-previous/bin/python -m pytest --numprocesses auto tests/integrations
 
+test-ray: $(VENV)-ray/ready  ## whole data sets on Ray, processes killed in the middle (about a minute)
+	$(VENV)-ray/bin/python -m pytest tests/ray integrations/iwp_ray
+
 bench: $(VENV)/ready  ## measure selection and prefill on this machine (about half an hour)
 	$(BIN)/python benchmarks/bench_selection.py
 	$(BIN)/python benchmarks/bench_dispatch.py
@@ -70,4 +78,4 @@ bench-cuda: $(VENV)/ready  ## measure on one CUDA GPU (under eight minutes)
 	$(BIN)/python benchmarks/bench_cuda.py
 
 clean:  ## remove environments and outputs
-	rm -rf $(VENV) $(VENV)-core $(VENV)-oldest $(VENV)-previous outputs
+	rm -rf $(VENV) $(VENV)-core $(VENV)-oldest $(VENV)-previous $(VENV)-ray outputs

@@ -1,16 +1,18 @@
 """Reading an image file as a person sees it: upright, in eight bits a colour, on white."""
 
+import io
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from iwp_transformers.media.errors import MediaError, quoted, reading
 from iwp_transformers.media.grey_levels import WIDE_MODES, to_eight_bits
 
-__all__ = ["as_seen", "check_file", "opened", "read_image"]
+__all__ = ["as_seen", "check_file", "opened", "read_image", "read_image_bytes"]
 
 # Pixels. A larger image is refused: it would take over two gigabytes.
 LARGEST = 2**29
@@ -39,6 +41,34 @@ def read_image(path: Path) -> Image.Image:
     with reading(path):
         check_file(path, expected="an image file")
         with opened(path) as image:
+            return as_seen(image)
+
+
+def read_image_bytes(content: bytes, name: Path) -> Image.Image:
+    """Read the bytes of an image file as a person sees it.
+
+    Parameters
+    ----------
+    content : bytes
+        A whole file of any kind that Pillow knows.
+    name : pathlib.Path
+        What messages call it.
+
+    Returns
+    -------
+    PIL.Image.Image
+        As of `read_image`.
+
+    Raises
+    ------
+    MediaError
+        If it is empty, no image, damaged, or has more than 2**29 pixels.
+    """
+    with reading(name):
+        if not content:
+            msg = f"{quoted(name)} is empty (0 bytes), expected an image file"
+            raise MediaError(msg)
+        with opened(name, io.BytesIO(content)) as image:
             return as_seen(image)
 
 
@@ -71,12 +101,14 @@ def check_file(path: Path, *, expected: str) -> None:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Image.Image]:
+def opened(path: Path, content: IO[bytes] | None = None) -> Iterator[Image.Image]:
     """Open an image file under a limit of this program's own, wider than Pillow's.
 
     Parameters
     ----------
     path : pathlib.Path
+    content : binary file, optional
+        What the file holds, where it is not on disk.
 
     Yields
     ------
@@ -93,7 +125,7 @@ def opened(path: Path) -> Iterator[Image.Image]:
     Image.MAX_IMAGE_PIXELS = LARGEST // 2
     try:
         # From a handle: Pillow maps some TIFF files given by name into memory, and turns those the wrong way.
-        with path.open("rb") as file, Image.open(file) as image:
+        with content or path.open("rb") as file, Image.open(file) as image:
             yield image
     except UnidentifiedImageError as error:
         msg = f"{quoted(path)} is not an image that Pillow can read"

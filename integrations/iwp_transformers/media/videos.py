@@ -13,7 +13,7 @@ from PIL import Image, UnidentifiedImageError
 from iwp_transformers.media.errors import MediaError, quoted, reading
 from iwp_transformers.media.images import as_seen, check_file, opened, read_image
 
-__all__ = ["Video", "read_video"]
+__all__ = ["Video", "read_video", "video_of_frames"]
 
 # A video as numbers: frames, height, width, and red, green and blue.
 FRAME_AXES, CHANNELS = 4, 3
@@ -98,10 +98,32 @@ def _natural(file: Path) -> tuple[list[str | int], str]:
 
 def _from_array(path: Path, count: int) -> Video:
     # Mapped, so that of a long video the frames taken are all that is read.
-    frames = np.load(path, mmap_mode="r", allow_pickle=False)
+    return video_of_frames(np.load(path, mmap_mode="r", allow_pickle=False), count, path)
+
+
+def video_of_frames(frames: NDArray[np.uint8], count: int, name: Path) -> Video:
+    """Take frames that are evenly spread over an array of all of them.
+
+    Parameters
+    ----------
+    frames : numpy.ndarray of uint8, shape (frames, height, width, 3)
+    count : int
+        Frames to take; a shorter video gives all it has.
+    name : pathlib.Path
+        What messages call it.
+
+    Returns
+    -------
+    Video
+
+    Raises
+    ------
+    MediaError
+        If the array is of another kind or shape.
+    """
     if frames.ndim != FRAME_AXES or frames.shape[-1] != CHANNELS or frames.dtype != np.uint8 or frames.size == 0:
         msg = (
-            f"{quoted(path)} holds {frames.dtype} {frames.shape}, "
+            f"{quoted(name)} holds {frames.dtype} {frames.shape}, "
             "expected uint8 of shape (frames, height, width, 3) with at least one pixel"
         )
         raise MediaError(msg)

@@ -1,0 +1,55 @@
+"""A cluster of two processors on this machine, and questions about pictures; what needs Ray is left out without it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+WITHOUT_RAY = ("test_placement.py", "test_rows.py")
+if find_spec("torch") is None or find_spec("transformers") is None:
+    collect_ignore_glob = ["test_*.py"]
+elif find_spec("ray") is None:
+    names = {file.name for file in Path(__file__).parent.glob("test_*.py")}
+    collect_ignore = sorted(names.difference(WITHOUT_RAY))
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[None]:
+    """Start Ray on two processors, whatever the machine has."""
+    import ray
+    from ray.data import DataContext
+
+    ray.init(num_cpus=2, num_gpus=0, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    DataContext.get_current().enable_progress_bars = False
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def questions(tmp_path_factory: pytest.TempPathFactory) -> Sequence[dict[str, Any]]:
+    """500 questions about pictures of several sizes, as lines of JSON have them; paths are whole."""
+    from PIL import Image
+
+    from iwp_miniature import architecture, draw_examples
+
+    folder = tmp_path_factory.mktemp("pictures")
+    examples = draw_examples(architecture("qwen2.5-vl"), split="test", per_kind=28, seed=3)[:500]
+    rows = []
+    for number, example in enumerate(examples):
+        path = folder / f"{number}.png"
+        Image.fromarray(example.scene.pixels).save(path)
+        rows.append({"id": number, "image": str(path), "prompt": example.question.text})
+    # In an order in which batches hold pictures of several sizes.
+    return rows[::2] + rows[1::2][::-1]
+
+
+def write_lines(path: Path, rows: Sequence[object]) -> Path:
+    """Write a file of JSON lines; text is written as it is."""
+    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
