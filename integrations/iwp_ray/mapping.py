@@ -1,7 +1,8 @@
 """`prune_to_parquet`: from rows on disk to answers on disk, in as many runs as it takes."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from inspect import signature
@@ -124,16 +125,18 @@ def prune_to_parquet(
             seconds=perf_counter() - began,
         )
 
-    for table, fresh in _written(answers, folder):
-        errors = len(fresh) - fresh["error"].null_count
-        answered, failed = answered + len(fresh) - errors, failed + errors
-        repeated += len(table) - len(fresh)
-        if progress is not None:
-            progress(report())
+    # Closed at once where `progress` raises, so that what was computed is written.
+    with closing(_written(answers, folder)) as blocks:
+        for table, fresh in blocks:
+            errors = len(fresh) - fresh["error"].null_count
+            answered, failed = answered + len(fresh) - errors, failed + errors
+            repeated += len(table) - len(fresh)
+            if progress is not None:
+                progress(report())
     return report()
 
 
-def _written(answers: Dataset, folder: AnswerFolder) -> Iterator[tuple[pa.Table, pa.Table]]:
+def _written(answers: Dataset, folder: AnswerFolder) -> Generator[tuple[pa.Table, pa.Table]]:
     """Write answers as they come; yield each block, and what of it was not known."""
     waiting: list[pa.Table] = []
     since = perf_counter()

@@ -18,9 +18,11 @@ def test_every_figure_of_the_tables_is_computed_from_the_result_files() -> None:
 
 
 def test_an_image_takes_its_stages_times_added_up() -> None:
-    """By hand: a batch of four takes a second to its first token, and 64 tokens a second for all four."""
+    """By hand: a batch of four takes a second to its first token, and gets 64 tokens a second in all."""
     run = {"prefill seconds": {"median": 1.0}, "decoded tokens a second": 64.0, "selection seconds": {"median": 0.2}}
 
-    times = import_module("scale").of_image({"batch": 4, "tower seconds a picture": 0.25, "22.2%": run}, "22.2%")
+    scale = import_module("scale")
+    times = scale.of_image({"batch": 4, "tower seconds a picture": 0.25, "22.2%": run}, "22.2%")
 
-    assert times == pytest.approx({"tower": 0.25, "prompt": 0.25, "answer": 0.5, "all": 1.0, "choosing": 0.05})
+    assert times == pytest.approx({"tower": 0.25, "prompt": 0.25, "choosing": 0.05, "token": 1 / 64})
+    assert scale.answered(times, 33) == pytest.approx(1.0)
