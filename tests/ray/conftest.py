@@ -39,20 +39,21 @@ def cluster() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def questions(tmp_path_factory: pytest.TempPathFactory) -> Sequence[dict[str, Any]]:
-    """500 questions about pictures of several sizes, as lines of JSON have them; paths are whole."""
+    """500 questions about 125 pictures of several sizes, in turn, as lines of JSON have them; paths are whole."""
     from PIL import Image
 
     from iwp_miniature import architecture, draw_examples
 
     folder = tmp_path_factory.mktemp("pictures")
-    examples = draw_examples(architecture("qwen2.5-vl"), split="test", per_kind=28, seed=3)[:500]
-    rows = []
-    for number, example in enumerate(examples):
-        path = folder / f"{number}.png"
-        Image.fromarray(example.scene.pixels).save(path)
-        rows.append({"id": number, "image": str(path), "prompt": example.question.text})
-    # In an order in which batches hold pictures of several sizes.
-    return rows[::2] + rows[1::2][::-1]
+    examples = draw_examples(architecture("qwen2.5-vl"), split="test", per_kind=7, seed=3)
+    # Sizes lie together in the list; taken at long strides, neighbours differ.
+    mixed = [examples[(number * 37) % 125] for number in range(125)]
+    for number, example in enumerate(mixed):
+        Image.fromarray(example.scene.pixels).save(folder / f"{number}.png")
+    return [
+        {"id": number, "image": str(folder / f"{number % 125}.png"), "prompt": mixed[number * 3 % 125].question.text}
+        for number in range(500)
+    ]
 
 
 def write_lines(path: Path, rows: Sequence[object]) -> Path:

@@ -11,21 +11,20 @@ from transformers import Qwen2_5_VLProcessor
 
 from iwp_miniature import load_miniature
 
-DEADLY = "red"
-"""A word, in whose presence the processor of `deadly` kills its process."""
+DEADLY = "lethal"
+"""A word that kills the process of whoever encodes it; no question has it."""
 
 
 class MiniatureProcessor(Qwen2_5_VLProcessor):
     """Qwen2.5-VL's processor around the miniature's own tokenizer and image processor; needs no torchvision."""
 
-    def __init__(self, miniature: Any, *, deadly: bool) -> None:
+    def __init__(self, miniature: Any) -> None:
         self.image_processor, self.tokenizer = miniature.architecture.image_processor, miniature.tokenizer
         for kind in ("image", "video"):
             token_id = getattr(miniature.model.config, f"{kind}_token_id")
             setattr(self, f"{kind}_token_id", token_id)
             setattr(self, f"{kind}_token", self.tokenizer.convert_ids_to_tokens(token_id))
         self.chat_template = self.tokenizer.chat_template
-        self.deadly = deadly
 
     def apply_chat_template(self, turns: Any, **options: Any) -> Any:
         """Render a turn."""
@@ -33,7 +32,7 @@ class MiniatureProcessor(Qwen2_5_VLProcessor):
 
     def __call__(self, *, text: list[str], **arguments: Any) -> Any:
         """Encode, or die."""
-        if self.deadly and any(DEADLY in each for each in text):
+        if any(DEADLY in each for each in text):
             os.abort()
         return super().__call__(text=text, **arguments)
 
@@ -45,18 +44,15 @@ class MiniatureLoader:
     Parameters
     ----------
     folder : Path
-    deadly : bool
-        Whether a question with the word `DEADLY` kills.
     """
 
     folder: Path
-    deadly: bool = False
 
     def __call__(self) -> tuple[Any, Any]:
         """Return the model and its processor."""
         miniature = load_miniature("qwen2.5-vl")
         (self.folder / str(os.getpid())).touch()
-        return miniature.model, MiniatureProcessor(miniature, deadly=self.deadly)
+        return miniature.model, MiniatureProcessor(miniature)
 
 
 def fails_to_load() -> tuple[Any, Any]:

@@ -1,12 +1,12 @@
-"""Whole data sets: every row once, with the answer that one process gives it alone, whatever dies on the way."""
+"""Whole data sets: every row once, with the answer that one process gives it, whatever dies on the way."""
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import signal
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,28 +18,82 @@ from PIL import Image
 
 from iwp_miniature import load_miniature
 from iwp_ray import MapReport, prune_dataset, prune_to_parquet
+from iwp_ray.actor import PruningActor, Task
+from iwp_ray.attempts import Attempts
 from iwp_transformers import prune_visual_tokens
 from tests.ray.conftest import write_lines
 from tests.ray.miniature_loader import DEADLY, MiniatureLoader, fails_to_load
 
 Rows = Sequence[Mapping[str, Any]]
-BUDGET, LAYER = 0.222, 2
+Answers = Mapping[Any, tuple[str, list[int]]]
+BUDGET, LAYER, LAYERS = 0.222, 2, 8
 SETTINGS: dict[str, Any] = {"budget": BUDGET, "layer": LAYER, "max_new_tokens": 2}
+STOPPED, KILLED = 64, 200
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
+# What is wrong with a row, and what is said of it; of lines that hold no row, the number is their name.
+BROKEN: dict[str, tuple[Any, str]] = {
+    "missing": ({"image": "missing.png", "prompt": "How many 3?"}, r"missing\.png' cannot be read: No such file"),
+    "damaged": ({"image": "damaged.png", "prompt": "How many 3?"}, r"damaged\.png' is not an image"),
+    "thin": ({"image": "thin.png", "prompt": "How many 3?"}, r"thin\.png' has 1000 x 1 pixels, which the model's"),
+    "silent": ({"image": "thin.png"}, "the row has no `prompt`, and none was given"),
+    "blind": ({"prompt": "How many 3?"}, "the row holds neither `image` nor `video`"),
+    "both": ({"image": "a", "video": "b", "prompt": ""}, "the row holds both `image` and `video`"),
+    "number": ({"image": 7, "prompt": ""}, "`image` is 7, expected text"),
+    "rows.jsonl:9": ("{no json", "it is no JSON"),
+    "rows.jsonl:10": ("[1]", "it holds a list, expected an object"),
+    "deadly": ({"image": "fine.png", "prompt": DEADLY}, "the process that worked on this row alone died 2 times"),
+}
 
-def alone(rows: Rows) -> dict[int, tuple[str, list[int]]]:
-    """Answers and kept tokens of rows by their ids, one row at a time, by the library called directly."""
-    miniature = load_miniature("qwen2.5-vl")
-    answers = {}
-    with prune_visual_tokens(miniature.model, budget=BUDGET, layer=LAYER) as session:
-        for row in rows:
-            with Image.open(row["image"]) as image:
-                inputs = miniature.encode([image], [row["prompt"]])
-            (answer,) = miniature.answer(inputs)
-            answers[row["id"]] = answer, session.records[-1].kept_indices[0].tolist()
-    return answers
+
+@dataclass(frozen=True)
+class Mapped:
+    """What a run left that was stopped, gone on with, and lost a process in the middle."""
+
+    source: Path
+    output: Path
+    loader: MiniatureLoader
+    first: Mapping[Any, Mapping[str, Any]]
+    both: Mapping[Any, Mapping[str, Any]]
+    report: MapReport
+    processes: int
+
+
+@pytest.fixture(scope="module")
+def mapped(questions: Rows, tmp_path_factory: pytest.TempPathFactory) -> Mapped:
+    """500 rows and those that are broken, of which one kills; stopped once, and a process killed in the middle."""
+    folder = tmp_path_factory.mktemp("mapped")
+    source, loader = folder / "rows.jsonl", MiniatureLoader(folder / "processes")
+    loader.folder.mkdir()
+    (folder / "damaged.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    Image.new("RGB", (1000, 1)).save(folder / "thin.png")
+    Image.new("RGB", (96, 96)).save(folder / "fine.png")
+    bad = [row if isinstance(row, str) else {**row, "id": name} for name, (row, _) in BROKEN.items()]
+    # The first line is one of the 500, so that broken ones share batches with others.
+    fine = [{**row, "id": f"row {row['id']}"} for row in questions]
+    write_lines(source, [fine[0], *bad, *fine[1:]])
+    killed: list[int] = []
+
+    def stop(report: MapReport) -> None:
+        if report.done >= STOPPED:
+            raise KeyboardInterrupt
+
+    def kill_one(report: MapReport) -> None:
+        if report.done >= KILLED and not killed:
+            (newest, *_) = sorted(loader.folder.iterdir(), key=lambda file: file.stat().st_mtime, reverse=True)
+            killed.append(int(newest.name))
+            os.kill(killed[0], signal.SIGKILL)
+
+    arguments = {"model": loader, "actors": 2, **SETTINGS}
+    with pytest.raises(KeyboardInterrupt):
+        prune_to_parquet(source, folder / "out", progress=stop, **arguments)
+    first = written(folder / "out")
+    (folder / "out" / "part-1.parquet.unfinished").touch()
+    report = prune_to_parquet(source, folder / "out", progress=kill_one, **arguments)
+    assert killed
+    processes = len(list(loader.folder.iterdir()))
+    return Mapped(source, folder / "out", loader, first, written(folder / "out"), report, processes)
 
 
 def written(folder: Path) -> dict[Any, dict[str, Any]]:
@@ -49,136 +103,104 @@ def written(folder: Path) -> dict[Any, dict[str, Any]]:
     return {row["id"]: row for row in rows}
 
 
-def test_500_rows_are_all_there_once_though_a_process_is_killed_in_the_middle(questions: Rows, tmp_path: Path) -> None:
-    """Answers and kept tokens are those of one process that answers row by row."""
-    (tmp_path / "processes").mkdir()
-    killed: list[int] = []
-
-    def kill_one(report: MapReport) -> None:
-        if report.done >= 150 and not killed:
-            killed.append(int(next((tmp_path / "processes").iterdir()).name))
-            os.kill(killed[0], signal.SIGKILL)
-
-    report = prune_to_parquet(
-        write_lines(tmp_path / "rows.jsonl", questions),
-        tmp_path / "answers",
-        model=MiniatureLoader(tmp_path / "processes"),
-        actors=2,
-        progress=kill_one,
-        **SETTINGS,
-    )
-
-    found, expected = written(tmp_path / "answers"), alone(questions)
-    assert killed
-    assert len(list((tmp_path / "processes").iterdir())) == 3
-    assert (report.total, report.done, report.answered, report.failed, report.repeated) == (500, 500, 500, 0, 0)
-    assert found.keys() == expected.keys()
-    differ = [number for number, row in found.items() if (row["answer"], row["kept_indices"]) != expected[number]]
-    assert differ == []
+def by_one_process(rows: Rows, together: int) -> Answers:
+    """Answers and kept tokens of rows by their ids, by the library called directly on pictures of one size each."""
+    miniature, answers, sizes = load_miniature("qwen2.5-vl"), {}, {}
+    for row in rows:
+        with Image.open(row["image"]) as image:
+            sizes.setdefault(image.size, []).append((row, image.convert("RGB")))
+    with prune_visual_tokens(miniature.model, budget=BUDGET, layer=LAYER) as session:
+        for group in sizes.values():
+            for start in range(0, len(group), together):
+                asked, images = zip(*group[start : start + together], strict=True)
+                words = miniature.answer(miniature.encode(images, [row["prompt"] for row in asked]))
+                kept = [indices.tolist() for indices in session.records[-1].kept_indices]
+                answers |= {row["id"]: found for row, *found in zip(asked, words, kept, strict=True)}
+    return {identity: (word, kept) for identity, (word, kept) in answers.items()}
 
 
-def test_a_run_that_was_stopped_goes_on_where_it_was(questions: Rows, tmp_path: Path) -> None:
-    """What is there is left as it is, and what was half written goes; other settings are refused."""
+def test_500_rows_are_all_there_once_though_a_process_was_killed_in_the_middle(mapped: Mapped, questions: Rows) -> None:
+    """Answers and kept tokens are those of one process."""
+    expected = by_one_process(questions, together=20)
 
-    def stop(report: MapReport) -> None:
-        if report.done >= 16:
-            raise KeyboardInterrupt
+    found = {number: mapped.both[f"row {number}"] for number in expected}
 
-    rows, loader, folder = (
-        write_lines(tmp_path / "rows.jsonl", questions[:64]),
-        MiniatureLoader(tmp_path),
-        tmp_path / "out",
-    )
-    with pytest.raises(KeyboardInterrupt):
-        prune_to_parquet(rows, folder, model=loader, progress=stop, **SETTINGS)
-    first = written(folder)
-    (folder / "part-1.parquet.unfinished").touch()
+    assert len(expected) == 500
+    assert len(mapped.both) == 500 + len(BROKEN)
+    # Two of the first run, two of the second, one for that which was killed, and three for those that a row killed.
+    assert mapped.processes == 8
+    assert {row["error"] for row in found.values()} == {None}
+    assert {number: (row["answer"], row["kept_indices"]) for number, row in found.items()} == expected
 
-    report = prune_to_parquet(rows, folder, model=loader, **SETTINGS)
 
-    both = written(folder)
-    assert 16 <= len(first) < 64
-    assert (report.earlier, report.answered, report.done) == (len(first), 64 - len(first), 64)
-    assert both.keys() == {row["id"] for row in questions[:64]}
-    assert {number: both[number] for number in first} == first
-    assert not list(folder.glob("*.unfinished"))
+def test_rows_in_batches_of_mixed_sizes_have_the_answers_of_single_ones(mapped: Mapped, questions: Rows) -> None:
+    """Row by row, by the library called directly."""
+    for number, (answer, kept) in by_one_process(questions[200:240], together=1).items():
+        row = mapped.both[f"row {number}"]
+        dropped = row["visual_tokens"] - len(kept)
+        full = row["tokens_by_layer"][0]
+        assert (row["answer"], row["kept_indices"]) == (answer, kept)
+        assert row["tokens_by_layer"] == [full] * LAYER + [full - dropped] * (LAYERS - LAYER)
+        assert 0 < row["selection_seconds"] < row["first_token_seconds"]
+    assert len({mapped.both[f"row {number}"]["visual_tokens"] for number in range(8)}) > 1
+    assert max(row["batch_rows"] or 0 for row in mapped.both.values()) == 8
+
+
+def test_a_run_that_was_stopped_goes_on_where_it_was(mapped: Mapped) -> None:
+    """What was there is left as it was, and what was half written goes."""
+    report, first = mapped.report, mapped.first
+
+    assert STOPPED <= len(first) < KILLED
+    assert {identity: mapped.both[identity] for identity in first} == first
+    assert (report.earlier, report.total, report.done, report.repeated) == (len(first), 510, 510, 0)
+    assert not list(mapped.output.glob("*.unfinished"))
+
+
+def test_answers_of_other_settings_or_other_ids_are_not_mixed(mapped: Mapped, questions: Rows, tmp_path: Path) -> None:
+    """Both are named."""
+    numbered = write_lines(tmp_path / "rows.jsonl", questions[:2])
+
     with pytest.raises(ValueError, match=r"holds answers with budget = 0\.222, and not 0\.5: expected the same"):
-        prune_to_parquet(rows, folder, model=loader, **{**SETTINGS, "budget": 0.5})
-    with pytest.raises(ValueError, match=r"holds ids of type int64, the rows have string: expected the same type"):
-        prune_to_parquet(Path(questions[0]["image"]).parent, folder, model=loader, **SETTINGS)
+        prune_to_parquet(mapped.source, mapped.output, model=mapped.loader, **{**SETTINGS, "budget": 0.5})
+    with pytest.raises(ValueError, match=r"holds ids of type string, the rows have int64: expected the same type"):
+        prune_to_parquet(numbered, mapped.output, model=mapped.loader, **SETTINGS)
 
 
-def test_broken_rows_become_errors_and_the_others_of_their_batch_are_answered(questions: Rows, tmp_path: Path) -> None:
-    """Missing and damaged files, sizes that the model refuses, no prompt, no picture, and no row at all."""
-    (tmp_path / "damaged.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    Image.new("RGB", (1000, 1)).save(tmp_path / "thin.png")
-    broken: dict[str, tuple[Any, str]] = {
-        "missing": ({"image": "missing.png", "prompt": "How many 3?"}, r"missing\.png' cannot be read: No such file"),
-        "damaged": ({"image": "damaged.png", "prompt": "How many 3?"}, r"damaged\.png' is not an image"),
-        "thin": ({"image": "thin.png", "prompt": "How many 3?"}, r"thin\.png' has 1000 x 1 pixels, which the model's"),
-        "silent": ({"image": questions[0]["image"]}, "the row has no `prompt`, and none was given"),
-        "blind": ({"prompt": "How many 3?"}, "the row holds neither `image` nor `video`"),
-        "both": ({"image": "a", "video": "b", "prompt": ""}, "the row holds both `image` and `video`"),
-        "number": ({"image": 7, "prompt": ""}, "`image` is 7, expected text"),
-    }
-    lines: list[Any] = [{"id": name, **row} for name, (row, _) in broken.items()]
-    lines += ["{no json", "[1]", *({**row, "id": f"fine {row['id']}"} for row in questions[:5])]
+def test_broken_rows_become_errors_and_their_count_is_told(mapped: Mapped) -> None:
+    """Missing and damaged files, sizes that the model refuses, no prompt, no picture, no row, and one that kills."""
+    for name, (_, message) in BROKEN.items():
+        assert re.search(message, mapped.both[name]["error"])
+        assert mapped.both[name]["answer"] is None
+    broken_before = sum(row["error"] is not None for row in mapped.first.values())
+    assert mapped.report.failed == len(BROKEN) - broken_before
+    assert f"{mapped.report.failed} with an error" in str(mapped.report)
 
-    report = prune_to_parquet(
-        write_lines(tmp_path / "rows.jsonl", lines), tmp_path / "out", model=MiniatureLoader(tmp_path), **SETTINGS
+
+def test_pictures_in_memory_are_answered_through_rays_own_types(questions: Rows, tmp_path: Path) -> None:
+    """Arrays of one size, of several, and the Hub's mappings; by the process's class, called here."""
+    task = Task(
+        load=MiniatureLoader(tmp_path),
+        settings={"budget": BUDGET, "layer": LAYER},
+        prompt=None,
+        max_new_tokens=2,
+        frames=2,
+        threads=1,
+        root=tmp_path,
     )
+    actor = PruningActor(task, ray.remote(num_cpus=0)(Attempts).remote())
+    expected = by_one_process(questions[:3], together=1)
+    arrays = [np.asarray(Image.open(row["image"]).convert("RGB")) for row in questions[:3]]
+    mappings = [{"bytes": Path(row["image"]).read_bytes(), "path": None} for row in questions[:3]]
 
-    found, expected = written(tmp_path / "out"), alone(questions[:5])
-    assert (report.answered, report.failed, report.total) == (5, 9, 14)
-    assert "9 with an error" in str(report)
-    for name, (_, message) in broken.items():
-        assert re.search(message, found[name]["error"])
-    assert "it is no JSON" in found["rows.jsonl:8"]["error"]
-    assert "it holds a list, expected an object" in found["rows.jsonl:9"]["error"]
-    assert all(row["answer"] is None for row in found.values() if row["error"])
-    for number, (answer, kept) in expected.items():
-        row = found[f"fine {number}"]
-        assert (row["answer"], row["kept_indices"], row["error"]) == (answer, kept, None)
+    for images in (arrays, arrays[:1], mappings):
+        rows = [{**row, "image": image} for row, image in zip(questions, images, strict=False)]
+        (batch,) = ray.data.from_items(rows, override_num_blocks=1).iter_batches(
+            batch_size=None, batch_format="pyarrow"
+        )
 
+        found = {row["id"]: (row["answer"], row["kept_indices"]) for row in actor(batch).to_pylist()}
 
-def test_a_row_that_kills_its_process_becomes_an_error(questions: Rows, tmp_path: Path) -> None:
-    """Tried with its batch, and twice alone; the others are answered, and once only."""
-    rows = [{**row, "prompt": "What is below?"} for row in questions[:12]]
-    rows[3]["prompt"] = f"Is there a {DEADLY} 7?"
-
-    report = prune_to_parquet(
-        write_lines(tmp_path / "rows.jsonl", rows),
-        tmp_path / "out",
-        model=MiniatureLoader(tmp_path, deadly=True),
-        **SETTINGS,
-    )
-
-    found = written(tmp_path / "out")
-    assert (report.answered, report.failed, len(found)) == (11, 1, 12)
-    assert found[rows[3]["id"]]["error"] == "the process that worked on this row alone died 2 times"
-
-
-def test_rows_of_memory_are_answered_from_bytes_and_arrays(questions: Rows, tmp_path: Path) -> None:
-    """As encoded bytes, as the Hub's mappings, and as arrays; each with its tokens by layer."""
-    contents = [Path(row["image"]).read_bytes() for row in questions[:3]]
-    arrays = [np.asarray(Image.open(io.BytesIO(content)).convert("RGB")) for content in contents]
-    ways = {"bytes": contents, "mapping": [{"bytes": each, "path": None} for each in contents], "array": arrays}
-    expected = alone(questions[:3])
-
-    for name, images in ways.items():
-        rows = [
-            {"id": row["id"], "image": image, "prompt": row["prompt"]}
-            for row, image in zip(questions, images, strict=False)
-        ]
-        answers = prune_dataset(ray.data.from_items(rows), model=MiniatureLoader(tmp_path), **SETTINGS).take_all()
-
-        found = {row["id"]: (row["answer"], list(row["kept_indices"])) for row in answers}
-        assert found == expected, name
-        for row in answers:
-            dropped = row["visual_tokens"] - len(row["kept_indices"])
-            full = row["tokens_by_layer"][0]
-            assert list(row["tokens_by_layer"]) == [full] * LAYER + [full - dropped] * (8 - LAYER)
-            assert 0 < row["selection_seconds"] < row["first_token_seconds"]
+        assert found == {number: expected[number] for number in range(len(images))}
 
 
 def test_more_than_the_cluster_can_hold_is_refused_at_once(questions: Rows, tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ pytestmark = pytest.mark.usefixtures("cluster")
 
 def rows_of(path: Path) -> list[Mapping[str, Any]]:
     """Rows of a source, without what is null, by their ids."""
-    rows = opened_source(path).rows.take_all()
-    return sorted(({name: value for name, value in row.items() if value is not None} for row in rows), key=str)
+    rows = sorted(opened_source(path).rows.take_all(), key=lambda row: str(row["id"]))
+    return [{name: value for name, value in row.items() if value is not None} for row in rows]
 
 
 def test_a_folder_gives_a_row_for_each_picture_below_it(tmp_path: Path) -> None:
