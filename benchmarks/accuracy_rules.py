@@ -1,7 +1,9 @@
-"""The rules that bench_accuracy.py compares, each as what `prune_visual_tokens` is called with.
+"""The rules of the README's tables and of their ablations, each as what `prune_visual_tokens` is called with.
 
-Rivals are the library's methods by name, but for two that are measured with windows of their own: FastV by windows of
-about 3 x 3 tokens, and window maxima of the L1 norm ("pooling") with as many windows as tokens are kept.
+Rivals are the library's methods by name, but for three that stay as they were measured, on training runs whose weights
+are not shipped: random choice with draws that hang on the picture (those of the library's `random` hang on the prompt),
+FastV by windows of about 3 x 3 tokens, and window maxima of the L1 norm ("pooling") with as many windows as tokens are
+kept. All methods by their own names are in accuracy_methods.py.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +20,19 @@ from iwp_transformers import LayerView
 from iwp_transformers.presets import PER_QUERY
 from iwp_transformers.regions import Region
 
-__all__ = ["ABLATIONS", "CLAIMED", "CLAIMS", "MAIN", "RANDOM", "RULES", "SEEDS", "Asked", "options", "runs_of"]
+__all__ = [
+    "ABLATIONS",
+    "CLAIMED",
+    "CLAIMS",
+    "MAIN",
+    "RANDOM",
+    "RULES",
+    "SEEDS",
+    "Asked",
+    "Options",
+    "options",
+    "runs_of",
+]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from bench_accuracy import with_features
+from accuracy_evaluation import with_features
 from numpy.typing import NDArray
 
 from iwp_miniature import Example, Miniature, in_batches

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from iwp_miniature import KINDS
 
-__all__ = ["Flags", "Names", "accuracies", "mean_accuracy", "relative_average"]
+__all__ = ["Flags", "Names", "accuracies", "mean_accuracy", "paired_difference", "relative_average"]
 
 Flags = NDArray[np.bool_]
 Names = NDArray[np.str_]
@@ -26,6 +26,18 @@ def mean_accuracy(right: Flags, kinds: Names) -> tuple[float, float]:
     groups = [right[kinds == kind] for kind in np.unique(kinds)]
     variance = sum(group.var(ddof=1) / len(group) for group in groups)
     return float(np.mean([group.mean() for group in groups])), math.sqrt(variance) / len(groups)
+
+
+def paired_difference(mine: NDArray[Any], other: NDArray[Any]) -> tuple[float, float]:
+    """Return how many points more of the same questions one answers than another, and the standard error.
+
+    Parameters
+    ----------
+    mine, other : ndarray of bool or float, shape (E,)
+        Whether each question was answered right, or in what share of the runs; two at least.
+    """
+    gap = mine.astype(float) - other
+    return 100 * float(gap.mean()), 100 * float(gap.std(ddof=1) / math.sqrt(len(gap)))
 
 
 def relative_average(right: Flags, full: Flags, kinds: Names) -> tuple[float, float] | None:

@@ -18,7 +18,7 @@ from iwp_core.overlap import selection_overlap
 from iwp_core.select import select_tokens
 from iwp_core.strategies import MMR, PCMMR, Strategy, TopK
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "MMR",

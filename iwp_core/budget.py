@@ -11,7 +11,7 @@ BOUNDS = ("output", "deletion")
 
 @dataclass(frozen=True)
 class Tolerance:
-    """A budget that adapts: as few tokens as keep an error within a share, each sample its own number of them.
+    """A budget that adapts to each sample: the fewest tokens that keep an error within a share.
 
     The strategy puts the tokens in order; the first M of that order are what it chooses if M are asked for. M is the
     least number, at least 1, with which the error of dropping all others is at most `share` of its measure.

@@ -74,9 +74,10 @@ def first_identical(*arrays: Array) -> Array | None:
 
 
 def _join(first: Array, arrays: tuple[Array, ...], members: Array, differs: Array) -> tuple[Array, Array]:
-    """Give the tokens that equal the first one of their run to it; return the others too, ascending.
+    """Within each group of equal fingerprints, map tokens that truly equal the first one to it; return the unmatched.
 
-    `differs` tells whether each of `members` begins a run, but for the first, which does.
+    `members` are sorted by group. ``differs[i]`` says that ``members[i + 1]`` begins a new group. What is returned is
+    `first` with the new mappings, and the positions that are still unmatched, ascending.
     """
     xp = namespace(first)
     opens = xp.concat([xp.ones_like(members[:1], dtype=xp.bool), differs])

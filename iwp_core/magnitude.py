@@ -124,9 +124,10 @@ def log_sample_magnitude(
     shared: Duplication | None = None,
     scaled: bool = True,
 ) -> Array:
-    """Return the `log_magnitude` of a sample, its T queries averaged, or each of them as one more head of its group.
+    """Return the `log_magnitude` of a sample: average the T queries, or treat each as a separate query head.
 
-    Without `scaled`, up to a factor that all tokens share, but not between 0 and 1, so that several can be pooled.
+    With `scaled=False` the magnitudes are not min-max scaled, so that those of several layers can be pooled; they are
+    then known up to a factor that all tokens share.
     """
     queries, context = sample.queries, None
     if queries is not None and heads not in AVERAGING:

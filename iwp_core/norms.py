@@ -14,8 +14,8 @@ EASY = 1e12
 def key_center(keys: Array, dtype: object) -> Array:
     """Return the mean key of each head, shape (H, 1, D).
 
-    Subtracting it moves no distance between keys, and adds one number per head to all products with a query; it
-    spares the products the large common part that biased key projections give (their rounding would drown the rest).
+    Centring leaves key distances unchanged and shifts each head's logits by a constant. Without it, large key biases
+    cause cancellation: the rounding of the large common part would exceed the differences between keys.
     """
     xp = namespace(keys)
     total = sum(xp.sum(as_dtype(keys[:, tile, :], dtype), axis=-2, keepdims=True) for tile in tiles(keys.shape[-2]))

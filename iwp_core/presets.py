@@ -25,20 +25,20 @@ PER_QUERY: Mapping[str, Any] = MappingProxyType({
     "heads": "softmax_mean_per_query",
     "strategy": PCMMR(chunk=1, growth=1.1, penalty=1.0, exponent=1, temper=0.25),
 })
-"""Ours. Every query asks for itself, and no chosen token hides a duplicate of another.
+"""Ours. Queries are scored separately; small chunks keep near-duplicates from being chosen together.
 
-- ``heads="softmax_mean_per_query"``: what pruning takes from the output is, query by query and head by head, the
-  attention on the dropped tokens times their values. Queries that ask for different things cancel in their mean, and
-  kernel values grow exponentially with logits, so that one head decides for all; shares of each query and head do
-  neither. Give `select_tokens` all T queries, and leave `magnitude_keys` away: single queries keep their rotary
-  embedding, which their mean could not.
-- ``chunk=1, growth=1.1``: tokens of one chunk are chosen without regard to each other. Of chunks that double the last
-  one may hold half of all that is kept; of these it holds about a tenth, and 809 tokens still take only 47 chunks.
-- ``penalty=1.0, exponent=1``: the factor of a chunk is 1 - S, S the root mean square of the similarity over heads. It
-  falls evenly from new to copied, where 1 - 5 S squared reaches the floor at S = 0.45 and tells a half from a copy no
-  more.
-- ``temper=0.25``: the fourth root of the magnitude, so that a token of a hundredth of the largest magnitude outlasts
-  one of the largest whose similarity to a chosen one is above 0.68.
+- ``heads="softmax_mean_per_query"``: for each query and head, pruning changes the output by the attention on the
+  dropped tokens times their values. In a mean query, words that ask for different things cancel; and since kernel
+  values grow exponentially with logits, one head would decide for all. Softmax shares of each query and head avoid
+  both. Give `select_tokens` all T queries, and leave `magnitude_keys` away: single queries keep their rotary embedding,
+  which their mean could not.
+- ``chunk=1, growth=1.1``: tokens of one chunk are not compared with each other. If chunks double, the last one may hold
+  half of all that is kept; with a growth of 1.1 it holds about a tenth, and 809 tokens still take only 47 chunks.
+- ``penalty=1.0, exponent=1``: a chunk multiplies scores by 1 - S, where S is the root mean square of the similarity
+  over heads. This falls evenly from a new token to a copy. The paper's 1 - 5 S squared reaches its floor at S = 0.45,
+  and marks down everything above alike.
+- ``temper=0.25``: the fourth root of the magnitude. A token with a hundredth of the largest magnitude is then preferred
+  to one with the largest whose similarity to a chosen token is above 0.68.
 
 It costs a pass over the keys for each query, and more chunks. ``benchmarks/README.md`` says what it brings.
 """

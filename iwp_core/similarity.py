@@ -1,7 +1,7 @@
 """Similarities of updates as products of factors: cosines, and the Gaussian of the exponential kernel (table 3).
 
-A factor holds its tokens as they came, and works out numbers of its own when first asked: a backend that compares
-tokens by itself reads the kind of each factor and its tokens, and pays for nothing else.
+A factor keeps the caller's arrays and computes norms lazily; a backend with its own kernel reads only `tokens` and the
+factor's type.
 """
 
 import math
@@ -64,8 +64,8 @@ class Gaussian:
         """Keys moved by their mean and scaled, with two coordinates more, shape (H, N, D + 2).
 
         Their product with `columns_of` other rows is the exponent, to the base 2, of the factor over the norms of the
-        cosine `beside` it: x_i.y_j - |x_i|^2 / 2 - |y_j|^2 / 2 - log2 |v_i| - log2 |v_j|. One matrix product then does
-        what would take a pass over all pairs for each term.
+        cosine `beside` it, ``x_i.y_j - |x_i|^2 / 2 - |y_j|^2 / 2 - log2 |v_i| - log2 |v_j|``. One matrix product then
+        does what would take a pass over all pairs for each term.
         """
         divisors = None if self.beside is None else self.beside.divisors
         return gaussian_rows(self.tokens, self.center, divisors, scale=self.scale)

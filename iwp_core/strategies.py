@@ -159,12 +159,12 @@ class PCMMR:
 
     Notes
     -----
-    Runs lazily and exactly: penalties only lower a score, so a score that misses some is an upper bound, and only
-    candidates that such a bound puts among the best have to catch up. Scores are logarithms. Ties: lower position
+    Runs lazily and exactly: penalties only lower a score, so a score with penalties not yet applied is an upper bound,
+    and only tokens whose bound could enter the next chunk are updated. Scores are logarithms. Ties: lower position
     first. Memory O(N).
 
-    Magnitudes are scaled to [0, 1] first, so the least one is 0 and nothing brings it back: the paper's
-    construction of proposition 3 has to hold a still weaker token for PC-MMR to keep its second direction.
+    Min-max scaling makes the weakest magnitude 0, so that token is never preferred to another. The paper's example of
+    proposition 3 therefore needs one weaker token for PC-MMR to keep its second direction.
 
     Examples
     --------

@@ -6,6 +6,7 @@ import importlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeAlias
 
@@ -22,6 +23,9 @@ Array: TypeAlias = Any
 
 DType: TypeAlias = Any
 """A dtype of any library."""
+
+COMPILED = Path(__file__).parents[1] / ".pytest_cache" / "jax"
+"""Where JAX keeps the programs that it has compiled for these tests."""
 
 LIBRARIES = ("numpy", "array_api_strict", "torch", "jax.numpy", "cupy")
 
@@ -113,6 +117,10 @@ def load(name: str) -> Library:
         jax.config.update("jax_enable_x64", True)
         # Small programs run no faster for it, and take twice as long to compile.
         jax.config.update("jax_disable_most_optimizations", True)
+        # What one worker of a run has compiled, the others and later runs read.
+        jax.config.update("jax_compilation_cache_dir", str(COMPILED))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
         return Library(
             name=name,
             namespace=namespace,

@@ -19,7 +19,7 @@ def main() -> None:
         return
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
-        sys.exit(f"iwp: the command line needs {', '.join(missing)}: pip install 'iwp[cli]'")
+        sys.exit(f"iwp: the command line needs {', '.join(missing)}: install iwp with its extra, '.[cli]' in a clone")
     try:
         from iwp_cli.app import app  # noqa: PLC0415 - imports what may be missing or broken
     except Exception as error:

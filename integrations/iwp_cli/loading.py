@@ -1,18 +1,21 @@
 """Processor and model from a folder or the Hub, with errors that say what to do."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForImageTextToText, AutoProcessor
 from transformers import __version__ as VERSION
+from transformers import logging as transformers_logging
 
 from iwp_cli.refusal import Refusal
 from iwp_cli.requirements import torchvision_trouble
 from iwp_transformers import ModelReport, inspect_model
 from iwp_transformers.media.errors import first_line, quoted
 
-__all__ = ["check_model", "inspected", "load_model", "load_processor"]
+__all__ = ["Checkpoint", "check_model", "inspected", "load_model", "load_processor", "quiet"]
 
 
 def inspected(name: str, *, local_files_only: bool) -> ModelReport:
@@ -63,8 +66,83 @@ def inspected(name: str, *, local_files_only: bool) -> ModelReport:
         raise Refusal(msg, code=1) from error
 
 
-def check_model(name: str, *, local_files_only: bool) -> None:
-    """Raise unless `name` leads to a model that can be pruned and that sees; reads no weights.
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A model to load, and how.
+
+    Attributes
+    ----------
+    name : str
+        Folder, or owner and name on the Hub.
+    device : str or None
+        Where it runs; None for a GPU if there is one.
+    dtype : str
+        Number format of the weights, or "auto" for the checkpoint's.
+    attention : str or None
+        Attention implementation, None for the default.
+    local_files_only : bool
+        Whether to keep off the network.
+    """
+
+    name: str
+    device: str | None
+    dtype: str
+    attention: str | None
+    local_files_only: bool
+
+    @property
+    def place(self) -> torch.device:
+        """Where it runs.
+
+        Raises
+        ------
+        Refusal
+            If there is no such device.
+        """
+        if self.device is None:
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            return torch.empty(0, device=self.device).device
+        except (RuntimeError, AssertionError) as error:
+            msg = f"--device: {self.device!r} cannot be used: {first_line(error)}"
+            raise Refusal(msg) from error
+
+    def check(self) -> ModelReport:
+        """Return what pruning would do with it; reads no weights.
+
+        Raises
+        ------
+        Refusal
+            If there is no such device, or as `check_model` raises.
+        """
+        quiet()
+        _ = self.place
+        return check_model(self.name, local_files_only=self.local_files_only)
+
+    def load(self) -> tuple[Any, Any]:
+        """Return processor and model, the latter for inference on its device.
+
+        Raises
+        ------
+        Refusal
+            If one cannot be loaded.
+        """
+        processor = load_processor(self.name, local_files_only=self.local_files_only)
+        network = load_model(
+            self.name, dtype=self.dtype, attention=self.attention, local_files_only=self.local_files_only
+        )
+        return processor, network.to(self.place)
+
+
+def quiet() -> None:
+    """Keep Transformers from talking beside the command."""
+    # The two functions carry no annotations, hence the ignores.
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+def check_model(name: str, *, local_files_only: bool) -> ModelReport:
+    """Return what pruning would do with a model that can be pruned and that sees; reads no weights.
 
     Parameters
     ----------
@@ -85,6 +163,7 @@ def check_model(name: str, *, local_files_only: bool) -> None:
     if not {"image", "video"} & {medium.name for medium in report.media}:
         msg = f"{quoted(name)} is a {report.model}, which sees neither images nor videos"
         raise Refusal(msg, code=1)
+    return report
 
 
 def _unknown(name: str) -> str | None:

@@ -12,7 +12,7 @@ from iwp_transformers.media.errors import first_line, quoted
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["PICTURE_ENDINGS", "check_writable", "drawing", "write_figure"]
+__all__ = ["PICTURE_ENDINGS", "check_place", "check_writable", "drawing", "write_figure"]
 
 PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".pdf", ".svg")
 LONGEST_SIDE = 2**15  # pixels; matplotlib draws twice as many and WebP half as many
@@ -34,6 +34,22 @@ def check_writable(path: Path) -> None:
     if path.suffix.lower() not in PICTURE_ENDINGS:
         msg = f"{quoted(path)} has no known ending, expected {', '.join(PICTURE_ENDINGS)}"
         raise Refusal(msg)
+    check_place(path)
+
+
+def check_place(path: Path) -> None:
+    """Check that a file can be written to a path, whatever its ending.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        Where to.
+
+    Raises
+    ------
+    Refusal
+        If its folder does not exist, or if it may not be written to.
+    """
     try:
         if not path.parent.is_dir():
             msg = f"{quoted(path)} cannot be written: there is no folder {quoted(path.parent)}"

@@ -26,7 +26,7 @@ from iwp_transformers.media.images import read_image
 from iwp_transformers.picture import dim_dropped
 from iwp_transformers.timed_generation import TimedGeneration
 
-__all__ = ["photograph_demo"]
+__all__ = ["BUDGET", "NEW_TOKENS", "encode_photograph", "photograph_demo", "random_model", "shipped_photograph"]
 
 BUDGET, LAYER, SEED, NEW_TOKENS = 0.111, 4, 0, 4
 IMAGE_TOKEN, FIRST_WORD, VOCABULARY = 1, 2, 512
@@ -50,12 +50,12 @@ def photograph_demo(console: Console, given: tuple[Path, Image.Image] | None, ou
     output : Path
         Where the picture goes.
     """
-    photograph = _shipped() if given is None else given[1]
+    photograph = shipped_photograph() if given is None else given[1]
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         progress.add_task("making a model of random weights")
         model = random_model()
-        inputs = _encode(model, photograph)
+        inputs = encode_photograph(model, photograph)
         progress.add_task("all tokens")
         full = timed_answer(model, inputs, NEW_TOKENS)
         pruned = {}
@@ -78,7 +78,8 @@ class Pruned:
     record: PruningRecord
 
 
-def _shipped() -> Image.Image:
+def shipped_photograph() -> Image.Image:
+    """Return the photograph that comes with the package."""
     with as_file(files("iwp_cli") / "photographs" / "coffee.jpg") as path:
         return read_image(path)
 
@@ -104,7 +105,7 @@ def random_model(**text: Any) -> Any:
     return model
 
 
-def _encode(model: Any, photograph: Image.Image) -> Mapping[str, Any]:
+def encode_photograph(model: Any, photograph: Image.Image) -> Mapping[str, Any]:
     """Cut the photograph into views, and put as many image tokens as they give before a question of random words."""
     processor = LlavaOnevisionImageProcessorPil(image_grid_pinpoints=model.config.image_grid_pinpoints)
     inputs = processor(photograph, return_tensors="pt")

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer
 from iwp_miniature.architectures import Architecture, architecture
 from iwp_miniature.vocabulary import IMAGE, check_words
 
-__all__ = ["Miniature", "MiniatureError", "load_miniature"]
+__all__ = ["Miniature", "MiniatureError", "load_miniature", "miniature_folder"]
 
 
 class MiniatureError(OSError):
@@ -85,6 +85,21 @@ class Miniature:
         return [text.strip() for text in self.tokenizer.batch_decode(new, skip_special_tokens=True)]
 
 
+def miniature_folder(name: str) -> Path:
+    """Return the folder of a miniature that is shipped: weights, tokenizer and processor, as `from_pretrained` reads.
+
+    Parameters
+    ----------
+    name : {"llava-onevision", "qwen2.5-vl"}
+
+    Raises
+    ------
+    ValueError
+        If there is no such architecture.
+    """
+    return Path(str(files("iwp_miniature"))) / "weights" / architecture(name).name
+
+
 def load_miniature(name: str = "llava-onevision", folder: Path | None = None) -> Miniature:
     """Load a trained miniature.
 
@@ -113,7 +128,7 @@ def load_miniature(name: str = "llava-onevision", folder: Path | None = None) ->
     'LlavaOnevisionForConditionalGeneration'
     """
     kind = architecture(name)
-    place = Path(str(files("iwp_miniature"))) / "weights" / name if folder is None else folder
+    place = miniature_folder(name) if folder is None else folder
     wanted = ("config.json", "model.safetensors", "tokenizer.json")
     missing = [item for item in wanted if not (place / item).is_file()]
     if missing:

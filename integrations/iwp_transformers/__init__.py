@@ -14,7 +14,11 @@ if TYPE_CHECKING:
     from iwp_transformers.picture import kept_tokens_figure
     from iwp_transformers.record import PrefillSummary, PruningRecord, StageRecord
     from iwp_transformers.session import PruningSession, prune_visual_tokens
+    from iwp_transformers.settings_files import load_settings
     from iwp_transformers.token_view import TokenView
+    from iwp_transformers.tuning.drawing import tune_figure
+    from iwp_transformers.tuning.report import TuneReport
+    from iwp_transformers.tuning.search import tune
     from iwp_transformers.view import LayerView
 
 __all__ = [
@@ -27,12 +31,16 @@ __all__ = [
     "PruningSession",
     "StageRecord",
     "TokenView",
+    "TuneReport",
     "bench",
     "family_of",
     "inspect_model",
     "kept_tokens_figure",
+    "load_settings",
     "prune_visual_tokens",
     "supported_models",
+    "tune",
+    "tune_figure",
 ]
 
 # Imported when first asked for, so that the command line can say which package is missing instead of failing on it.
@@ -52,6 +60,10 @@ _HOMES = {
     "StageRecord": "record",
     "PruningSession": "session",
     "prune_visual_tokens": "session",
+    "load_settings": "settings_files",
+    "TuneReport": "tuning.report",
+    "tune": "tuning.search",
+    "tune_figure": "tuning.drawing",
 }
 
 

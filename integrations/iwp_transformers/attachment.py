@@ -10,22 +10,18 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers.utils.generic import ModelOutput
 
-from iwp_transformers.callers import drafted_tokens, running_generation
 from iwp_transformers.checkpointing import shorten_outside, unwrap_checkpointing
+from iwp_transformers.chunks import running_chunk
 from iwp_transformers.decode import check_step, restore_attentions, step_mask
-from iwp_transformers.deepstack import take_away
 from iwp_transformers.forwards import Forward, ThreadState
-from iwp_transformers.hooks import Hook, argument_names
-from iwp_transformers.later_turns import EarlierTokens
-from iwp_transformers.masks import real_tokens
+from iwp_transformers.hooks import Hook, argument_names, named_arguments
 from iwp_transformers.plan import PruningPlan
-from iwp_transformers.prefill import Costs, Prefill
-from iwp_transformers.prompt import prompt_of
+from iwp_transformers.prefill import Costs
+from iwp_transformers.preparation import Preparation
 from iwp_transformers.pruned_cache import Lease, pruned_layer
-from iwp_transformers.refusals import check_ids, check_length, check_prefill
+from iwp_transformers.refusals import check_ids, check_length
 from iwp_transformers.replay import Replay
 from iwp_transformers.tower import TowerWatch
-from iwp_transformers.tower_view import tower_reader
 from iwp_transformers.versions import cache_in, miss_mask
 
 if TYPE_CHECKING:
@@ -62,15 +58,16 @@ class Attachment:
     """
 
     def __init__(self, plan: PruningPlan, session: "weakref.ref[PruningSession]", lease: Lease, costs: Costs) -> None:
-        self._plan, self._session, self._lease, self._costs = plan, session, lease, costs
+        self._plan, self._session, self._lease = plan, session, lease
         self._names = argument_names(plan.inner)
         self._layer_names = [argument_names(layer) for layer in plan.layers]
         self._bringers, self._kinds = plan.family.bringers, plan.kinds
         self._thread = ThreadState()
         self._watch = None if plan.tower is None else TowerWatch(plan.tower, plan.family.media, self._thread)
+        self._preparation = Preparation(plan, self._thread, costs, self._watch, self._count)
         self._changed = threading.Condition()
-        self._running = 0
-        # Read by every step, also by compiled ones: whether any thread is in the middle of a prefill.
+        self._running = self._held = 0
+        # Read by every step, also by compiled ones: whether any thread is in the middle of a prefill, in chunks or not.
         self._busy = False
         self._handles = self._attach()
         # What was compiled before does not look for new hooks.
@@ -119,8 +116,12 @@ class Attachment:
     def _enter_model(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Begin a forward that brings visual features; one that brings none is left alone."""
         brings = any(kwargs.get(name) is not None for name in self._bringers)
-        if brings or args or self._busy or kwargs.get("input_ids") is None:
+        if brings or args or self._busy or kwargs.get("input_ids") is None or self._in_chunks():
             self._begin(args, kwargs)
+
+    def _in_chunks(self) -> bool:
+        """Tell whether a prompt comes in chunks, of which some bring no features; a compiled graph cannot ask."""
+        return not torch.compiler.is_compiling() and running_chunk(self._plan.model) is not None
 
     def _leave_model(self, _module: nn.Module, _args: tuple[Any, ...], _kwargs: Any, output: Any) -> None:
         if self._busy:
@@ -128,46 +129,36 @@ class Attachment:
 
     @_uncompiled
     def _begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        arguments = {**self._by_position(args), **kwargs}
-        session = self._session()
+        arguments = {**named_arguments(self._plan.inner, self._names, args), **kwargs}
+        session, chunk = self._session(), running_chunk(self._plan.model)
         brings = any(arguments.get(name) is not None for name in self._bringers)
+        if chunk is not None:
+            brings = chunk.brings(self._bringers)
         if self._lease.open and session is not None:
             check_ids(arguments.get("input_ids"))
         pruning = brings and self._lease.open and session is not None
         if pruning or self._thread.forwards:
-            self._thread.forwards.append(Forward(session, arguments) if pruning and session else None)
-            with self._changed:
-                self._running += 1
-                self._busy = True
+            self._thread.forwards.append(Forward(session, arguments, chunk) if pruning and session else None)
+            self._count(running=1)
 
     @_uncompiled
     def _end(self, output: Any) -> None:
         if not self._thread.forwards:
             return
         forward = self._thread.forwards.pop()
-        with self._changed:
-            self._running -= 1
-            self._busy = self._running > 0
-            self._changed.notify_all()
+        if forward is not None and forward.held is not None and (output is None or forward.finished):
+            forward.held.forget_in(self._thread.held)
+        self._count(running=-1)
         if forward is not None and output is not None and forward.prefill is not None and not forward.finished:
             msg = "the decoder returned without its hooks being called: this prefill was not pruned; please report it"
             raise RuntimeError(msg)
 
-    def _by_position(self, args: tuple[Any, ...]) -> dict[str, Any]:
-        """Return positional arguments of the multimodal model by their names.
-
-        Raises
-        ------
-        NotImplementedError
-            If the model's forward does not name them.
-        """
-        if len(args) > len(self._names) or {"args"} & set(self._names[: len(args)]):
-            msg = (
-                f"{type(self._plan.inner).__name__}.forward was given {len(args)} arguments by position that it does"
-                " not name: which of them are ids and features is not known; pass them by name"
-            )
-            raise NotImplementedError(msg)
-        return dict(zip(self._names, args, strict=False))
+    def _count(self, held: int = 0, *, running: int = 0) -> None:
+        with self._changed:
+            self._running += running
+            self._held += held
+            self._busy = self._running > 0 or self._held > 0
+            self._changed.notify_all()
 
     # Its decoder.
 
@@ -188,31 +179,10 @@ class Attachment:
     @_uncompiled
     def _prepare(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Changed:
         forward = self._forward()
-        if forward is None:
+        others = None if forward is None else self._preparation.prepare(forward, kwargs)
+        if others is None:
             return None
-        plan, arguments = self._plan, forward.arguments
-        tokens = arguments["input_ids"]
-        placeholders = plan.family.placeholders(plan.model_config, arguments, plan.named)
-        modalities = {name: tokens == token for name, token in placeholders.items()}
-        if not any(bool(where.any()) for where in modalities.values()):
-            return None
-        check_prefill(plan, kwargs, tokens.shape[1])
-        shorten_outside(plan.layers, self._enter_checkpoint)
-        check_step(cache_in(kwargs), tokens.shape[0])
-        earlier = EarlierTokens(cache_in(kwargs), tokens.shape[1])
-        given = arguments.get("attention_mask")
-        padding = given if isinstance(given, Tensor) and given.ndim == 2 else kwargs.get("attention_mask")  # noqa: PLR2004 - of shape (B, T)
-        real = real_tokens(padding, (tokens.shape[0], tokens.shape[1]), tokens.device, earlier.count)
-        if kwargs.get("use_cache") is False and not torch.is_grad_enabled():
-            forward.generation = running_generation(plan.model)
-        replay = self._thread.replay if forward.generation is not None else None
-        chosen = () if replay is None else replay.kept_for(forward.generation, tokens)
-        deep, others = take_away(kwargs, len(plan.layers))
-        tower = (
-            None if self._watch is None else tower_reader(self._watch, plan.model_config, arguments, forward.encoded)
-        )
-        prompt = prompt_of(modalities, real, self._thread.labels, drafted_tokens(plan.model))
-        forward.prefill = Prefill(plan, prompt, arguments, chosen, self._costs, deep, earlier, tower)
+        shorten_outside(self._plan.layers, self._enter_checkpoint)
         return args, others
 
     def _leave_text(
@@ -232,12 +202,15 @@ class Attachment:
     @_uncompiled
     def _finish(self, output: ModelOutput | None) -> ModelOutput | None:
         forward = self._forward()
-        if forward is None or forward.prefill is None or forward.finished or output is None:
+        running = None if forward is None else forward.running
+        if forward is None or running is None or output is None:
             return None
-        prefill, forward.finished = forward.prefill, True
         if not isinstance(output, dict) or "last_hidden_state" not in output:
             msg = f"the decoder returned a {type(output).__name__} without `last_hidden_state`: it cannot be restored"
             raise RuntimeError(msg)
+        if forward.prefill is None:
+            return running.finish(output)
+        prefill, forward.finished = forward.prefill, True
         unseen = cache_in(output)
         if unseen is not None and unseen is not prefill.cache and unseen.get_seq_length():
             msg = (
@@ -250,7 +223,7 @@ class Attachment:
             if forward.generation is not None:
                 tokens = forward.arguments["input_ids"]
                 self._thread.replay = Replay.of(forward.generation, tokens, prefill.kept)
-        restored = prefill.finish(output)
+        restored = running.finish(output)
         prefill.mark_cache(self._lease)
         return restored
 
@@ -277,7 +250,8 @@ class Attachment:
     @_uncompiled
     def _enter_prefill(self, index: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Changed:
         forward = self._forward()
-        if forward is None or forward.prefill is None or forward.finished:
+        running = None if forward is None else forward.running
+        if forward is None or running is None:
             return None
         if forward.entered == index:
             # This is the call that is checkpointed; its arguments are shortened already.
@@ -287,7 +261,7 @@ class Attachment:
         hidden = arguments.pop(names[0])
         if "attention_mask" in names and "attention_mask" not in arguments:
             miss_mask(index)
-        hidden, changed = forward.prefill.enter(index, hidden, arguments)
+        hidden, changed = running.enter(index, hidden, arguments)
         return (hidden,), changed
 
     def _enter_checkpoint(self, index: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Changed:

@@ -2,19 +2,39 @@
 
 import inspect
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from types import FrameType
 from typing import Any
 
 from torch import nn
 from transformers import GenerationConfig, GenerationMixin
 
-__all__ = ["drafted_tokens", "generation_inputs", "is_chunk", "running_generation"]
+__all__ = ["drafted_tokens", "followed_by_answer", "generation_inputs", "running_generation"]
 
-_GENERATE, _ASSISTED, _PREFILL = (
-    inspect.unwrap(getattr(GenerationMixin, name)).__code__ for name in ("generate", "_assisted_decoding", "_prefill")
+_GENERATE, _ASSISTED = (
+    inspect.unwrap(getattr(GenerationMixin, name)).__code__ for name in ("generate", "_assisted_decoding")
 )
 # Where the loops of `generate` stand; a logits processor that calls the model stands elsewhere.
 _LOOPS = ("transformers.generation.utils", "transformers.models.")
+_ANSWERED: ContextVar[int] = ContextVar("tokens of an answer behind the prompt", default=0)
+
+
+@contextmanager
+def followed_by_answer(count: int) -> Iterator[None]:
+    """Let forwards of this thread take their last tokens for an answer that is given, which no question is read from.
+
+    Parameters
+    ----------
+    count : int
+        Tokens of the answer behind the prompt of each sample.
+    """
+    token = _ANSWERED.set(count)
+    try:
+        yield
+    finally:
+        _ANSWERED.reset(token)
 
 
 def running_generation(model: nn.Module) -> GenerationConfig | None:
@@ -57,7 +77,7 @@ def generation_inputs(model: nn.Module) -> dict[str, Any]:
 def drafted_tokens(model: nn.Module) -> int:
     """Return how many tokens at the end of what a model is called with are drafts, which assisted decoding checks.
 
-    Its first forward holds the prompt and the drafts behind it.
+    Its first forward holds the prompt and the drafts behind it. So does a forward within `followed_by_answer`.
 
     Parameters
     ----------
@@ -70,7 +90,9 @@ def drafted_tokens(model: nn.Module) -> int:
         If assisted decoding calls the model, but does not tell how many they are.
     """
     frame = _calling_loop(model)
-    if frame is None or frame.f_code is not _ASSISTED:
+    if frame is None:
+        return _ANSWERED.get()
+    if frame.f_code is not _ASSISTED:
         return 0
     count = frame.f_locals.get("candidate_length")
     if not isinstance(count, int):
@@ -80,21 +102,6 @@ def drafted_tokens(model: nn.Module) -> int:
         )
         raise RuntimeError(msg)
     return count
-
-
-def is_chunk(model: nn.Module) -> bool:
-    """Tell whether a model is called with one of several chunks that `generate` cuts its prompt into.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-        The model with its head.
-    """
-    frame: FrameType | None = sys._getframe()
-    # The model may be called through a compiled twin, so that its own frames are not looked for.
-    while frame is not None and not (frame.f_code is _PREFILL and frame.f_locals.get("self") is model):
-        frame = frame.f_back
-    return frame is not None and len(frame.f_locals.get("input_chunks", ())) > 1
 
 
 def _frame_of_generate(model: nn.Module) -> FrameType | None:

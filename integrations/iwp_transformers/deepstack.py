@@ -4,15 +4,16 @@ The decoder adds them at full length, which does not fit once tokens were remove
 added in front of the layers that they were meant for, to the rows that are there.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from iwp_transformers.rows import KeptRows
 
-__all__ = ["DeepFeatures", "take_away"]
+__all__ = ["DeepFeatures", "joined_features", "take_away"]
 
 # Argument of the decoder with the features, the one that says where they go, and how many layers behind the key or
 # place of a feature it is added.
@@ -80,3 +81,36 @@ def take_away(arguments: Mapping[str, Any], layers: int) -> tuple[DeepFeatures |
         places = places[..., 0] if places.ndim > 2 else places  # noqa: PLR2004 - one entry for each channel
         return DeepFeatures(features, places), {**arguments, name: None, mask: None}
     return None, dict(arguments)
+
+
+def joined_features(chunks: Sequence[DeepFeatures | None], shapes: Sequence[tuple[int, ...]]) -> DeepFeatures | None:
+    """Put the features of the chunks of a prompt together.
+
+    Parameters
+    ----------
+    chunks : sequence of DeepFeatures or None
+        What a decoder would add in each chunk.
+    shapes : sequence of tuple of int
+        For each chunk, samples B and tokens C.
+
+    Returns
+    -------
+    DeepFeatures or None
+        What it would add to the whole prompt, sample after sample; None where it would add nothing.
+    """
+    like = next((chunk.places for chunk in chunks if chunk is not None), None)
+    if like is None:
+        return None
+    places = [
+        like.new_zeros(shape) if chunk is None else chunk.places for chunk, shape in zip(chunks, shapes, strict=True)
+    ]
+    whole = torch.cat(places, dim=1)
+    order = (whole.flatten().cumsum(0) - 1).view_as(whole)
+    features: dict[int, Tensor] = {}
+    for chunk, ranks in zip(chunks, torch.split(order, [shape[1] for shape in shapes], dim=1), strict=True):
+        if chunk is None:
+            continue
+        for index, part in chunk.features.items():
+            rows = features.setdefault(index, part.new_zeros(int(whole.sum()), part.shape[-1]))
+            rows[ranks[chunk.places].to(part.device)] = part
+    return DeepFeatures(features, whole)

@@ -3,9 +3,13 @@
 import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from torch import Tensor
+from transformers import Cache
 
+from iwp_transformers.chunked_prefill import ChunkedPrefill
+from iwp_transformers.chunks import Chunk
 from iwp_transformers.prefill import Prefill
 from iwp_transformers.replay import Replay
 from iwp_transformers.tower import Encoding
@@ -24,9 +28,13 @@ class Forward:
     session : PruningSession
         Kept alive until the forward ends.
     arguments : mapping
-        What the multimodal model was called with, by name.
+        What the multimodal model was called with, by name; in a chunk, what it would be called with in one piece.
+    chunk : Chunk or None
+        Which chunk of a prompt it was called with; None for a prompt in one piece.
+    held : ChunkedPrefill or None
+        What is held of a prompt in chunks; known once the decoder is called.
     prefill : Prefill or None
-        Known once the decoder is called, where the forward sees visual tokens.
+        Known once the decoder is called, where the forward sees visual tokens and the end of their prompt.
     entered : int or None
         The last layer whose arguments were shortened before it was checkpointed.
     finished : bool
@@ -35,14 +43,23 @@ class Forward:
         What the vision tower returned within this forward, by medium; only where a rule reads the tower.
     """
 
-    def __init__(self, session: "PruningSession", arguments: Mapping[str, Any]) -> None:
+    def __init__(self, session: "PruningSession", arguments: Mapping[str, Any], chunk: Chunk | None) -> None:
         self.session = session
-        self.arguments = arguments
+        self.arguments = arguments if chunk is None else chunk.whole
+        self.chunk = chunk
+        self.held: ChunkedPrefill | None = None
         self.prefill: Prefill | None = None
         self.generation: Any = None
         self.entered: int | None = None
         self.finished = False
         self.encoded: dict[str, Any] = {}
+
+    @property
+    def running(self) -> Prefill | ChunkedPrefill | None:
+        """What the decoder's layers are called for; None where there is nothing to prune, or no longer."""
+        if self.finished:
+            return None
+        return self.prefill if self.held is None else self.held
 
 
 class ThreadState(threading.local):
@@ -53,3 +70,4 @@ class ThreadState(threading.local):
         self.labels: Tensor | None = None
         self.replay: Replay | None = None
         self.encoding: Encoding | None = None
+        self.held: WeakKeyDictionary[Cache, ChunkedPrefill] = WeakKeyDictionary()

@@ -72,7 +72,7 @@ def draw_gallery(groups: Sequence[Sequence[Panel]], heading: str, caption: str) 
     try:
         from matplotlib.figure import Figure  # noqa: PLC0415 an optional dependency of this one function
     except ImportError as error:
-        msg = "a picture of the kept tokens needs matplotlib: pip install 'iwp[plot]'"
+        msg = "a picture of the kept tokens needs matplotlib: pip install matplotlib"
         raise ImportError(msg) from error
     lines = _lines(groups)
     width = max(NARROWEST, *(min(WIDEST, _line_width(line, PANEL_HEIGHT)) for line in lines))

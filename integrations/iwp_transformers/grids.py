@@ -7,10 +7,12 @@ from transformers import PreTrainedConfig
 
 from iwp_transformers.regions import Item, Medium, Region, cells, even_edges, in_sequence, listed
 
-__all__ = ["grid_regions", "sized_regions"]
+__all__ = ["frame_regions", "grid_regions", "sized_regions"]
 
 
-def grid_regions(config: PreTrainedConfig, inputs: Mapping[str, Any], sample: int) -> tuple[Region, ...]:
+def grid_regions(
+    config: PreTrainedConfig, inputs: Mapping[str, Any], sample: int, *, videos_at: Medium = "video"
+) -> tuple[Region, ...]:
     """Regions of Qwen2-VL and what is laid out like it: a grid over each image and each temporal patch of a video.
 
     Parameters
@@ -22,6 +24,8 @@ def grid_regions(config: PreTrainedConfig, inputs: Mapping[str, Any], sample: in
         `video_merge_sizes` if it made them.
     sample : int
         Row of `input_ids`.
+    videos_at : {"image", "video"}
+        Whose placeholders the tokens of videos stand at.
 
     Returns
     -------
@@ -30,6 +34,8 @@ def grid_regions(config: PreTrainedConfig, inputs: Mapping[str, Any], sample: in
 
     Raises
     ------
+    NotImplementedError
+        If images and videos stand at the same placeholders.
     ValueError
         If `sample` is not in the batch, or if the tokens do not match the pictures of `inputs`.
     """
@@ -47,7 +53,25 @@ def grid_regions(config: PreTrainedConfig, inputs: Mapping[str, Any], sample: in
         merges = listed(inputs, f"{medium}_merge_sizes") or [config.vision_config.spatial_merge_size for _ in grids]
         return [item(medium, thw, merge) for thw, merge in zip(grids, merges, strict=True)]
 
-    return in_sequence(config, inputs, sample, items("image"), items("video"))
+    return in_sequence(config, inputs, sample, items("image"), items("video"), videos_at=videos_at)
+
+
+def frame_regions(config: PreTrainedConfig, inputs: Mapping[str, Any], sample: int) -> tuple[Region, ...]:
+    """Regions of GLM-4V, laid out like Qwen2-VL's: videos stand at placeholders of images, a run for each frame.
+
+    Parameters
+    ----------
+    config, inputs, sample
+        As of `grid_regions`.
+
+    Raises
+    ------
+    NotImplementedError
+        If `inputs` holds images and videos, which no placeholder tells apart.
+    ValueError
+        If `sample` is not in the batch, or if the tokens do not match the pictures of `inputs`.
+    """
+    return grid_regions(config, inputs, sample, videos_at="image")
 
 
 def sized_regions(config: PreTrainedConfig, inputs: Mapping[str, Any], sample: int) -> tuple[Region, ...]:

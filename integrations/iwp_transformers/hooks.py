@@ -1,14 +1,14 @@
 """Hooks that belong to one session: they stay behind when a model is copied or pickled."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-__all__ = ["Hook", "argument_names", "is_pruned"]
+__all__ = ["Hook", "argument_names", "is_pruned", "named_arguments"]
 
 
 class Hook:
@@ -48,6 +48,32 @@ class Hook:
 def argument_names(module: nn.Module) -> list[str]:
     """Return the names of a forward's arguments, by which a hook tells what came by position."""
     return list(inspect.signature(type(module).forward).parameters)[1:]
+
+
+def named_arguments(module: nn.Module, names: Sequence[str], args: tuple[Any, ...]) -> dict[str, Any]:
+    """Return positional arguments of a module by their names.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        What is called.
+    names : sequence of str
+        Those of its forward's arguments.
+    args : tuple
+        The arguments by position.
+
+    Raises
+    ------
+    NotImplementedError
+        If the forward does not name them.
+    """
+    if len(args) > len(names) or {"args"} & set(names[: len(args)]):
+        msg = (
+            f"{type(module).__name__}.forward was given {len(args)} arguments by position that it does not name: which"
+            " of them are ids and features is not known; pass them by name"
+        )
+        raise NotImplementedError(msg)
+    return dict(zip(names, args, strict=False))
 
 
 def is_pruned(module: nn.Module) -> bool:

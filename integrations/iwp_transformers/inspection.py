@@ -15,7 +15,7 @@ from iwp_transformers.families import Family, Medium, family_of, is_inferred
 from iwp_transformers.plan import PruningPlan, Stage
 from iwp_transformers.refusals import check_layers
 
-__all__ = ["ModelReport", "inspect_model"]
+__all__ = ["ModelReport", "inspect_model", "without_weights"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +97,7 @@ def inspect_model(source: "nn.Module | PreTrainedConfig | str | PathLike[str]") 
     >>> inspect_model(LlavaOnevisionConfig()).media[0].token
     'image_token_id'
     """
-    model = source if isinstance(source, nn.Module) else _without_weights(source)
+    model = source if isinstance(source, nn.Module) else without_weights(source)
     name = type(model).__name__
     try:
         family = family_of(model)
@@ -119,7 +119,7 @@ def inspect_model(source: "nn.Module | PreTrainedConfig | str | PathLike[str]") 
     )
 
 
-def _without_weights(source: Any) -> nn.Module:
+def without_weights(source: Any) -> nn.Module:
     """Build a model whose parameters have shapes and no values.
 
     Raises

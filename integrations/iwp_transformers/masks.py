@@ -18,10 +18,13 @@ __all__ = [
     "MASKED",
     "WEIGHING",
     "allowed_rows",
+    "block_mask",
     "check_weighing",
     "hide_columns",
+    "may_attend",
     "open_mask",
     "real_tokens",
+    "refusal",
     "take_columns",
     "take_rows_and_columns",
     "weighed_mask",
@@ -80,7 +83,7 @@ def real_tokens(attention_mask: object, shape: tuple[int, int], device: torch.de
     # Whatever else a mask says, a token that is no padding may attend to itself.
     tokens = tokens.to(mask.device)
     own = mask[:, 0, tokens, tokens + min(before, mask.shape[-1] - length)]
-    return _allowed(own).to(device).expand(shape)
+    return may_attend(own).to(device).expand(shape)
 
 
 def take_rows_and_columns(mask: Any, rows: KeptRows, keys: int, before: int = 0) -> Any:
@@ -116,8 +119,8 @@ def take_rows_and_columns(mask: Any, rows: KeptRows, keys: int, before: int = 0)
     if rows.filled:
         square = _forbid(square, ~real[:, None, None, :])
         itself = F.pad(torch.diag_embed(~rows.real), (before, 0))
-        square = square.masked_fill(itself[:, None], _permission(mask))
-    return F.pad(square, (0, keys - index.shape[1]), value=_refusal(mask))
+        square = square.masked_fill(itself[:, None], float(mask.dtype == torch.bool))
+    return F.pad(square, (0, keys - index.shape[1]), value=refusal(mask))
 
 
 def take_columns(mask: Any, index: Tensor, live: Tensor) -> Any:
@@ -145,7 +148,7 @@ def take_columns(mask: Any, index: Tensor, live: Tensor) -> Any:
             column = key.clamp(max=last)
             return own(sample, head, query, index[sample, column]) & live[sample, column] & (key <= last)
 
-        return _blocks(taken, index.shape[0], mask.seq_lengths[0], index.shape[1], index.device)
+        return block_mask(taken, index.shape[0], mask.seq_lengths[0], index.shape[1], index.device)
     index, live = index.to(mask.device), live.to(mask.device)
     if mask.ndim == PADDING:
         return mask.expand(index.shape[0], -1).gather(1, index) * live
@@ -250,7 +253,7 @@ def allowed_rows(mask: Any, columns: Tensor, rows: Tensor, sample: int, window: 
         return mask.mask_mod(at, torch.zeros_like(at), queries, keys)[None, None]
     if isinstance(mask, Tensor) and mask.ndim == SQUARE:
         own = mask[sample if len(mask) > 1 else 0].to(columns.device)
-        return _allowed(own[:, rows, : len(columns)])[None]
+        return may_attend(own[:, rows, : len(columns)])[None]
     back = rows[:, None] - everything
     allowed = (back >= 0) & (columns >= 0)
     if mask is not None:
@@ -273,24 +276,23 @@ def _taken_blocks(mask: BlockMask, rows: KeptRows, keys: int, before: int) -> Bl
         allowed = allowed & live[sample, column] & (key <= widest)
         return allowed | ((query + before == key) & ~real[sample, row])
 
-    return _blocks(taken, index.shape[0], index.shape[1], keys, index.device)
+    return block_mask(taken, index.shape[0], index.shape[1], keys, index.device)
 
 
-def _blocks(allowed: Callable[..., Tensor], batch: int, queries: int, keys: int, device: torch.device) -> BlockMask:
+def block_mask(allowed: Callable[..., Tensor], batch: int, queries: int, keys: int, device: torch.device) -> BlockMask:
+    """Return a mask of flex attention for all heads."""
     return create_block_mask(allowed, batch, None, queries, keys, device=str(device))
 
 
-def _allowed(mask: Tensor) -> Tensor:
+def may_attend(mask: Tensor) -> Tensor:
+    """Return a mask as bool."""
     return mask if mask.dtype == torch.bool else mask == 0
 
 
-def _permission(mask: Tensor) -> float:
-    return True if mask.dtype == torch.bool else 0.0
-
-
-def _refusal(mask: Tensor) -> float:
+def refusal(mask: Tensor) -> float:
+    """Return what a mask holds where nothing may be attended to."""
     return False if mask.dtype == torch.bool else torch.finfo(mask.dtype).min
 
 
 def _forbid(mask: Tensor, where: Tensor) -> Tensor:
-    return mask.masked_fill(where, _refusal(mask))
+    return mask.masked_fill(where, refusal(mask))

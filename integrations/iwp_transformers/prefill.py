@@ -112,7 +112,7 @@ class Prefill:
         if self._deep is not None:
             hidden = self._deep.added(index, hidden, self._drops.rows)
         hidden, present = self._drops.changed(index, hidden, arguments)
-        self._measure(index, hidden, present)
+        self.measure(index, hidden, present)
         if index in self._plan.scoring_layers and not self._chosen:
             self._watches.append(self._scores.read(self._sources(self._inputs(index, hidden, present))))
         for stage in self._plan.stages:
@@ -131,6 +131,13 @@ class Prefill:
             weighed = self._sizes.weighed(present["attention_mask"], hidden, self._drops.rows, keys)
             present = {**present, "attention_mask": weighed}
         return hidden, present
+
+    def measure(self, index: int, hidden: Tensor, arguments: Mapping[str, Any]) -> None:
+        """Learn what a layer costs, unless one of its structure is known."""
+        layer = self._plan.layers[index]
+        self._structures.append(structure := layer_structure(layer))
+        if structure not in self._costs:
+            self._costs[structure] = measured_cost(self._plan.config, index, layer, hidden, arguments)
 
     def finish(self, output: ModelOutput) -> ModelOutput:
         """Put what the decoder returns back at full length."""
@@ -258,10 +265,3 @@ class Prefill:
             log_sizes=self._sizes.log,
             scores=self._scores.of,
         )
-
-    def _measure(self, index: int, hidden: Tensor, arguments: dict[str, Any]) -> None:
-        """Learn what a layer costs, unless one of its structure is known."""
-        layer = self._plan.layers[index]
-        self._structures.append(structure := layer_structure(layer))
-        if structure not in self._costs:
-            self._costs[structure] = measured_cost(self._plan.config, index, layer, hidden, arguments)

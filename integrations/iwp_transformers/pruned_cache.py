@@ -13,7 +13,7 @@ from iwp_transformers.layer_kinds import ATTENDING
 from iwp_transformers.pruned_rows import PrunedRows
 from iwp_transformers.rows import KeptRows
 
-__all__ = ["Lease", "PrunedLayer", "mark", "pruned_layer", "shorten_static"]
+__all__ = ["Lease", "PrunedLayer", "mark", "pruned_layer", "shorten_static", "waiting_layer"]
 
 # Static layers are shortened by a multiple of this many tokens, so that prompts of similar length share their shapes.
 STEP = 64
@@ -63,6 +63,8 @@ class PrunedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # in Trans
         Whether no later layer shares the masks of a step.
     owner : bool
         Whether the layer takes `rows` along when samples are reordered: one map serves many layers.
+    waiting : bool
+        Whether the layer holds nothing until the last chunk of a prompt has come.
     """
 
     _layer_type = None
@@ -73,6 +75,7 @@ class PrunedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # in Trans
     fresh: bool
     closing: bool
     owner: bool
+    waiting: bool = False
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Add keys and values, unless nobody would shorten the mask that goes with them.
@@ -80,8 +83,14 @@ class PrunedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # in Trans
         Raises
         ------
         NotImplementedError
-            If the session that pruned the cache is closed.
+            If the session that pruned the cache is closed, or the layer waits for the end of a prompt.
         """
+        if self.waiting:
+            msg = (
+                "this cache holds the beginning of a prompt in chunks, whose end no open session has seen: its later"
+                " layers hold nothing yet; keep the session open, or start again from the prompt"
+            )
+            raise NotImplementedError(msg)
         if self.lease is not None and not self.lease.open:
             msg = (
                 "this cache was pruned by a session that is closed (or is a pickled copy): only its hooks know which"
@@ -112,7 +121,7 @@ class PrunedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # in Trans
     def reset(self) -> None:
         """Empty the layer, which is like any other from then on."""
         super().reset()
-        self.lease = self.rows = None
+        self.lease, self.rows, self.waiting = None, None, False
         wide = self.__dict__.pop("full_capacity", None)
         if wide is not None:
             self.max_cache_len, self.is_initialized = wide, False
@@ -167,6 +176,13 @@ def pruned_layer(cache: Cache | None, index: int) -> PrunedLayer | None:
         return None
     part = cache.layers[index]
     return part if isinstance(part, PrunedLayer) and part.lease is not None else None
+
+
+def waiting_layer(part: Any) -> PrunedLayer:
+    """Return a layer of the same contents that takes nothing until its attribute `waiting` is False."""
+    layer: PrunedLayer = _as_pruned(part)
+    layer.__dict__.update(lease=None, rows=None, waiting=True)
+    return layer
 
 
 def shorten_static(cache: Cache | None, first: int, removed: int) -> None:

@@ -201,7 +201,7 @@ class PruningRecord:
 
     @property
     def kept(self) -> tuple[Tensor, ...]:
-        """For each sample, the positions of the visual tokens that stay to the end, padding counted."""
+        """For each sample, the positions in the padded input of the visual tokens that stay to the end."""
         return self.stages[-1].kept
 
     @property
@@ -219,7 +219,7 @@ class PruningRecord:
 
     @property
     def kept_by_modality(self) -> dict[str, tuple[Tensor, ...]]:
-        """For each modality and sample, which of `kept` are its."""
+        """For each modality and sample, the positions in `kept` that belong to that modality."""
         return {
             name: tuple(kept[torch.isin(kept, own)] for kept, own in zip(self.kept, where, strict=True))
             for name, where in self.modalities.items()

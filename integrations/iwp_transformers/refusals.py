@@ -7,19 +7,22 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 from transformers import Cache
-from transformers.cache_utils import StaticLayer
+from transformers.cache_utils import CacheLayerMixin, DynamicLayer, DynamicSlidingWindowLayer, StaticLayer
 
-from iwp_transformers.callers import is_chunk
 from iwp_transformers.checkpointing import check_checkpointing
+from iwp_transformers.chunks import HANDS_OUT_FEATURES
 from iwp_transformers.hooks import is_pruned
 from iwp_transformers.layer_kinds import RECURRENT, SERVED, WINDOWED
 from iwp_transformers.masks import MASKED
 from iwp_transformers.versions import cache_in
 
 if TYPE_CHECKING:
+    from iwp_transformers.chunked_prefill import ChunkedPrefill
+    from iwp_transformers.chunks import Chunk
     from iwp_transformers.plan import PruningPlan
 
 __all__ = [
+    "check_continuation",
     "check_history",
     "check_ids",
     "check_layers",
@@ -28,6 +31,8 @@ __all__ = [
     "check_unused",
 ]
 
+# Layers of a cache that give back what they were given.
+IN_CHUNKS = (DynamicLayer, DynamicSlidingWindowLayer, StaticLayer)
 # Rows of M-RoPE positions when those of the text are put in front: text, time, height, width.
 TEXT_AND_MULTIMODAL = 4
 
@@ -72,7 +77,10 @@ def check_layers(plan: "PruningPlan") -> None:
             )
             raise NotImplementedError(msg)
     if getattr(plan.config, "num_kv_shared_layers", None):
-        msg = "the last layers share keys and values of earlier ones, which would lack tokens: this is not served"
+        msg = (
+            "the last layers share keys and values of earlier ones (`num_kv_shared_layers`), which would lack tokens: a"
+            " layer's mask is shortened by what its own cache lacks, and these have none; this is not served"
+        )
         raise NotImplementedError(msg)
     if plan.family.longest is None and any(_counts_rows(layer) for layer in plan.layers[first:]):
         msg = f"layers from `layer={first}` on place tokens by how many rows their cache holds, which pruning changes"
@@ -133,17 +141,21 @@ def check_length(plan: "PruningPlan", length: int) -> None:
         raise NotImplementedError(msg)
 
 
-def check_prefill(plan: "PruningPlan", arguments: Mapping[str, Any], length: int) -> None:
-    """Raise if a forward of `length` visual and other tokens cannot be pruned exactly.
+def check_prefill(plan: "PruningPlan", arguments: Mapping[str, Any], length: int, chunk: "Chunk | None") -> None:
+    """Raise if a forward of `length` visual and other tokens, or of one chunk of them, cannot be pruned exactly.
 
     Raises
     ------
     NotImplementedError
-        If the prompt comes in chunks, the cache holds a recurrence, sequences are packed, layers are
-        checkpointed in a way that is not known, or windows would be counted in rows.
+        If the end of the question is not known, the cache holds a recurrence, sequences are packed, layers are
+        checkpointed in a way that is not known, windows would be counted in rows, or chunks would not add up to the
+        prompt in one piece.
     """
     cache = cache_in(arguments)
     _check_windows(plan, cache)
+    if chunk is not None:
+        _check_chunk(plan, chunk, cache)
+        return
     seen = 0 if cache is None else int(cache.get_seq_length())
     check_length(plan, seen + length)
     if seen and set(plan.kinds[plan.stages[0].layer :]) & set(RECURRENT):
@@ -153,17 +165,70 @@ def check_prefill(plan: "PruningPlan", arguments: Mapping[str, Any], length: int
             " images in one forward"
         )
         raise NotImplementedError(msg)
-    if is_chunk(plan.model) or _cut(arguments.get("position_ids")):
+    if _cut(arguments.get("position_ids")):
         msg = (
-            "the prompt comes in chunks (by `prefill_chunk_size`, or with `position_ids` that are the beginning of"
-            " longer ones): the text that the tokens are chosen by would be incomplete; set `prefill_chunk_size=None`,"
-            " or pass contiguous positions"
+            "the prompt comes in chunks that nobody tells the end of (its `position_ids` are the beginning of longer"
+            " ones): the text that the tokens are chosen by would be incomplete; let `generate` cut the prompt by"
+            " `prefill_chunk_size`, or pass contiguous positions"
         )
         raise NotImplementedError(msg)
     if arguments.get("cu_seq_lens_q") is not None or _packed(arguments):
         msg = "several sequences are packed into one row: pruning chooses for each row; use one sequence a row"
         raise NotImplementedError(msg)
     check_checkpointing(plan.text, plan.layers, cache)
+
+
+def _check_chunk(plan: "PruningPlan", chunk: "Chunk", cache: Cache | None) -> None:
+    """Raise if the chunks of a prompt would not add up to the prompt in one piece.
+
+    Raises
+    ------
+    NotImplementedError
+        If they would not.
+    """
+    reason = None
+    if not HANDS_OUT_FEATURES:
+        reason = "this version of Transformers loses its images, which 5.24 hands out to the chunks"
+    elif chunk.index < 0:
+        reason = "this version of Transformers counts them in a new way"
+    elif cache is None or chunk.cached:
+        reason = "the cache holds tokens already, and images in later turns are served in one piece only"
+    elif hasattr(plan.model, "create_masks_for_generate"):
+        reason = f"a {type(plan.model).__name__} makes masks of its own, which may let tokens see later chunks"
+    elif set(plan.kinds) & set(RECURRENT):
+        reason = "a recurrence that goes on from chunk to chunk is not known to be that of one piece"
+    elif plan.config._attn_implementation == "flex_attention":
+        reason = "masks of 'flex_attention' are functions of a chunk's own rows"
+    elif others := {type(part).__name__ for part in cache.layers if _own_class(part) not in IN_CHUNKS}:
+        reason = f"{', '.join(sorted(others))} may give earlier chunks back otherwise than they were computed"
+    if reason is not None:
+        msg = f"the prompt comes in chunks, but {reason}; set `prefill_chunk_size=None`"
+        raise NotImplementedError(msg)
+    check_length(plan, sum(chunk.lengths))
+
+
+def _own_class(part: object) -> type:
+    """Return the class of Transformers that a layer of a cache is of, or its own."""
+    kinds = type(part).__mro__
+    return next((kind for kind in kinds if kind.__module__ == CacheLayerMixin.__module__), kinds[0])
+
+
+def check_continuation(held: "ChunkedPrefill | None", chunk: "Chunk") -> "ChunkedPrefill":
+    """Return what is held of a prompt, which a chunk is the next one of.
+
+    Raises
+    ------
+    NotImplementedError
+        If the session did not see the chunks before.
+    """
+    if held is None or not held.continues_with(chunk):
+        msg = (
+            "a chunk of a prompt comes whose earlier chunks this session did not see: tokens are chosen from the whole"
+            " prompt; keep the session open from the first chunk on, and if the model is compiled, set"
+            " `disable_compile=True` where the first chunk is text alone"
+        )
+        raise NotImplementedError(msg)
+    return held
 
 
 def _check_windows(plan: "PruningPlan", cache: Cache | None) -> None:

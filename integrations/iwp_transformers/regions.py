@@ -79,7 +79,13 @@ def cells(rows: Edges, columns: Edges) -> Iterator[Box | None]:
 
 
 def in_sequence(
-    config: PreTrainedConfig, inputs: Mapping[str, Any], sample: int, images: Sequence[Item], videos: Sequence[Item]
+    config: PreTrainedConfig,
+    inputs: Mapping[str, Any],
+    sample: int,
+    images: Sequence[Item],
+    videos: Sequence[Item],
+    *,
+    videos_at: Medium = "video",
 ) -> tuple[Region, ...]:
     """Return the regions of a sample's visual tokens; images and videos come apart, the text holds them in its order.
 
@@ -93,9 +99,13 @@ def in_sequence(
         Row of `input_ids`.
     images, videos : sequence of callable
         One for each picture of the whole batch, in its order.
+    videos_at : {"image", "video"}
+        Whose placeholders the tokens of videos stand at.
 
     Raises
     ------
+    NotImplementedError
+        If images and videos stand at the same placeholders.
     ValueError
         If `sample` is not in the batch, or if the tokens do not match the pictures.
     """
@@ -103,10 +113,12 @@ def in_sequence(
     if not 0 <= sample < len(ids):
         msg = f"`sample` is {sample}, expected 0 to {len(ids) - 1}: `inputs` holds {len(ids)} samples"
         raise ValueError(msg)
-    of_image, of_video = (ids == placeholder(config, medium) for medium in ("image", "video"))
-    if videos and not images and not bool(of_video.any()):
-        # GLM-4V's videos stand at placeholders of images.
-        of_image, of_video = of_video, of_image
+    of_image, of_video = ids == placeholder(config, "image"), ids == placeholder(config, videos_at)
+    if videos_at == "image":
+        if images and videos:
+            msg = "images and videos of such a model stand at the same placeholders: which tokens are whose is not told"
+            raise NotImplementedError(msg)
+        of_image, of_video = of_image & bool(images), of_video & (not images)
     image_regions = iter(_of_sample("image", of_image.sum(dim=1).tolist(), sample, images))
     video_regions = iter(_of_sample("video", of_video.sum(dim=1).tolist(), sample, videos))
     visual = of_image[sample][of_image[sample] | of_video[sample]].tolist()

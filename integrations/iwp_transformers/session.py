@@ -75,9 +75,9 @@ def prune_visual_tokens(
     layer : int, or a tuple of int, default 4, or that of the method
         First decoder layer, counted from 0, that no longer sees the dropped tokens. Of several, each drops more.
     layers : int or sequence of int, optional
-        Layers that score how much a token carries, for the paper's rule: so many up to `layer`, or these, none behind
-        it. Each is read with its own queries, keys and values; all their heads are pooled as `heads` says. Duplication
-        is that of `layer`. Default: `layer` alone.
+        For the paper's rule: the layers whose magnitudes of a token are pooled. An int n means the n layers up to and
+        with `layer`, a sequence lists them; none may lie behind `layer`. Each is read with its own queries, keys and
+        values, and the heads of all are pooled as `heads` says. Duplication is that of `layer`. Default: `layer` alone.
     method : str or Method, optional
         A method of the papers by its name, or an object of `iwp_transformers.methods` with options, in place of all
         arguments from `strategy` to `selector`; ``iwp methods`` lists them.
@@ -146,13 +146,15 @@ def prune_visual_tokens(
 
     Images may come in later turns, on a cache that holds tokens. Theirs are new candidates, weighed by the text after
     the first of them; tokens of earlier turns stay as they are. Positions count from the beginning of the cache.
-    Drafts of assisted decoding are no part of a question.
+    Drafts of assisted decoding are no part of a question. Of a prompt in chunks (``generate(prefill_chunk_size=...)``),
+    layers from `layer` on wait for the last.
 
-    A forward raises NotImplementedError where it could not be exact: a prefill in chunks, a crop that reaches into the
-    newest turn with images, a cache whose session is closed, `inputs_embeds` without `input_ids`, packed sequences;
-    images in a later turn where layers from `layer` on carry a recurrence, or with a `Tolerance` of outputs or `heads`
-    "max" or a number, which count what a query sees; gradient checkpointing of layers that are
-    not Transformers' own.
+    A forward raises NotImplementedError where it could not be exact: a crop that reaches into the newest turn with
+    images, a cache whose session is closed, or that holds the beginning of a prompt in chunks, `inputs_embeds` without
+    `input_ids`, packed sequences; chunks where Transformers is older than 5.24, the cache holds tokens, any layer
+    carries a recurrence, or the model makes masks of its own; images in a later turn where layers from `layer` on carry
+    a recurrence, or with a `Tolerance` of outputs or `heads` "max" or a number, which count what a query sees; gradient
+    checkpointing of layers that are not Transformers' own.
 
     What was compiled before a session begins is compiled again within it.
 

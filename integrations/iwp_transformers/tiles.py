@@ -16,7 +16,7 @@ from transformers import PreTrainedConfig
 from iwp_transformers.geometry import anyres_items_next
 from iwp_transformers.regions import Edges, Item, Medium, Region, cells, in_sequence, placeholder
 
-__all__ = ["next_video_regions", "tile_pixels", "tile_regions"]
+__all__ = ["next_video_regions", "real_tiles", "tile_edges", "tile_pixels", "tile_regions"]
 
 PIXELS: Mapping[Medium, str] = {"image": "pixel_values", "video": "pixel_values_videos"}
 TILE_AXES, LISTED_AXES = 3, 5
@@ -45,25 +45,45 @@ def tile_regions(config: PreTrainedConfig, inputs: Mapping[str, Any], sample: in
     ValueError
         If `sample` is not in the batch, or if the tokens are no grid of whole patches in each square.
     """
-    tiles = _real_tiles(inputs)
-    tokens = int((torch.as_tensor(inputs["input_ids"]) == placeholder(config, "image")).sum())
+    tiles = real_tiles(inputs)
     if not tiles:
         return in_sequence(config, inputs, sample, [], [])
+    edges, classes = tile_edges(config, inputs, len(tiles))
+    items = [_tile("image", tile, 0, edges, classes) for tile in tiles]
+    return in_sequence(config, inputs, sample, items, [])
+
+
+def tile_edges(config: PreTrainedConfig, inputs: Mapping[str, Any], count: int) -> tuple[Edges, int]:
+    """Return where the cells of a tile start and the last ends, as fractions, and the class tokens in front of them.
+
+    Parameters
+    ----------
+    config : transformers.PreTrainedConfig
+        Configuration of the whole model.
+    inputs : mapping
+        The processor's output, with `pixel_values`.
+    count : int
+        Tiles of the whole batch.
+
+    Raises
+    ------
+    ValueError
+        If the tokens are no grid of whole patches in each tile.
+    """
+    tokens = int((torch.as_tensor(inputs["input_ids"]) == placeholder(config, "image")).sum())
     height, width = inputs["pixel_values"].shape[-2:]
-    each, rest = divmod(tokens, len(tiles))
+    each, rest = divmod(tokens, count)
     per_side = _side(config.vision_config.patch_size)
     side, patches = math.isqrt(each), width // per_side
     # One more than a square is the tower's class token, which LLaVA keeps where it selects all of its features.
     classes, selected = each - side**2, getattr(config, "vision_feature_select_strategy", None)
     if rest or height != width or not side or patches % side or classes > (selected == "full"):
         msg = (
-            f"`inputs` has {tokens} image tokens for {len(tiles)} tiles of {height} x {width} pixels in `pixel_values`,"
+            f"`inputs` has {tokens} image tokens for {count} tiles of {height} x {width} pixels in `pixel_values`,"
             f" which are no grid of whole patches of {per_side} pixels: where they look cannot be told"
         )
         raise ValueError(msg)
-    edges = _edges(width, per_side * (patches // side), side)
-    items = [_tile("image", tile, 0, edges, classes) for tile in tiles]
-    return in_sequence(config, inputs, sample, items, [])
+    return _edges(width, per_side * (patches // side), side), classes
 
 
 def next_video_regions(config: PreTrainedConfig, inputs: Mapping[str, Any], sample: int) -> tuple[Region, ...]:
@@ -116,7 +136,7 @@ def tile_pixels(inputs: Mapping[str, Any], medium: Medium, tile: int) -> Tensor:
     return (pixels - low) / (high - low).clamp(min=torch.finfo(torch.float32).eps)
 
 
-def _real_tiles(inputs: Mapping[str, Any]) -> list[int]:
+def real_tiles(inputs: Mapping[str, Any]) -> list[int]:
     """Return which rows of the pixels the model sees: all, or those that are not black where samples are padded."""
     pixels = inputs.get("pixel_values")
     if pixels is None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from math import isqrt
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -69,7 +69,12 @@ def _grid(regions: Sequence[Region], group: Sequence[int]) -> Tensor:
     if regions[0].level == "base" and side**2 == len(group):
         # A view of a tower is a square, also where some of it is padding that looks nowhere.
         return indices.reshape(side, side)
-    tops = [None if region.box is None else round(region.box[1], 6) for region in regions]
+    corners = [None if region.box is None else (round(region.box[1], 6), round(region.box[0], 6)) for region in regions]
+    if None not in corners:
+        # Crops of a picture come one after the other, each with rows of its own.
+        order = sorted(range(len(corners)), key=lambda place: cast("tuple[float, float]", corners[place]))
+        indices, corners = indices[order], [corners[place] for place in order]
+    tops = [None if corner is None else corner[0] for corner in corners]
     width = len(group) // len(set(tops))
     rows = [set(tops[start : start + width]) for start in range(0, len(group), width)]
     return indices.reshape(-1, width) if len(rows) == len(set(tops)) and max(map(len, rows)) == 1 else indices[None]

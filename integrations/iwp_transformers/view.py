@@ -32,8 +32,8 @@ class LayerView(Explained):
     budget : int
         Number of candidates to keep, from 1 to N.
     tolerance : Tolerance or None
-        Where the budget adapts, the error that is allowed: the fewest candidates with which it is kept stay, and
-        `budget` is N. Only the paper's rule is asked so.
+        The error that is allowed, where the budget is a `Tolerance`: the rule keeps the fewest candidates that stay
+        within it, and `budget` is N, the most that it may keep. Only the paper's rule is given one.
     scaling : float
         What the layer multiplies products of queries and keys with.
     """
@@ -74,7 +74,7 @@ class LayerView(Explained):
 
     @property
     def layer_scores(self) -> Sequence[Tensor]:
-        """Logarithms of what layers say the candidates carry, shape (N,) for each that scores; empty for this one."""
+        """Log magnitudes of the candidates, shape (N,), by each scoring layer; empty where this layer alone scores."""
         scores = self._sources.scores
         return () if scores is None else scores(self._sample, self.visual_positions - self._sources.here.before)
 

@@ -40,10 +40,10 @@ def fastv_window(attention: Array, /, budget: float, *, grid: tuple[int, int], w
 
     Notes
     -----
-    A window W keeps floor(|W| M / N) tokens; what is left of M goes one each to the windows of largest remainder, of
-    equal ones to the first. So exactly M are kept, which round(|W| M / N) can miss; the paper gives neither the number
-    nor the window. Windows at the lower and right edge are smaller where a side is no multiple of the window. Ties:
-    lower index first. No official code.
+    A window of w tokens keeps floor(w M / N) of them; what is left of M goes one each to the windows of largest
+    remainder, of equal ones to the first. So exactly M are kept, which round(w M / N) can miss; the paper gives neither
+    the number nor the window. Windows at the lower and right edge are smaller where a side is no multiple of the
+    window. Ties: lower index first. No official code.
 
     References
     ----------

@@ -215,6 +215,8 @@ def test_videos_that_stand_at_placeholders_of_images_are_pruned(budget: Any) -> 
     assert_close(decoded, true_steps(glm, batch, LAYER, dropped, 3))
     regions = family_of(glm).regions(glm.config, batch, 0)
     assert [(region.medium, region.frame) for region in regions] == [("video", 0)] * 4 + [("video", 1)] * 4
+    with pytest.raises(NotImplementedError, match="stand at the same placeholders"):
+        family_of(glm).regions(glm.config, {**batch, "image_grid_thw": torch.tensor([[1, 4, 4]])}, 0)
 
 
 def test_a_budget_of_modalities_is_refused_by_rules_that_cannot_share_it_out(model: Any) -> None:

@@ -139,3 +139,19 @@ def test_attention_without_a_mask_function_is_refused(model: nn.Module) -> None:
             model(**inputs)
     finally:
         del transformers.AttentionInterface._global_mapping[implementation]
+
+
+def test_features_without_a_placeholder_are_warned_of(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model may put features where no id says so: nothing is pruned then, and not in silence."""
+    inputs, text = make_inputs(model, PROMPTS), make_inputs(model, [(9,), (5,)])
+    media = {name: inputs[name] for name in ("pixel_values", "image_sizes", "batch_num_images")}
+    nowhere = torch.zeros(2, 9, 1, dtype=torch.bool)
+    monkeypatch.setattr(model.model, "get_placeholder_mask", lambda *_, **__: (nowhere, nowhere))
+
+    with prune_visual_tokens(model, budget=0.3, layer=1) as session, torch.no_grad():
+        expected = model(**text).logits
+        with pytest.warns(UserWarning, match="none of their placeholders stands in `input_ids`"):
+            logits = model(**text, **media).logits
+
+    assert torch.equal(logits, expected)
+    assert not session.records

@@ -17,9 +17,11 @@ from torch import Tensor
 
 from iwp_transformers import family_of, inspect_model, kept_tokens_figure, prune_visual_tokens
 from iwp_transformers.families._layouts import READERS
-from iwp_transformers.grids import grid_regions, sized_regions
+from iwp_transformers.grids import frame_regions, grid_regions, sized_regions
 from iwp_transformers.regions import Region
+from iwp_transformers.split_pictures import split_regions
 from iwp_transformers.tiles import next_video_regions, tile_regions
+from iwp_transformers.token_grids import grids_of
 from tests.models.batches import make_batch
 from tests.models.checks import scattered
 from tests.models.factory import CLASSES, tiny_config, tiny_model
@@ -113,7 +115,7 @@ def test_a_spot_of_a_tile_moves_the_token_that_covers_it(name: str) -> None:
         assert covering(regions, *middle, region.tile) == [number]
 
 
-@pytest.mark.parametrize("name", [*types_of(grid_regions), *types_of(sized_regions)])
+@pytest.mark.parametrize("name", [*types_of(grid_regions), *types_of(frame_regions), *types_of(sized_regions)])
 def test_a_spot_of_a_picture_moves_the_token_that_covers_it(name: str) -> None:
     """A picture of 3 x 4 tokens goes through the library's own processor, painted at one token after another."""
     model: Any = calm_model(name)
@@ -147,6 +149,66 @@ def test_a_spot_of_a_picture_moves_the_token_that_covers_it(name: str) -> None:
             spot[:] = 255 - spot
             moved = (features_of(model, encoded(painted)) - before).norm(dim=1)
             assert covering(regions, (column + 0.5) / COLUMNS, (row + 0.5) / ROWS) == [int(moved.argmax())]
+
+
+@pytest.mark.parametrize("name", types_of(split_regions))
+def test_a_spot_of_a_picture_that_is_cut_moves_the_tokens_that_cover_it(name: str) -> None:
+    """One crop of 2 x 3, and the whole of it; the text is written as the library's processor writes it."""
+    model: Any = calm_model(name)
+    side = model.config.vision_config.image_size
+    processor = transformers.Idefics3ImageProcessorPil(
+        size={"longest_edge": 3 * side}, max_image_size={"longest_edge": side}
+    )
+
+    def encoded(picture: Any) -> dict[str, Any]:
+        return dict(processor(images=[[Image.fromarray(picture)]], return_tensors="pt"))
+
+    picture = np.random.default_rng(0).integers(0, 255, (2 * side, 3 * side, 3), dtype=np.uint8)
+    media = encoded(picture)
+    before = features_of(model, media)
+    each = len(before) // 7
+    opening, ending, text = 6, 7, [5]
+    for row in range(2):
+        for column in range(3):
+            text += [opening, 10 + 3 * row + column, *[IMAGE] * each]
+        text += [ending]
+    inputs = {**media, "input_ids": torch.tensor([[*text, ending, opening, 9, *[IMAGE] * each, opening, 8]])}
+    regions = family_of(model).regions(model.config, inputs, 0)
+
+    assert [region.level for region in regions] == ["crop"] * 6 * each + ["base"] * each
+    small = round(each**0.5)
+    assert [tuple(grid.shape) for grid in grids_of(regions)] == [(2 * small, 3 * small), (small, small)]
+    for number, place in enumerate(grids_of(regions)[0].flatten().tolist()):
+        row, column = divmod(number, 3 * small)
+        cell = side // small
+        painted = picture.copy()
+        spot = painted[row * cell : (row + 1) * cell, column * cell : (column + 1) * cell]
+        spot[:] = 255 - spot
+        moved = (features_of(model, encoded(painted)) - before).norm(dim=1)
+        moving = [int(moved[: 6 * each].argmax()), 6 * each + int(moved[6 * each :].argmax())]
+        assert covering(regions, (column + 0.5) / 3 / small, (row + 0.5) / 2 / small) == moving
+        assert moving[0] == place
+
+
+@pytest.mark.parametrize("name", types_of(split_regions))
+def test_two_pictures_that_are_cut_and_one_that_is_not_are_told_apart(name: str) -> None:
+    """By the token that opens tiles and ends pictures; where the text is another, tokens are drawn on tiles."""
+    model: Any = tiny_model(name)
+    tile, opening, ending = [IMAGE] * 4, 6, 7
+    cut = [opening, 10, *tile, ending, opening, 11, *tile, ending, ending, opening, 9, *tile, opening]
+    single = [opening, 9, *tile, opening]
+    pixels = {"pixel_values": torch.randn(1, 7, 3, 16, 16)}
+
+    def read(text: list[int]) -> tuple[Region, ...]:
+        return family_of(model).regions(model.config, {**pixels, "input_ids": torch.tensor([text])}, 0)
+
+    regions = read([5, *cut, *single, 30, 31, *cut, 8])
+    levels = [("crop", 0)] * 8 + [("base", 0)] * 4 + [("base", 1)] * 4 + [("crop", 2)] * 8 + [("base", 2)] * 4
+    assert [(region.level, region.index) for region in regions] == levels
+    assert {region.box[1::2] for region in regions[:4] if region.box} == {(0.0, 0.25), (0.25, 0.5)}
+    assert [region.tile for region in read([5, *([opening, *tile] * 7)])] == [
+        tile for tile in range(7) for _ in range(4)
+    ]
 
 
 def test_a_spot_of_a_frame_moves_the_token_that_covers_it() -> None:

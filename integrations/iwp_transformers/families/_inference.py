@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from iwp_transformers.families._family import Family, Medium
-from iwp_transformers.families._layouts import region_reader
+from iwp_transformers.families._layouts import VIDEOS_AS_IMAGES, region_reader
 
 __all__ = ["inferred_family", "warn_of_inferred"]
 
@@ -21,8 +21,6 @@ _VISUAL = {
     "video": (("video_token_id", "video_token_index"), "pixel_values_videos"),
 }
 _AUDIBLE = {"audio": (("audio_token_id", "audio_token_index"), "input_features")}
-# Types of models whose videos stand at placeholders of images, a run for each frame (so say their own sources).
-_VIDEOS_AS_IMAGES = ("glm4v", "glm4v_moe", "glm46v", "glm_ocr", "glmga")
 # Arguments of decoders and layers that read images without a token of their own.
 _CROSSING = {"cross_attention_states", "cross_attention_mask", "encoder_hidden_states", "image_hidden_states"}
 
@@ -76,7 +74,7 @@ def warn_of_inferred(family: Family, decoder: nn.Module) -> None:
 def _media(model: nn.Module, kinds: Mapping[str, tuple[tuple[str, ...], str]]) -> tuple[Medium, ...]:
     config: Any = getattr(model, "config", None)
     taken = _arguments(Family.inner_of(model))
-    if getattr(config, "model_type", None) in _VIDEOS_AS_IMAGES and "video" in kinds:
+    if getattr(config, "model_type", None) in VIDEOS_AS_IMAGES and "video" in kinds:
         kinds = {**kinds, "video": (kinds["image"][0], kinds["video"][1])}
     return tuple(
         Medium(name=name, token=token, pixels=pixels)

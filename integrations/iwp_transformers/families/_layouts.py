@@ -3,10 +3,14 @@
 from collections.abc import Mapping
 
 from iwp_transformers.families._family import Family, RegionReader
-from iwp_transformers.grids import grid_regions, sized_regions
+from iwp_transformers.grids import frame_regions, grid_regions, sized_regions
+from iwp_transformers.split_pictures import split_regions
 from iwp_transformers.tiles import next_video_regions, tile_regions
 
-__all__ = ["READERS", "region_reader"]
+__all__ = ["READERS", "VIDEOS_AS_IMAGES", "region_reader"]
+
+VIDEOS_AS_IMAGES = ("glm46v", "glm4v", "glm4v_moe", "glm_ocr", "glmga")
+"""Types of models whose videos stand at placeholders of images, a run for each frame (so say their own sources)."""
 
 _GRIDS = (
     "cohere_compass",
@@ -14,10 +18,6 @@ _GRIDS = (
     "cosmos3_omni",
     "ernie4_5_vl_moe",
     "exaone4_5",
-    "glm46v",
-    "glm4v",
-    "glm4v_moe",
-    "glmga",
     "hyperclovax_vision_v2",
     "lfm3_vl",
     "paddleocr_vl",
@@ -36,7 +36,6 @@ _TILES = (
     "deepseek_vl_hybrid",
     "gemma3",
     "granite_docling",
-    "idefics3",
     "internvl",
     "janus",
     "llava",
@@ -44,13 +43,14 @@ _TILES = (
     "paligemma",
     "qianfan_ocr",
     "shieldgemma2",
-    "smolvlm",
     "vipllava",
 )
 
 READERS: Mapping[str, RegionReader] = {
     **dict.fromkeys(_GRIDS, grid_regions),
+    **dict.fromkeys(("glm46v", "glm4v", "glm4v_moe", "glmga"), frame_regions),
     **dict.fromkeys(_TILES, tile_regions),
+    **dict.fromkeys(("idefics3", "smolvlm"), split_regions),
     **dict.fromkeys(("mistral3", "lighton_ocr"), sized_regions),
     "llava_next_video": next_video_regions,
 }

@@ -111,10 +111,10 @@ def _refused(processor: Any, media: Sequence[Media], error: Exception) -> str:
 
 def _text(processor: Any, config: Any, prompt: str, media: Media) -> str:
     if any("\ud800" <= letter <= "\udfff" for letter in prompt):
-        msg = "`prompt` holds bytes that are no UTF-8 text"
+        msg = "the prompt holds bytes that are no UTF-8 text"
         raise MediaError(msg)
     if media.videos and not hasattr(processor, "video_token"):
-        msg = f"{quoted(media.videos[0][0])}: {type(processor).__name__} takes images only"
+        msg = f"{quoted(media.videos[0][0])} is a video, and the model's {type(processor).__name__} takes images only"
         raise MediaError(msg)
     around = [getattr(config, f"vision_{end}_token_id", None) for end in ("start", "end")]
     before, after = ("" if end is None else processor.tokenizer.convert_ids_to_tokens(end) for end in around)
@@ -147,7 +147,7 @@ def _parts(
         placed, given = sum(part == kind for part, _ in parts), media.count(kind)
         if placed not in {0, given}:
             allowed = f"none, or {given}: one for each {kind}" if given else f"none: there is no {kind}"
-            msg = f"`prompt` holds {token} {placed} times, expected {allowed}"
+            msg = f"the prompt holds {token} {placed} times, expected {allowed}"
             raise MediaError(msg)
         first += [] if placed else [kind] * given
     return first, parts

@@ -164,7 +164,7 @@ def _from_file(path: Path, count: int) -> Video:
         av = import_module("av")
     except ImportError as error:
         msg = (
-            f"{quoted(path)}: video files need PyAV (pip install 'iwp[video]'); "
+            f"{quoted(path)}: video files need PyAV (pip install av); "
             "an animation, a folder of frames or a .npy array needs nothing more"
         )
         raise MediaError(msg) from error

@@ -76,15 +76,15 @@ class Method:
     Attributes
     ----------
     name : str
-        By which `prune_visual_tokens` finds it.
+        What `prune_visual_tokens` takes as ``method=``.
     paper : Paper or None
         Where it was published; None for a baseline.
     reads : tuple of str
         What it asks of its view.
     acts : str
-        Where tokens go, in words.
+        Where in the model it drops tokens, in words.
     flash : bool
-        Whether attention without a mask, as FlashAttention is, stays possible.
+        Whether the model may run FlashAttention, which takes no additive mask.
     layer : int
         Where it acts if nobody says: first layer that no longer sees the dropped tokens.
     own_count : bool

@@ -1,13 +1,14 @@
 """Pooling: one token for each window of the grid."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from iwp_core.methods import pooling
-from iwp_transformers.methods._method import Method, Paper, Reads
-from iwp_transformers.methods._quotas import kept_by_grid
+from iwp_transformers.methods._method import Merged, Method, Paper, Reads
+from iwp_transformers.methods._quotas import kept_by_grid, quotas
 from iwp_transformers.view import LayerView
 
 __all__ = ["Pooling"]
@@ -19,6 +20,12 @@ class Pooling(Method):
 
     Each grid of a prompt (a view, all crops of an image together, a frame; separators are one of a row) has the
     smallest windows of which there are no more than its share of the budget, so that at most the budget is kept.
+
+    Attributes
+    ----------
+    reading : str
+        ``"select"``, as the paper's algorithm is printed, leaves the token as it is; ``"average"``, as its text says,
+        writes the mean of the window in its place. Later attention is not weighed by the size of a window.
     """
 
     name: ClassVar[str] = "pooling"
@@ -27,8 +34,20 @@ class Pooling(Method):
     layer: ClassVar[int] = 2
     own_count: ClassVar[bool] = True
 
-    def __call__(self, view: LayerView) -> Tensor:
-        """Return the indices to keep, shape (M,), ascending."""
+    reading: Literal["select", "average"] = "select"
+
+    def __post_init__(self) -> None:
+        """Check the reading.
+
+        Raises
+        ------
+        ValueError
+            If there is no such reading.
+        """
+        pooling(torch.ones(1, 1), grid=(1, 1), window=1, reading=self.reading)
+
+    def __call__(self, view: LayerView) -> Tensor | Merged:
+        """Return the indices to keep, shape (M,), ascending; with the means of their windows if they are asked for."""
         hidden = view.visual.hidden
 
         def kept(grid: Tensor, count: int) -> Tensor:
@@ -36,4 +55,21 @@ class Pooling(Method):
             indices: Tensor = pooling(hidden[grid.flatten()], grid=(height, width), budget=count).kept
             return indices
 
-        return kept_by_grid(view, kept)
+        return kept_by_grid(view, kept) if self.reading == "select" else _averaged(view)
+
+
+def _averaged(view: LayerView) -> Merged:
+    hidden = view.visual.hidden
+    counts = quotas([grid.numel() for grid in view.grids], view.budget)
+    assignment = torch.full((len(hidden),), -1, dtype=torch.int64, device=hidden.device)
+    kept, states, rows = [], [], 0
+    for grid, count in zip(view.grids, counts, strict=True):
+        if count:
+            height, width = grid.shape
+            own = grid.flatten()
+            merged = pooling(hidden[own], grid=(height, width), budget=count, reading="average")
+            assignment[own] = merged.assignment + rows
+            kept.append(own[merged.kept])
+            states.append(merged.tokens)
+            rows += len(merged.kept)
+    return Merged(indices=torch.cat(kept), states=torch.cat(states), assignment=assignment)

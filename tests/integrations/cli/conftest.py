@@ -29,10 +29,10 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def without_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the command use a processor that needs Pillow only."""
-    from iwp_cli.commands import generate
+    from iwp_cli import loading
     from tests.integrations.processors import PillowQwenProcessor, qwen2_5_vl_config
 
-    monkeypatch.setattr(generate, "load_processor", lambda *_, **__: PillowQwenProcessor(qwen2_5_vl_config()))
+    monkeypatch.setattr(loading, "load_processor", lambda *_, **__: PillowQwenProcessor(qwen2_5_vl_config()))
 
 
 @pytest.fixture(autouse=True)

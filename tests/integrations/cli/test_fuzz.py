@@ -19,8 +19,8 @@ from PIL import Image
 from transformers import LlavaOnevisionForConditionalGeneration, Qwen2_5_VLForConditionalGeneration
 from typer.testing import CliRunner, Result
 
+from iwp_cli import loading
 from iwp_cli.app import app
-from iwp_cli.commands import generate as command
 from iwp_transformers.media.errors import MediaError
 from iwp_transformers.media.videos import read_video
 from tests.integrations.processors import (
@@ -156,9 +156,9 @@ def asked_in_memory(request: pytest.FixtureRequest) -> Iterator[None]:
     """Let the command ask one tiny model, made once."""
     model, processor = request.param()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(command, "check_model", lambda *_, **__: None)
-        patch.setattr(command, "load_model", lambda *_, **__: model.eval())
-        patch.setattr(command, "load_processor", lambda *_, **__: processor)
+        patch.setattr(loading, "check_model", lambda *_, **__: None)
+        patch.setattr(loading, "load_model", lambda *_, **__: model.eval())
+        patch.setattr(loading, "load_processor", lambda *_, **__: processor)
         yield
 
 
@@ -181,7 +181,7 @@ def check(result: Result, path: Path) -> None:
     assert result.exit_code == 2, result.output
     (line,) = lines
     assert line.startswith("iwp generate: error: ")
-    assert repr(str(path))[1:-1] in line or "`prompt`" in line
+    assert repr(str(path))[1:-1] in line or "the prompt" in line
 
 
 FUZZ = settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,12 +24,14 @@ from transformers import (
 )
 from typer.testing import CliRunner, Result
 
+from iwp_cli import loading, pruning
 from iwp_cli.app import app
 from iwp_cli.commands import generate as command
 from iwp_core import MMR, PCMMR, Strategy, TopK
 from iwp_transformers import PruningSession, prune_visual_tokens
 from iwp_transformers.families import _inference
 from iwp_transformers.media.images import read_image
+from iwp_transformers.presets import PER_QUERY
 from tests.integrations.processors import (
     PillowQwenProcessor,
     coordinate_picture,
@@ -198,7 +201,7 @@ def test_command_hands_its_options_on(
         seen.update(options, dtype=model.dtype, attention=model.config._attn_implementation)
         return prune_visual_tokens(model, budget=1.0, layer=1)
 
-    monkeypatch.setattr(command, "prune_visual_tokens", prune)
+    monkeypatch.setattr(pruning, "prune_visual_tokens", prune)
 
     invoke(
         *("--model", weights, "--image", picture, "--prompt", QUESTION, "--budget", "7", "--layer", "2"),
@@ -206,6 +209,33 @@ def test_command_hands_its_options_on(
     )
 
     expected = {"budget": 7, "layer": 2, "strategy": strategy, "dtype": torch.bfloat16, "attention": "eager"}
+    assert seen == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ([], {"budget": 0.222, "layer": 4}),
+        (["--method", "divprune"], {"budget": 0.222, "method": "divprune"}),
+        (["--method", "vtw", "--layer", "1"], {"layer": 1, "method": "vtw"}),
+        (["--method", "per-query", "--budget", "5"], {"budget": 5, **PER_QUERY}),
+        (["--settings", "{file}"], {"budget": 3, "layer": 1, "method": "fastv"}),
+    ],
+)
+def test_command_prunes_by_a_method_or_a_file_of_settings(
+    options: list[str], expected: dict[str, Any], weights: Path, picture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What stands in the file or follows from the method is all that pruning is told."""
+    file = picture.with_name("iwp.json")
+    file.write_text('{"settings": {"budget": 3, "layer": 1, "method": "fastv"}, "report": {}}')
+    seen: dict[str, Any] = {}
+    monkeypatch.setattr(pruning, "prune_visual_tokens", lambda _model, **given: seen.update(given) or 1 / 0)
+    monkeypatch.setattr(loading.Checkpoint, "load", lambda self: (None, SimpleNamespace(config=None, dtype=None)))
+    monkeypatch.setattr(command, "encode", lambda *_: SimpleNamespace(to=lambda *_: {}))
+
+    given = [each.format(file=file) for each in options]
+    invoke("--model", weights, "--image", picture, "--prompt", QUESTION, *given)
+
     assert seen == expected
 
 
@@ -228,6 +258,19 @@ def test_command_hands_its_options_on(
         (["--image", "{picture}", "--picture", "{missing}/x.png"], 2, r"there is no folder"),
         (["--image", "{picture}", "--picture", "x.docx"], 2, r"'x\.docx' has no known ending, expected \.png"),
         (["--image", "{picture}", "--strategy", "guess"], 2, r"'pc-mmr', 'mmr', 'top-k'"),
+        (
+            ["--image", "{picture}", "--method", "guess"],
+            2,
+            r"--method: 'guess' is none, expected one of per-query, iwp",
+        ),
+        (["--image", "{picture}", "--method", "iwp", "--strategy", "mmr"], 2, r"--strategy is of the paper's rule"),
+        (["--image", "{picture}", "--settings", "{missing}"], 2, r"--settings '.*' cannot be read: No such file"),
+        (["--image", "{picture}", "--settings", "{text}"], 2, r"--settings: .* is no JSON"),
+        (
+            ["--image", "{picture}", "--settings", "{text}", "--layer", "1"],
+            2,
+            r"and --layer as well: give one or the oth",
+        ),
         (
             ["--image", "{picture}", "--model", "{missing}"],
             1,
@@ -273,7 +316,7 @@ def test_command_serves_a_model_without_a_file_of_its_own_and_warns_as_the_libra
     _inference._warn_once.cache_clear()
     model = tiny_model("llava")
     model.save_pretrained(tmp_path / "model")
-    monkeypatch.setattr(command, "load_processor", lambda *_, **__: llava_processor(model.config))
+    monkeypatch.setattr(loading, "load_processor", lambda *_, **__: llava_processor(model.config))
 
     result = invoke(
         *("--model", tmp_path / "model", "--image", picture, "--prompt", QUESTION, "--budget", 0.25, "--layer", 1),

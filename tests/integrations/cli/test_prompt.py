@@ -75,10 +75,10 @@ def test_model_without_marks_takes_its_placeholder_too(prompt: str) -> None:
 @pytest.mark.parametrize(
     ("prompt", "message"),
     [
-        ("<|image_pad|> and <|image_pad|>", r"`prompt` holds <\|image_pad\|> 2 times, expected none, or 1: one for"),
+        ("<|image_pad|> and <|image_pad|>", r"the prompt holds <\|image_pad\|> 2 times, expected none, or 1: one for"),
         (
             "what is <|video_pad|> ?",
-            r"`prompt` holds <\|video_pad\|> 1 times, expected none: there is no video",
+            r"the prompt holds <\|video_pad\|> 1 times, expected none: there is no video",
         ),
     ],
 )
@@ -122,5 +122,5 @@ def test_processor_without_videos_refuses_them() -> None:
     video: Any = SimpleNamespace()
     processor: Any = SimpleNamespace(image_token="<image>")
 
-    with pytest.raises(MediaError, match=r"'clip\.mp4': SimpleNamespace takes images only"):
+    with pytest.raises(MediaError, match=r"'clip\.mp4' is a video, and the model's SimpleNamespace takes images only"):
         encode(processor, onevision_config(), "this", Media(images=[], videos=[(Path("clip.mp4"), video)]))

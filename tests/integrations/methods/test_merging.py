@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from iwp_transformers import LayerView, prune_visual_tokens
 from iwp_transformers.methods import Merged
+from iwp_transformers.methods.pooling import Pooling
 from tests.integrations.methods.merged_reading import Seen, Stage, read_merged
 from tests.integrations.oracle import assert_close, positioned, sample_of
 from tests.integrations.prompts import BOTH, PAIR, greedy
@@ -86,6 +87,39 @@ def test_a_merged_prompt_equals_its_reading(
         logits = model(**positioned(model, inputs)).logits
 
     assert_read(model, inputs, logits, layers, weighed)
+
+
+@pytest.mark.parametrize("layer", [0, 2])
+@pytest.mark.parametrize("family", BOTH)
+def test_windows_pooled_by_average_equal_their_reading(family: str, layer: int) -> None:
+    """The tokens are those that pooling without averages keeps, each with the mean of what went into it."""
+    model: Any = FACTORIES[family]()
+    inputs = make_inputs(model, PAIR)
+    with prune_visual_tokens(model, method="pooling", budget=0.3, layer=layer) as selected, torch.no_grad():
+        model(**positioned(model, inputs))
+    method = Pooling(reading="average")
+    with prune_visual_tokens(model, method=method, budget=0.3, layer=layer) as session, torch.no_grad():
+        logits = model(**positioned(model, inputs)).logits
+    record = session.records[-1]
+
+    assert [kept.tolist() for kept in record.kept] == [kept.tolist() for kept in selected.records[-1].kept]
+    for sample in range(len(PAIR)):
+        kept, went = record.kept_indices[sample], record.stages[0].merged_into[sample]
+        parts = [went == position for position in record.kept[sample]]
+        assert [int(part.sum()) for part in parts] != [1] * len(parts)
+        assert all(part[index] for part, index in zip(parts, kept, strict=True))
+
+        def merge(seen: Seen, kept: Tensor = kept, parts: list[Tensor] = parts) -> tuple[Tensor, Tensor, None]:
+            return kept, torch.stack([seen.hidden[part].mean(0) for part in parts]), None
+
+        expected = read_merged(model, sample_of(inputs, PAIR, sample), [Stage(layer, merge)])
+        assert_close(logits[sample, text_of(inputs, model, sample)], expected)
+
+
+def test_a_reading_of_pooling_that_is_none_is_refused() -> None:
+    """When the method is made."""
+    with pytest.raises(ValueError, match="`reading` is 'largest'"):
+        Pooling(reading="largest")  # type: ignore[arg-type]
 
 
 def test_the_readings_differ() -> None:

@@ -1,7 +1,6 @@
 """The pages of docs/methods: what they say of a method is what the registry says, and their examples run."""
 
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,9 +9,10 @@ from torch import nn
 from iwp_transformers.methods import METHODS, method_class
 from tests.integrations.prompts import PAIR
 from tests.integrations.tiny_models import FACTORIES, make_inputs
+from tests.pages import ROOT, python_blocks
 
-PAGES = Path(__file__).parents[3] / "docs" / "methods"
-PARTS = ["Idea", "Formula", "Cost", "Deviations", "Example"]
+PAGES = ROOT / "docs" / "methods"
+PARTS = ["Idea", "Formula", "Cost", "Deviations", "Example", "Where it wins here"]
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def model() -> nn.Module:
 
 def test_every_method_has_a_page() -> None:
     """And no page is left of a method that is gone."""
-    named = {page.stem for page in PAGES.glob("*.md")} - {"README"}
+    named = {page.stem for page in PAGES.glob("*.md")} - {"README", "evidence"}
 
     assert named == set(METHODS)
 
@@ -39,13 +39,13 @@ def test_a_page_says_what_the_registry_says(name: str) -> None:
     assert rows["acts"] == f"{method.acts}: {method.published_layers()}"
     assert rows["FlashAttention stays possible"] == ("yes" if method.flash else "no")
     assert method.paper is None or f"[arXiv {method.paper.arxiv}]" in rows["paper"]
-    assert re.findall(r"^\*\*(\w+)\.\*\*", text, flags=re.MULTILINE) == PARTS
+    assert re.findall(r"^\*\*([\w ]+)\.\*\*", text, flags=re.MULTILINE) == PARTS
 
 
 @pytest.mark.parametrize("name", [*METHODS, "README"])
 def test_the_example_of_a_page_runs(model: nn.Module, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     """On a miniature, with a report at its end."""
-    (code,) = re.findall(r"```python\n(.*?)```", (PAGES / f"{name}.md").read_text(), flags=re.DOTALL)
+    (code,) = python_blocks(f"docs/methods/{name}.md")
     names: dict[str, Any] = {"model": model, "inputs": make_inputs(model, PAIR)}
 
     exec(code, names)

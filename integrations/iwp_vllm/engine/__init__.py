@@ -1,0 +1,1 @@
+"""What imports vLLM: only vLLM itself loads these modules."""

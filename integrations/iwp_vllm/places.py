@@ -1,0 +1,143 @@
+"""Multimodal rotary positions (M-RoPE): where kept tokens stand, and how that travels with their embeddings."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["AXES", "CHANNELS", "Span", "grid_places", "prompt_positions", "read_places", "with_places"]
+
+AXES = 3
+"""Time, row and column."""
+
+CHANNELS = 2 * AXES
+"""Each in two channels, so that bfloat16, which counts to 256, holds 65,536 of them."""
+
+DIGIT = 256
+
+
+def grid_places(frames: int, rows: int, columns: int, time_step: float = 1.0) -> Tensor:
+    """Return the place of each token of an image or video relative to its first one.
+
+    Parameters
+    ----------
+    frames, rows, columns : int
+        The grid of its N tokens.
+    time_step : float
+        Positions from frame to frame; places in time are rounded down.
+
+    Returns
+    -------
+    torch.Tensor
+        Shape (3, N), int64.
+
+    Examples
+    --------
+    >>> grid_places(1, 2, 2).tolist()
+    [[0, 0, 0, 0], [0, 0, 1, 1], [0, 1, 0, 1]]
+    """
+    grid = torch.stack(torch.meshgrid(*map(torch.arange, (frames, rows, columns)), indexing="ij")).reshape(AXES, -1)
+    grid[0] = (grid[0].double() * time_step).long()
+    return grid
+
+
+def with_places(embeddings: Tensor, places: Tensor) -> Tensor:
+    """Put places behind embeddings, as channels.
+
+    Parameters
+    ----------
+    embeddings : torch.Tensor
+        Shape (M, E).
+    places : torch.Tensor
+        Shape (3, M), from 0 to 65,535.
+
+    Returns
+    -------
+    torch.Tensor
+        Shape (M, E + 6).
+
+    Raises
+    ------
+    ValueError
+        If a place is too large.
+    """
+    if places.numel() and int(places.max()) >= DIGIT**2:
+        msg = f"an image or video spans {int(places.max()) + 1} positions, expected at most {DIGIT**2}"
+        raise ValueError(msg)
+    digits = torch.cat([places // DIGIT, places % DIGIT])
+    return torch.cat([embeddings, digits.T.to(embeddings)], dim=1)
+
+
+def read_places(embeddings: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """Take embeddings and places apart; embeddings that carry none stand where they are.
+
+    Parameters
+    ----------
+    embeddings : torch.Tensor
+        Shape (M, E) or (M, E + 6).
+    width : int
+        E.
+
+    Returns
+    -------
+    torch.Tensor, torch.Tensor
+        Shapes (M, E) and (3, M), int64.
+    """
+    if embeddings.shape[1] == width:
+        return embeddings, torch.zeros(AXES, len(embeddings), dtype=torch.int64, device=embeddings.device)
+    channels = embeddings[:, width:].long().T
+    return embeddings[:, :width], channels[:AXES] * DIGIT + channels[AXES:]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Span:
+    """Where an image or video stands in a prompt that is already shortened.
+
+    Attributes
+    ----------
+    offset, length : int
+        Its first token, and the number M of its tokens.
+    places : torch.Tensor
+        Shape (3, N): those of all its tokens.
+    """
+
+    offset: int
+    length: int
+    places: Tensor
+
+
+def prompt_positions(total: int, spans: Iterable[Span]) -> tuple[Tensor, int]:
+    """Return the positions of a shortened prompt: all text stands where it stands in the whole one.
+
+    Which tokens of an image were kept is not known when vLLM asks. So all tokens of an image that lost some stand at
+    its first position, and what their embeddings carry is added when they are computed.
+
+    Parameters
+    ----------
+    total : int
+        Tokens of the shortened prompt.
+    spans : iterable of Span
+        In the order of the prompt.
+
+    Returns
+    -------
+    torch.Tensor
+        Shape (3, total), int64.
+    int
+        What is added to the index of a decoded token to get its position.
+    """
+    parts, done, position = [], 0, 0
+    for span in spans:
+        parts.append(_text(position, span.offset - done))
+        position += span.offset - done
+        whole = span.length == span.places.shape[1]
+        parts.append(position + (span.places if whole else torch.zeros(AXES, span.length, dtype=torch.int64)))
+        position += int(span.places.max()) + 1
+        done = span.offset + span.length
+    parts.append(_text(position, total - done))
+    return torch.cat(parts, dim=1), position - done
+
+
+def _text(start: int, count: int) -> Tensor:
+    return torch.arange(start, start + count).expand(AXES, -1)

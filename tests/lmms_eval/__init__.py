@@ -1,0 +1,1 @@
+"""Tests of the model `iwp` of lmms-eval, and of `iwp reproduce`."""
