@@ -1,17 +1,31 @@
 """`iwp map`: answer a question about every picture of a data set, in several processes, as often stopped as may be."""
 
 import os
-import warnings
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress
 
-from iwp_cli.loading import check_model, load_processor
+from iwp_cli.loading import check_model, load_processor, quiet
+from iwp_cli.options import (
+    Attention,
+    Budget,
+    Frames,
+    Layer,
+    LocalFilesOnly,
+    MethodName,
+    NumberFormat,
+    SettingsFile,
+    Strategy,
+    Weights,
+)
+from iwp_cli.progress import progress_bar
+from iwp_cli.pruning import pruning_arguments, warning_in_lines
 from iwp_cli.refusal import Refusal, warn
+from iwp_transformers.media.errors import quoted
 
 __all__ = ["map"]
 
@@ -27,14 +41,11 @@ def map(
     model: Annotated[str, typer.Option(help="Folder of a model and its processor, or name on the Hub.")],
     output: Annotated[Path, typer.Option(help="Folder of the answers, in parquet; a run that was stopped goes on.")],
     prompt: Annotated[str | None, typer.Option(help="What to ask in rows without a prompt.")] = None,
-    budget: Annotated[str, typer.Option(help="Visual tokens to keep, as a share such as 0.222 or a count.")] = "0.222",
-    layer: Annotated[
-        int | None,
-        typer.Option(help="First layer that no longer sees the dropped tokens.", show_default="4, or the method's"),
-    ] = None,
-    method: Annotated[
-        str | None, typer.Option(help="Method, see iwp methods.", show_default="the paper's rule")
-    ] = None,
+    budget: Budget = None,
+    layer: Layer = None,
+    method: MethodName = None,
+    strategy: Strategy = None,
+    settings: SettingsFile = None,
     actors: Annotated[
         int | None, typer.Option(min=1, help="Processes with a model each.", show_default="one for each GPU, or one")
     ] = None,
@@ -46,13 +57,13 @@ def map(
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows answered together.")] = 8,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 64,
-    frames: Annotated[int, typer.Option(min=1, help="Frames taken evenly from each video.")] = 16,
-    dtype: Annotated[str, typer.Option(help="Number format of the weights; auto is the checkpoint's.")] = "auto",
-    attention: Annotated[str | None, typer.Option(help="eager, sdpa or flash_attention_2.")] = None,
+    frames: Frames = 16,
+    dtype: Weights = NumberFormat.AUTO,
+    attention: Attention = None,
     address: Annotated[
         str | None, typer.Option(help="Of a Ray cluster, such as auto; by default Ray is started on this machine.")
     ] = None,
-    local_files_only: Annotated[bool, typer.Option("--local-files-only", help="Keep off the network.")] = False,
+    local_files_only: LocalFilesOnly = False,
 ) -> None:
     """Answer a question about every picture of a data set while dropping most of their tokens.
 
@@ -66,37 +77,37 @@ def map(
         If it cannot be done, or Ray is not installed.
     """
     if find_spec("ray") is None:
-        msg = "data sets are mapped with Ray, which is not installed: pip install 'iwp[ray]'"
+        msg = "data sets are mapped with Ray, which is not installed: in a clone, pip install '.[ray]'"
         raise Refusal(msg, code=1)
+    arguments = pruning_arguments(budget=budget, layer=layer, method=method, strategy=strategy, settings=settings)
+    quiet()
     check_model(model, local_files_only=local_files_only)
     load_processor(model, local_files_only=local_files_only)
-    settings = {name: value for name, value in (("layer", layer), ("method", method)) if value is not None}
     _connect(address)
-    with _progress() as shown:
+    with progress_bar(Console(stderr=True)) as bar, warning_in_lines("map"):
         report = _mapped(
             source,
             output,
-            shown,
+            bar,
             model=model,
             prompt=prompt,
-            budget=_budget(budget),
             actors=actors,
             cpus_per_actor=cpus,
             gpus_per_actor=gpus,
             batch_size=batch_size,
             max_new_tokens=max_new_tokens,
             frames=frames,
-            dtype=dtype,
+            dtype=dtype.value,
             attention=attention,
             local_files_only=local_files_only,
-            **settings,
+            **arguments,
         )
-    typer.echo(f"{report}, in {str(output)!r}")
+    typer.echo(f"{report}, in {quoted(output)}")
     if report.failed:
         warn("map", f"{report.failed} rows have no answer, the column error says why")
 
 
-def _mapped(source: Path, output: Path, shown: Progress, **arguments: Any) -> Any:
+def _mapped(source: Path, output: Path, bar: Progress, **arguments: Any) -> Any:
     """Run, with what cannot be done said in one line.
 
     Raises
@@ -106,19 +117,14 @@ def _mapped(source: Path, output: Path, shown: Progress, **arguments: Any) -> An
     """
     from iwp_ray import MapReport, prune_to_parquet  # noqa: PLC0415 - imports Ray, which may be missing
 
-    task = shown.add_task("starting", total=None)
+    task = bar.add_task("starting", total=None)
 
     def show(report: MapReport) -> None:
         told = f"{report.failed} with an error" if report.failed else "answered"
-        shown.update(task, total=report.total, completed=report.done, description=told)
+        bar.update(task, total=report.total, completed=report.done, description=told)
 
     try:
-        with warnings.catch_warnings(record=True) as told:
-            warnings.simplefilter("always", UserWarning)
-            report = prune_to_parquet(source, output, progress=show, **arguments)
-        for message in {str(warning.message) for warning in told if warning.category is UserWarning}:
-            warn("map", message)
-        return report
+        return prune_to_parquet(source, output, progress=show, **arguments)
     except (ValueError, TypeError, OSError, NotImplementedError) as error:
         raise Refusal(str(error)) from error
 
@@ -137,16 +143,3 @@ def _connect(address: str | None) -> None:
             msg = f"--address: there is no Ray cluster at {address!r}"
             raise Refusal(msg, code=1) from error
     DataContext.get_current().enable_progress_bars = False
-
-
-def _progress() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    return Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True))
-
-
-def _budget(text: str) -> float:
-    try:
-        return int(text) if text.strip().isdecimal() else float(text)
-    except ValueError as error:
-        msg = f"--budget: {text!r} is no number, expected a share such as 0.222 or a count such as 64"
-        raise Refusal(msg) from error

@@ -12,8 +12,9 @@ from PIL import Image, UnidentifiedImageError
 
 from iwp_transformers.media.errors import MediaError, quoted, reading
 from iwp_transformers.media.images import as_seen, check_file, opened, read_image
+from iwp_transformers.media.kinds import is_image_file
 
-__all__ = ["Video", "read_video", "video_of_frames"]
+__all__ = ["Video", "read_video", "spread", "video_of_frames"]
 
 # A video as numbers: frames, height, width, and red, green and blue.
 FRAME_AXES, CHANNELS = 4, 3
@@ -77,14 +78,11 @@ def read_video(path: Path, count: int) -> Video:
 
 
 def _from_folder(path: Path, count: int) -> Video:
-    Image.init()
-    known = {ending for ending, name in Image.registered_extensions().items() if name in Image.OPEN}
-    images = (file for file in path.iterdir() if file.suffix.lower() in known and not file.name.startswith("."))
-    names = sorted((file for file in images if file.is_file()), key=_natural)
+    names = sorted((file for file in path.iterdir() if is_image_file(file) and file.is_file()), key=_natural)
     if not names:
         msg = f"{quoted(path)} holds no image files, expected one for each frame"
         raise MediaError(msg)
-    indices = _spread(len(names), count)
+    indices = spread(len(names), count)
     frames = [np.asarray(read_image(names[index])) for index in indices]
     return Video(frames=_stacked(path, frames), total=len(names), indices=indices)
 
@@ -127,7 +125,7 @@ def video_of_frames(frames: NDArray[np.uint8], count: int, name: Path) -> Video:
             "expected uint8 of shape (frames, height, width, 3) with at least one pixel"
         )
         raise MediaError(msg)
-    indices = _spread(len(frames), count)
+    indices = spread(len(frames), count)
     return Video(frames=np.array(frames[indices]), total=len(frames), indices=indices)
 
 
@@ -146,7 +144,7 @@ def _is_animation(path: Path) -> bool:
 def _from_animation(path: Path, count: int) -> Video:
     with opened(path) as image:
         total = getattr(image, "n_frames", 1)
-        indices = _spread(total, count)
+        indices = spread(total, count)
         frames = [np.asarray(frame) for frame in _seen(image, indices)]
         milliseconds = image.info.get("duration")  # WebP tells once a frame is decoded
     rate = 1000 / milliseconds if milliseconds else None
@@ -177,7 +175,7 @@ def _from_file(path: Path, count: int) -> Video:
             rate = stream.average_rate
             # Containers that do not state their length have to be decoded twice.
             total = stream.frames or sum(1 for _ in container.decode(stream))
-        indices = _spread(total, count)
+        indices = spread(total, count)
         with av.open(str(path)) as container:
             wanted = enumerate(container.decode(container.streams.video[0]))
             # Phones film as they are held and note how to turn it, counter-clockwise as NumPy does.
@@ -207,7 +205,20 @@ def _stacked(path: Path, frames: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint
     return np.stack(frames)
 
 
-def _spread(total: int, count: int) -> list[int]:
-    """Return `count` indices, or fewer if there are no more, evenly spread from the first to the last."""
+def spread(total: int, count: int) -> list[int]:
+    """Return `count` indices, or fewer if there are no more, evenly spread from the first to the last.
+
+    Parameters
+    ----------
+    total : int
+        Frames that there are, >= 1.
+    count : int
+        Frames to take, >= 1.
+
+    Examples
+    --------
+    >>> spread(10, 4), spread(2, 4)
+    ([0, 3, 6, 9], [0, 1])
+    """
     positions: Sequence[float] = np.linspace(0, total - 1, min(count, total)).tolist()
     return [round(position) for position in positions]

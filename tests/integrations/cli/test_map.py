@@ -18,5 +18,5 @@ def test_ray_that_is_missing_is_named_with_what_installs_it(tmp_path: Path) -> N
 
     assert done.exit_code == 1
     assert done.stderr == (
-        "iwp map: error: data sets are mapped with Ray, which is not installed: pip install 'iwp[ray]'\n"
+        "iwp map: error: data sets are mapped with Ray, which is not installed: in a clone, pip install '.[ray]'\n"
     )
