@@ -86,10 +86,10 @@ def written_answers(rows: int) -> dict[str, float]:
     table = answer_table(pa.chunked_array([list(range(rows))]), answers)
     with tempfile.TemporaryDirectory() as place:
         folder = AnswerFolder(Path(place) / "answers", {})
-        folder.open()
-        began = process_time()
-        folder.add(folder.without_known(table))
-        writing = process_time() - began
+        with folder.opened():
+            began = process_time()
+            folder.add(folder.without_known(table))
+            writing = process_time() - began
         size = sum(file.stat().st_size for file in Path(place).rglob("*.parquet"))
     return {"kept": 1618, "bytes": size / rows, "bytes in memory": table.nbytes / rows, "seconds": writing / rows}
 

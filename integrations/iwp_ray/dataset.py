@@ -1,6 +1,7 @@
 """`prune_dataset`: a data set of questions about pictures becomes one of answers, by several processes at once."""
 
 from collections.abc import Mapping
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from iwp_ray.attempts import Attempts
 from iwp_ray.checkpoint import Checkpoint
 from iwp_ray.cluster import placement
 from iwp_ray.rows import BROKEN, COLUMNS
+from iwp_transformers import prune_visual_tokens
 
 __all__ = ["prune_dataset"]
 
@@ -23,7 +25,7 @@ def prune_dataset(
     dataset: Dataset,
     *,
     model: str | Path | Loader,
-    budget: Any,
+    budget: Any = None,
     prompt: str | None = None,
     actors: int | None = None,
     cpus_per_actor: float | None = None,
@@ -49,7 +51,7 @@ def prune_dataset(
         Folder that every node can read, or name on the Hub. Or a function without arguments that returns a model, on
         its device, and its processor; it is called in each process.
     budget : int, float or other
-        As of `iwp_transformers.prune_visual_tokens`.
+        As of `iwp_transformers.prune_visual_tokens`; None for a method that has its own.
     prompt : str, optional
         What rows without a prompt ask.
     actors : int, optional
@@ -73,7 +75,7 @@ def prune_dataset(
     local_files_only : bool
         Whether to keep off the network.
     **settings
-        Further arguments of `prune_visual_tokens`, such as `layer` and `method`.
+        Further arguments of `prune_visual_tokens`, such as `layer` and `method`, but for `history`.
 
     Returns
     -------
@@ -107,6 +109,7 @@ def prune_dataset(
     _check_counts(batch_size=batch_size, max_new_tokens=max_new_tokens, frames=frames)
     columns = _checked_columns(dataset)
     settings = {"budget": budget, **settings}
+    _check_names(settings)
     load = _checked_loader(model, settings, dtype=dtype, attention=attention, local_files_only=local_files_only)
     place = placement(actors=actors, cpus=cpus_per_actor, gpus=gpus_per_actor)
     task = Task(
@@ -144,6 +147,14 @@ def _checked_columns(dataset: Dataset) -> list[str]:
         msg = f"`dataset` has the columns {', '.join(there) or '(none)'}, expected id, and image or video"
         raise ValueError(msg)
     return [name for name in (*COLUMNS, BROKEN) if name in there]
+
+
+def _check_names(settings: Mapping[str, Any]) -> None:
+    known = signature(prune_visual_tokens).parameters.keys() - {"model", "history"}
+    for name in settings:
+        if name not in known:
+            msg = f"`{name}` is no argument, expected one of `prune_dataset`, or {', '.join(sorted(known))}"
+            raise TypeError(msg)
 
 
 def _checked_loader(model: str | Path | Loader, settings: Mapping[str, Any], **options: Any) -> Loader:

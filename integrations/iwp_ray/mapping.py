@@ -66,7 +66,7 @@ class MapReport:
 
 
 def prune_to_parquet(
-    source: str | Path | Dataset,
+    source: "str | Path | Dataset",  # quoted, since the reference is built where Ray is missing
     output: str | Path,
     *,
     progress: Callable[[MapReport], object] | None = None,
@@ -112,7 +112,6 @@ def prune_to_parquet(
     if earlier:
         rows = _others(rows, folder.ids, Path(output))
     answers = prune_dataset(rows, **arguments)
-    folder.open()
     answered = failed = repeated = 0
 
     def report() -> MapReport:
@@ -126,7 +125,7 @@ def prune_to_parquet(
         )
 
     # Closed at once where `progress` raises, so that what was computed is written.
-    with closing(_written(answers, folder)) as blocks:
+    with folder.opened(), closing(_written(answers, folder)) as blocks:
         for table, fresh in blocks:
             errors = len(fresh) - fresh["error"].null_count
             answered, failed = answered + len(fresh) - errors, failed + errors

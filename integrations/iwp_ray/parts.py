@@ -2,19 +2,22 @@
 
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
 
 from iwp_transformers.media.errors import quoted
 
 __all__ = ["AnswerFolder", "not_in"]
 
 UNFINISHED = ".unfinished"
-SETTINGS = "_settings.json"  # readers of parquet folders pass over names that begin so
+# Readers of parquet folders pass over names that begin so.
+SETTINGS, LOCK = "_settings.json", "_lock"
 
 
 class AnswerFolder:
@@ -41,7 +44,8 @@ class AnswerFolder:
         self._path, self._settings = path, settings
         if path.exists():
             self._check_settings()
-        tables = [pq.read_table(file, columns=["id"]) for file in sorted(path.glob("*.parquet"))]
+        self._files = sorted(path.glob("*.parquet"))
+        tables = [pq.read_table(file, columns=["id"]) for file in self._files]
         kind = tables[0]["id"].type if tables else pa.string()
         self.ids = pa.chunked_array([chunk for table in tables for chunk in table["id"].chunks], type=kind)
         self._seen = set(self.ids.to_pylist())
@@ -56,7 +60,7 @@ class AnswerFolder:
         """
         file = self._path / SETTINGS
         if not file.exists():
-            others = sorted(each.name for each in self._path.iterdir())
+            others = sorted(each.name for each in self._path.iterdir() if each.name != LOCK)
             if others:
                 msg = f"{quoted(self._path)} holds {others[0]!r}, expected an empty folder or one of earlier answers"
                 raise ValueError(msg)
@@ -70,12 +74,33 @@ class AnswerFolder:
                 )
                 raise ValueError(msg)
 
-    def open(self) -> None:
-        """Make the folder, if it is missing, and note the settings in it."""
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Make the folder, if it is missing, note the settings in it, and keep other programs from writing to it.
+
+        Raises
+        ------
+        ValueError
+            If another program writes to it, or has since its ids were read.
+        """
         self._path.mkdir(parents=True, exist_ok=True)
-        (self._path / SETTINGS).write_text(json.dumps(self._settings, indent=2) + "\n", encoding="utf-8")
-        for file in self._path.glob(f"*{UNFINISHED}"):
-            file.unlink()
+        # The system lets go of the lock with the program that holds it, however that ends.
+        lock = FileLock(self._path / LOCK)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout as error:
+            msg = f"{quoted(self._path)} is being written to by another program: expected one at a time"
+            raise ValueError(msg) from error
+        try:
+            if sorted(self._path.glob("*.parquet")) != self._files:
+                msg = f"{quoted(self._path)} was written to by another program meanwhile: start again"
+                raise ValueError(msg)
+            (self._path / SETTINGS).write_text(json.dumps(self._settings, indent=2) + "\n", encoding="utf-8")
+            for file in self._path.glob(f"*{UNFINISHED}"):
+                file.unlink()
+            yield
+        finally:
+            lock.release()
 
     def without_known(self, table: pa.Table) -> pa.Table:
         """Return the rows whose ids are not in the folder, the first of each id; from then on they are known."""

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray
-from PIL import Image
 from ray.data import Dataset
 
 from iwp_ray.rows import BROKEN, COLUMNS
 from iwp_transformers.media.errors import quoted
+from iwp_transformers.media.kinds import IMAGE_NAMES, VIDEO_NAMES, kind_of_file
 
 __all__ = ["Source", "opened_source"]
 
-VIDEO_ENDINGS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
 # Rows of a block: enough that blocks are few, few enough that every process gets some.
 BLOCK_ROWS = 256
 LARGEST_ID = 2**63
@@ -48,11 +48,11 @@ def opened_source(path: str | Path) -> Source:
     Parameters
     ----------
     path : str or pathlib.Path
-        A parquet file, or a folder of them, with the columns of `iwp_ray.prune_dataset`. A JSONL file: in each line an
-        object with `image` or `video`, a path or a list of paths, and, if they are there, `id` and `prompt`; a line
-        without `id` is called by the file's name and its number, and one that is none keeps its place, as a row that
-        is broken. A folder of images and videos, in folders below it too: each file is a row, called by its path.
-        Paths are relative to the file's folder, or to the folder.
+        A parquet file, or a folder of them, with the columns of `iwp_ray.prune_dataset`. A JSONL file, or a folder with
+        one: in each line an object with `image` or `video`, a path or a list of paths, and, if they are there, `id` and
+        `prompt`; a line without `id` is called by the file's name and its number, and one that is none keeps its place,
+        as a row that is broken. Any other folder of images and videos, in folders below it too: each file is a row,
+        called by its path. Paths are relative to the file's folder, or to the folder.
 
     Returns
     -------
@@ -63,7 +63,7 @@ def opened_source(path: str | Path) -> Source:
     FileNotFoundError
         If there is nothing of that name.
     ValueError
-        If it is none of these, holds no row, or an id stands in several rows.
+        If it is none of these, holds no row, ids that are neither integers nor text, or an id in several rows.
     """
     path = Path(path)
     if not path.exists():
@@ -74,7 +74,12 @@ def opened_source(path: str | Path) -> Source:
     if path.suffix.lower() == ".parquet" or (path.is_dir() and any(path.glob("*.parquet"))):
         return _parquet(path)
     if path.is_dir():
-        return _listed(path, path, _folder_columns(path))
+        lists = sorted(path.glob("*.jsonl"))
+        if len(lists) > 1:
+            names = ", ".join(quoted(each.name) for each in lists)
+            msg = f"{quoted(path)} holds several lists of rows, {names}: name one of them"
+            raise ValueError(msg)
+        return _listed(path, path, _json_columns(lists[0]) if lists else _folder_columns(path))
     msg = f"{quoted(path)} is of no known kind, expected a folder, or a file that ends in .parquet or .jsonl"
     raise ValueError(msg)
 
@@ -92,18 +97,49 @@ def _listed(path: Path, root: Path, columns: Mapping[str, Sequence[Any]]) -> Sou
 
 def _parquet(path: Path) -> Source:
     files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
-    names = [set(pq.read_schema(file).names) for file in files]
-    for file, there in zip(files, names, strict=True):
-        if "id" not in there or not {"image", "video"} & there:
-            msg = f"{quoted(file)} has the columns {', '.join(sorted(there))}, expected id, and image or video"
-            raise ValueError(msg)
-    ids = pa.chunked_array([
-        chunk for file in files for chunk in pq.read_table(file, columns=["id"])["id"].chunks if len(chunk)
-    ])
+    schemas = [pq.read_schema(file) for file in files]
+    for file, schema in zip(files, schemas, strict=True):
+        _check_columns(file, schema, schemas[0])
+    ids = pa.concat_tables([pq.read_table(file, columns=["id"]) for file in files])["id"]
+    if not len(ids):
+        msg = f"{quoted(path)} holds no rows"
+        raise ValueError(msg)
     _check_distinct(path, ids)
-    columns = [name for name in COLUMNS if all(name in there for there in names)]
-    rows = ray.data.read_parquet([str(file) for file in files], columns=columns)
+    columns = [name for name in COLUMNS if name in schemas[0].names]
+    # Not by Ray's own reader: where aiohttp is missing, its threads fail now and then as they import it at once.
+    groups = [
+        {"file": str(file.absolute()), "group": group}
+        for file in files
+        for group in range(pq.read_metadata(file).num_row_groups)
+    ]
+    rows = ray.data.from_items(groups).map_batches(
+        partial(_rows_of_groups, columns=columns), batch_size=1, batch_format="pyarrow"
+    )
     return Source(rows=rows, total=len(ids), root=path if path.is_dir() else path.parent)
+
+
+def _rows_of_groups(groups: pa.Table, columns: Sequence[str]) -> Iterator[pa.Table]:
+    for place in groups.to_pylist():
+        with pq.ParquetFile(place["file"]) as file:
+            for rows in file.iter_batches(batch_size=BLOCK_ROWS, row_groups=[place["group"]], columns=columns):
+                yield pa.Table.from_batches([rows])
+
+
+def _check_columns(file: Path, schema: pa.Schema, first: pa.Schema) -> None:
+    there = set(schema.names) & set(COLUMNS)
+    if "id" not in there or not {"image", "video"} & there:
+        msg = f"{quoted(file)} has the columns {', '.join(sorted(schema.names))}, expected id, and image or video"
+        raise ValueError(msg)
+    if there != set(first.names) & set(COLUMNS):
+        msg = f"{quoted(file)} has the columns {', '.join(sorted(there))}, expected those of the first file"
+        raise ValueError(msg)
+    kind = schema.field("id").type
+    if not any(check(kind) for check in (pa.types.is_integer, pa.types.is_string, pa.types.is_large_string)):
+        msg = f"{quoted(file)} holds ids of type {kind}, expected integers or text"
+        raise ValueError(msg)
+    if kind != first.field("id").type:
+        msg = f"{quoted(file)} holds ids of type {kind}, expected {first.field('id').type}, as the first file has them"
+        raise ValueError(msg)
 
 
 def _check_distinct(path: Path, ids: pa.ChunkedArray) -> None:
@@ -120,14 +156,10 @@ def _check_distinct(path: Path, ids: pa.ChunkedArray) -> None:
 
 
 def _folder_columns(folder: Path) -> dict[str, list[Any]]:
-    Image.init()
-    pictures = {ending for ending, name in Image.registered_extensions().items() if name in Image.OPEN}
     columns: dict[str, list[Any]] = {name: [] for name in ("id", "image", "video", BROKEN)}
     for file in sorted(folder.rglob("*")):
-        name = file.relative_to(folder)
-        kind = "video" if file.suffix.lower() in VIDEO_ENDINGS else "image"
-        hidden = any(part.startswith(".") for part in name.parts)
-        if hidden or not (kind == "video" or file.suffix.lower() in pictures) or not file.is_file():
+        name, kind = file.relative_to(folder), kind_of_file(file)
+        if kind is None or any(part.startswith(".") for part in name.parts) or not file.is_file():
             continue
         text = name.as_posix().encode("utf-8", "backslashreplace").decode("utf-8")
         readable = text == name.as_posix()
@@ -163,7 +195,7 @@ def _json_row(line: bytes, name: str) -> dict[str, Any]:
     try:
         content = _json_object(line)
         row["id"] = _identity(content, name)
-        pictures = {kind: _paths(content, kind) for kind in ("image", "video")}
+        pictures = {"image": _paths(content, IMAGE_NAMES), "video": _paths(content, VIDEO_NAMES)}
         prompt = content.get("prompt")
         return {**row, **pictures, "prompt": None if prompt is None else _text(prompt, "prompt")}
     except ValueError as error:
@@ -191,11 +223,13 @@ def _identity(content: Mapping[str, Any], name: str) -> int | str:
     return _text(identity, "id")
 
 
-def _paths(content: Mapping[str, Any], kind: str) -> list[str] | None:
-    value = content.get(kind)
-    if value is None:
-        return None
-    return [_text(each, kind) for each in (value if isinstance(value, list) else [value])]
+def _paths(content: Mapping[str, Any], names: Sequence[str]) -> list[str] | None:
+    found: list[str] = []
+    for name in names:
+        value = content.get(name)
+        given = value if isinstance(value, list) else [] if value is None else [value]
+        found += [_text(each, name) for each in given]
+    return found or None
 
 
 def _text(value: object, name: str) -> str:

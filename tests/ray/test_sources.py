@@ -50,11 +50,21 @@ def test_lines_without_an_id_are_called_by_their_numbers(tmp_path: Path) -> None
     ]
 
 
+def test_a_list_in_a_folder_stands_for_it(tmp_path: Path) -> None:
+    """By the names that `iwp tune` knows too; pictures beside it are what it names."""
+    write_lines(tmp_path / "metadata.jsonl", [{"file_name": "in/a.png"}, {"videos": ["b.mp4"], "id": "clip"}])
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").touch()
+
+    assert opened_source(tmp_path).root == tmp_path
+    assert rows_of(tmp_path) == [{"id": "clip", "video": ["b.mp4"]}, {"id": "metadata.jsonl:1", "image": ["in/a.png"]}]
+
+
 def test_parquet_files_of_a_folder_are_one_source(tmp_path: Path) -> None:
     """Integers stay integers, and columns of no concern stay behind."""
     for start in (0, 2):
         table = pa.table({"id": [start, start + 1], "image": [b"x", b"y"], "more": [1.0, 2.0]})
-        pq.write_table(table, tmp_path / f"{start}.parquet")
+        pq.write_table(table, tmp_path / f"{start}.parquet", row_group_size=1)
 
     assert opened_source(tmp_path).total == 4
     assert rows_of(tmp_path) == [{"id": number, "image": b"x" if number % 2 == 0 else b"y"} for number in range(4)]
@@ -70,9 +80,37 @@ def parquet(columns: Mapping[str, Sequence[Any]]) -> Callable[[Path], Path]:
     return make
 
 
+def two_files(*tables: Mapping[str, Sequence[Any]]) -> Callable[[Path], Path]:
+    """Make a folder of parquet files."""
+
+    def make(folder: Path) -> Path:
+        for number, columns in enumerate(tables):
+            pq.write_table(pa.table(dict(columns)), folder / f"{number}.parquet")
+        return folder
+
+    return make
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (parquet({"id": [0.5], "image": ["x"]}), r"rows\.parquet' holds ids of type double, expected integers or text"),
+        (
+            parquet({"id": pa.array([], pa.string()), "image": pa.array([], pa.string())}),
+            r"rows\.parquet' holds no rows",
+        ),
+        (
+            two_files({"id": [1], "image": ["x"]}, {"id": ["b"], "image": ["y"]}),
+            r"ids of type string, expected int64, as",
+        ),
+        (
+            two_files({"id": [1], "image": ["x"]}, {"id": [2], "image": ["y"], "prompt": ["z"]}),
+            r"1\.parquet' has the columns id, image, prompt, expected those of the first file",
+        ),
+        (
+            lambda folder: {write_lines(folder / f"{name}.jsonl", [{"image": "a"}]).parent for name in "ab"}.pop(),
+            r"holds several lists of rows, 'a\.jsonl', 'b\.jsonl': name one of them",
+        ),
         (lambda folder: folder / "missing", r"missing' does not exist, expected a folder, a parquet file or a JSONL"),
         (lambda folder: folder, "holds no rows, expected images, videos, a parquet file or lines of JSON"),
         (lambda folder: write_lines(folder / "rows.csv", ["id,image"]), r"rows\.csv' is of no known kind, expected a"),

@@ -1,5 +1,6 @@
 """`iwp map`: answer a question about every picture of a data set, in several processes, as often stopped as may be."""
 
+import logging
 import os
 from importlib.util import find_spec
 from pathlib import Path
@@ -143,3 +144,4 @@ def _connect(address: str | None) -> None:
             msg = f"--address: there is no Ray cluster at {address!r}"
             raise Refusal(msg, code=1) from error
     DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
