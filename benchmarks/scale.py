@@ -1,4 +1,4 @@
-"""How ten million images would run on GPUs within a day, by what was measured: the tables of `docs/scale.md`.
+"""How ten million images would run on GPUs within a day, by what was measured: figures and tables of `docs/scale.md`.
 
 `--measure` times on this machine what the CPU does for an image, and writes `results/scale_cpu.json`. Without it, the
 tables are computed from that file and from `results/cuda.json`, and printed.
@@ -9,8 +9,9 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import math
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from time import process_time
@@ -38,7 +39,7 @@ def main() -> None:
     parser.add_argument("--measure", action="store_true", help="time this machine's CPU first (needs Ray's pyarrow)")
     if parser.parse_args().measure:
         (RESULTS / "scale_cpu.json").write_text(json.dumps(measured(), indent=1) + "\n", encoding="utf-8")
-    for line in tables():
+    for line in (*tables(), "", *said()):
         print(line)
 
 
@@ -106,10 +107,7 @@ def seconds(work: Callable[[], object], repeats: int = 15) -> float:
 
 def tables() -> Iterator[str]:
     """Return the page's tables, line by line."""
-    cuda, cpu = (json.loads((RESULTS / name).read_text(encoding="utf-8")) for name in ("cuda.json", "scale_cpu.json"))
-    rows = [
-        (model, budget) for model in cuda["models"] for budget in BUDGETS if "prefill seconds" in model.get(budget, {})
-    ]
+    rows = _rows()
     yield "| model | visual tokens | rows | kept | tower | prompt | choosing | a later token | GPUs, 1 | GPUs, 32 |"
     yield "|---|---|---|---|---|---|---|---|---|---|"
     for model, budget in rows:
@@ -120,7 +118,58 @@ def tables() -> Iterator[str]:
         cells = (model["model"], f"{model['tokens']:,}", str(model["batch"]), kept, *stages, *gpus)
         yield f"| {' | '.join(cells)} |"
     yield ""
-    yield from _flows(*min(rows, key=lambda row: answered(of_image(*row), 1)), cpu)
+    yield from _flows(*_fastest(rows), _result("scale_cpu"))
+
+
+def said() -> Iterator[str]:
+    """Return what the page's text says in numbers."""
+    times = {(run["model"], run["tokens"], run["batch"], budget): of_image(run, budget) for run, budget in _rows()}
+    gpus = {
+        (*row, tokens): f"{IMAGES * answered(time, tokens) / DAY:.1f}"
+        for row, time in times.items()
+        for tokens in (1, 32)
+    }
+    one, other = (("LLaVA-OneVision-7B", 7290), ("Qwen2.5-VL-7B", 7290))
+    yield (
+        f"{gpus[*one, 1, 'full', 1]} GPUs become {gpus[*one, 1, '22.2%', 1]} with 22.2 % kept, "
+        f"and {gpus[*one, 1, '11.1%', 1]} with 11.1 %"
+    )
+    whole = times[*other, 1, "full"]
+    yield f"takes {1000 * whole['tower']:.0f} ms of {1000 * answered(whole, 1):.0f} ms at 7,290 tokens"
+    yield f"makes {gpus[*other, 1, 'full', 1]} GPUs {gpus[*other, 1, '11.1%', 1]}"
+    yield f"all tokens: {gpus[*one, 1, 'full', 32]} GPUs become {gpus[*one, 8, 'full', 32]}"
+    ratios = sorted(each["ways"]["eager"]["pruned_over_full"] for each in _result("decode_cuda")["prompts"])
+    yield f"at {ratios[0]:.2f} to {ratios[-1]:.2f} of the unpruned time a token, eager"
+    hours = [IMAGES * answered(times[*one, 1, budget], 1) / 3600 for budget in BUDGETS]
+    yield (
+        f"takes {hours[0]:.0f} hours of a GPU with all tokens, {hours[1]:.0f} with 22.2 %, "
+        f"and {hours[2]:.0f} with 11.1 %"
+    )
+    cpu, rate = _result("scale_cpu"), 1 / answered(of_image(*_fastest(_rows())), 1)
+    slowest = max(answered(time, 1) for time in times.values())
+    yield f"{rate:.1f} in the fastest row and {1 / slowest:.1f} in the slowest"
+    encoding = cpu["jpeg"]["encoding seconds"]
+    yield f"takes a thread {1000 * encoding:.0f} ms for a picture of one megapixel"
+    yield f"wants {rate:.1f} pictures a second, which are {math.ceil(rate * encoding)} threads"
+    yield f"enough for about {round(1 / (rate * cpu['answer']['seconds']), -2):.0f} such GPUs"
+    flow = rate * cpu["jpeg"]["bytes"]
+    yield f"a node is enough for {NETWORK / flow:,.0f} such GPUs"
+    yield f"store of pictures is {flow / 1e6:.1f} MB a second for each GPU"
+
+
+def _result(name: str) -> Any:
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def _rows() -> list[tuple[Mapping[str, Any], str]]:
+    """Return what was measured on a GPU: models, each with its budgets."""
+    models = _result("cuda")["models"]
+    return [(model, budget) for model in models for budget in BUDGETS if "prefill seconds" in model.get(budget, {})]
+
+
+def _fastest(rows: Sequence[tuple[Mapping[str, Any], str]]) -> tuple[Mapping[str, Any], str]:
+    """Return the row of most images a second, for answers of one token."""
+    return min(rows, key=lambda row: answered(of_image(*row), 1))
 
 
 def of_image(model: Mapping[str, Any], budget: str) -> dict[str, float]:

@@ -17,6 +17,13 @@ def test_every_figure_of_the_tables_is_computed_from_the_result_files() -> None:
     assert [line for line in import_module("scale").tables() if line not in lines] == []
 
 
+def test_what_the_text_says_in_numbers_is_computed_from_the_result_files() -> None:
+    """Whatever the line breaks."""
+    text = " ".join(PAGE.read_text(encoding="utf-8").split())
+
+    assert [words for words in import_module("scale").said() if words not in text] == []
+
+
 def test_an_image_takes_its_stages_times_added_up() -> None:
     """By hand: a batch of four takes a second to its first token, and gets 64 tokens a second in all."""
     run = {"prefill seconds": {"median": 1.0}, "decoded tokens a second": 64.0, "selection seconds": {"median": 0.2}}
