@@ -57,6 +57,11 @@ class PruningActor:
     task : Task
     attempts : ray.actor.ActorHandle
         Of `Attempts`.
+
+    Attributes
+    ----------
+    session : iwp_transformers.PruningSession
+        Open as long as the process lives.
     """
 
     def __init__(self, task: Task, attempts: Any) -> None:
@@ -70,7 +75,7 @@ class PruningActor:
         tokenizer.padding_side = "left"
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
-        self._session = prune_visual_tokens(self._model, history=1, **task.settings)
+        self.session = prune_visual_tokens(self._model, history=1, **task.settings)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Return the answers of a batch of rows, in their order."""
@@ -136,10 +141,10 @@ class PruningActor:
         inputs = encode_batch(self._processor, self._model.config, [row.prompt for row in rows], media)
         inputs = inputs.to(self._model.device, self._model.dtype)
         encode_seconds = perf_counter() - began
-        self._session.records.clear()
+        self.session.records.clear()
         timed = timed_generation(self._model, inputs, max_new_tokens=self._task.max_new_tokens)
         texts = self._processor.batch_decode(timed.ids, skip_special_tokens=True)
-        (record,) = self._session.records
+        (record,) = self.session.records
         shared = {
             "batch_rows": len(rows),
             "encode_seconds": encode_seconds,

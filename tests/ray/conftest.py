@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+ROWS, PICTURES = 96, 32
 WITHOUT_RAY = ("test_placement.py", "test_rows.py")
 if find_spec("torch") is None or find_spec("transformers") is None:
     collect_ignore_glob = ["test_*.py"]
@@ -39,7 +40,7 @@ def cluster() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def questions(tmp_path_factory: pytest.TempPathFactory) -> Sequence[dict[str, Any]]:
-    """500 questions about 125 pictures of several sizes, in turn, as lines of JSON have them; paths are whole."""
+    """Questions about pictures of several sizes, in turn, as lines of JSON have them; paths are whole."""
     from PIL import Image
 
     from iwp_miniature import architecture, draw_examples
@@ -47,12 +48,16 @@ def questions(tmp_path_factory: pytest.TempPathFactory) -> Sequence[dict[str, An
     folder = tmp_path_factory.mktemp("pictures")
     examples = draw_examples(architecture("qwen2.5-vl"), split="test", per_kind=7, seed=3)
     # Sizes lie together in the list; taken at long strides, neighbours differ.
-    mixed = [examples[(number * 37) % 125] for number in range(125)]
+    mixed = [examples[(number * 37) % len(examples)] for number in range(PICTURES)]
     for number, example in enumerate(mixed):
         Image.fromarray(example.scene.pixels).save(folder / f"{number}.png")
     return [
-        {"id": number, "image": str(folder / f"{number % 125}.png"), "prompt": mixed[number * 3 % 125].question.text}
-        for number in range(500)
+        {
+            "id": number,
+            "image": str(folder / f"{number % PICTURES}.png"),
+            "prompt": mixed[number * 3 % PICTURES].question.text,
+        }
+        for number in range(ROWS)
     ]
 
 

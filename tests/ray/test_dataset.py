@@ -21,14 +21,16 @@ from iwp_ray import MapReport, prune_dataset, prune_to_parquet
 from iwp_ray.actor import PruningActor, Task
 from iwp_ray.attempts import Attempts
 from iwp_transformers import prune_visual_tokens
-from tests.ray.conftest import write_lines
+from tests.ray.conftest import ROWS, write_lines
 from tests.ray.miniature_loader import DEADLY, MiniatureLoader, fails_to_load
 
 Rows = Sequence[Mapping[str, Any]]
 Answers = Mapping[Any, tuple[str, list[int]]]
 BUDGET, LAYER, LAYERS = 0.222, 2, 8
 SETTINGS: dict[str, Any] = {"budget": BUDGET, "layer": LAYER, "max_new_tokens": 2}
-STOPPED, KILLED = 64, 200
+BATCH, STOPPED, KILLED = 4, 16, 48
+# Rows before those that are broken, so that these share batches with others.
+BEFORE = 41
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -41,8 +43,8 @@ BROKEN: dict[str, tuple[Any, str]] = {
     "blind": ({"prompt": "How many 3?"}, "the row holds neither `image` nor `video`"),
     "both": ({"image": "a", "video": "b", "prompt": ""}, "the row holds both `image` and `video`"),
     "number": ({"image": 7, "prompt": ""}, "`image` is 7, expected text"),
-    "rows.jsonl:9": ("{no json", "it is no JSON"),
-    "rows.jsonl:10": ("[1]", "it holds a list, expected an object"),
+    "rows.jsonl:49": ("{no json", "it is no JSON"),
+    "rows.jsonl:50": ("[1]", "it holds a list, expected an object"),
     "deadly": ({"image": "fine.png", "prompt": DEADLY}, "the process that worked on this row alone died 2 times"),
 }
 
@@ -62,7 +64,7 @@ class Mapped:
 
 @pytest.fixture(scope="module")
 def mapped(questions: Rows, tmp_path_factory: pytest.TempPathFactory) -> Mapped:
-    """500 rows and those that are broken, of which one kills; stopped once, and a process killed in the middle."""
+    """Rows and those that are broken, of which one kills; stopped once, and a process killed in the middle."""
     folder = tmp_path_factory.mktemp("mapped")
     source, loader = folder / "rows.jsonl", MiniatureLoader(folder / "processes")
     loader.folder.mkdir()
@@ -70,9 +72,8 @@ def mapped(questions: Rows, tmp_path_factory: pytest.TempPathFactory) -> Mapped:
     Image.new("RGB", (1000, 1)).save(folder / "thin.png")
     Image.new("RGB", (96, 96)).save(folder / "fine.png")
     bad = [row if isinstance(row, str) else {**row, "id": name} for name, (row, _) in BROKEN.items()]
-    # The first line is one of the 500, so that broken ones share batches with others.
     fine = [{**row, "id": f"row {row['id']}"} for row in questions]
-    write_lines(source, [fine[0], *bad, *fine[1:]])
+    write_lines(source, [*fine[:BEFORE], *bad, *fine[BEFORE:]])
     killed: list[int] = []
 
     def stop(report: MapReport) -> None:
@@ -85,12 +86,12 @@ def mapped(questions: Rows, tmp_path_factory: pytest.TempPathFactory) -> Mapped:
             killed.append(int(newest.name))
             os.kill(killed[0], signal.SIGKILL)
 
-    arguments = {"model": loader, "actors": 2, **SETTINGS}
+    arguments = {"model": loader, "batch_size": BATCH, **SETTINGS}
     with pytest.raises(KeyboardInterrupt):
-        prune_to_parquet(source, folder / "out", progress=stop, **arguments)
+        prune_to_parquet(source, folder / "out", progress=stop, actors=1, **arguments)
     first = written(folder / "out")
     (folder / "out" / "part-1.parquet.unfinished").touch()
-    report = prune_to_parquet(source, folder / "out", progress=kill_one, **arguments)
+    report = prune_to_parquet(source, folder / "out", progress=kill_one, actors=2, **arguments)
     assert killed
     processes = len(list(loader.folder.iterdir()))
     return Mapped(source, folder / "out", loader, first, written(folder / "out"), report, processes)
@@ -119,23 +120,23 @@ def by_one_process(rows: Rows, together: int) -> Answers:
     return {identity: (word, kept) for identity, (word, kept) in answers.items()}
 
 
-def test_500_rows_are_all_there_once_though_a_process_was_killed_in_the_middle(mapped: Mapped, questions: Rows) -> None:
+def test_rows_are_all_there_once_though_a_process_was_killed_in_the_middle(mapped: Mapped, questions: Rows) -> None:
     """Answers and kept tokens are those of one process."""
     expected = by_one_process(questions, together=20)
 
     found = {number: mapped.both[f"row {number}"] for number in expected}
 
-    assert len(expected) == 500
-    assert len(mapped.both) == 500 + len(BROKEN)
-    # Two of the first run, two of the second, one for that which was killed, and three for those that a row killed.
-    assert mapped.processes == 8
+    assert len(expected) == ROWS
+    assert len(mapped.both) == ROWS + len(BROKEN)
+    # One of the first run, two of the second, and three for those that the deadly row and the signal killed.
+    assert mapped.processes >= 6
     assert {row["error"] for row in found.values()} == {None}
     assert {number: (row["answer"], row["kept_indices"]) for number, row in found.items()} == expected
 
 
 def test_rows_in_batches_of_mixed_sizes_have_the_answers_of_single_ones(mapped: Mapped, questions: Rows) -> None:
     """Row by row, by the library called directly."""
-    for number, (answer, kept) in by_one_process(questions[200:240], together=1).items():
+    for number, (answer, kept) in by_one_process(questions[40:60], together=1).items():
         row = mapped.both[f"row {number}"]
         dropped = row["visual_tokens"] - len(kept)
         full = row["tokens_by_layer"][0]
@@ -143,16 +144,16 @@ def test_rows_in_batches_of_mixed_sizes_have_the_answers_of_single_ones(mapped: 
         assert row["tokens_by_layer"] == [full] * LAYER + [full - dropped] * (LAYERS - LAYER)
         assert 0 < row["selection_seconds"] < row["first_token_seconds"]
     assert len({mapped.both[f"row {number}"]["visual_tokens"] for number in range(8)}) > 1
-    assert max(row["batch_rows"] or 0 for row in mapped.both.values()) == 8
+    assert max(row["batch_rows"] or 0 for row in mapped.both.values()) == BATCH
 
 
 def test_a_run_that_was_stopped_goes_on_where_it_was(mapped: Mapped) -> None:
     """What was there is left as it was, and what was half written goes."""
-    report, first = mapped.report, mapped.first
+    report, first, total = mapped.report, mapped.first, ROWS + len(BROKEN)
 
     assert STOPPED <= len(first) < KILLED
     assert {identity: mapped.both[identity] for identity in first} == first
-    assert (report.earlier, report.total, report.done, report.repeated) == (len(first), 510, 510, 0)
+    assert (report.earlier, report.total, report.done, report.repeated) == (len(first), total, total, 0)
     assert not list(mapped.output.glob("*.unfinished"))
 
 
@@ -192,15 +193,16 @@ def test_pictures_in_memory_are_answered_through_rays_own_types(questions: Rows,
     arrays = [np.asarray(Image.open(row["image"]).convert("RGB")) for row in questions[:3]]
     mappings = [{"bytes": Path(row["image"]).read_bytes(), "path": None} for row in questions[:3]]
 
-    for images in (arrays, arrays[:1], mappings):
-        rows = [{**row, "image": image} for row, image in zip(questions, images, strict=False)]
-        (batch,) = ray.data.from_items(rows, override_num_blocks=1).iter_batches(
-            batch_size=None, batch_format="pyarrow"
-        )
+    with actor.session:
+        for images in (arrays, arrays[:1], mappings):
+            rows = [{**row, "image": image} for row, image in zip(questions, images, strict=False)]
+            (batch,) = ray.data.from_items(rows, override_num_blocks=1).iter_batches(
+                batch_size=None, batch_format="pyarrow"
+            )
 
-        found = {row["id"]: (row["answer"], row["kept_indices"]) for row in actor(batch).to_pylist()}
+            found = {row["id"]: (row["answer"], row["kept_indices"]) for row in actor(batch).to_pylist()}
 
-        assert found == {number: expected[number] for number in range(len(images))}
+            assert found == {number: expected[number] for number in range(len(images))}
 
 
 def test_more_than_the_cluster_can_hold_is_refused_at_once(questions: Rows, tmp_path: Path) -> None:
