@@ -88,7 +88,7 @@ def prune_dataset(
     Raises
     ------
     TypeError
-        If `dataset` or `model` is something else, or as `prune_visual_tokens` raises.
+        If `dataset` or `model` is something else, an argument is unknown, or as `prune_visual_tokens` raises.
     ValueError
         If a column is missing, a number is out of range, the cluster cannot hold so many processes beside a processor
         for reading, or as `prune_visual_tokens` raises.

@@ -235,6 +235,8 @@ def test_what_the_model_cannot_do_is_refused_before_any_process_starts(questions
     ):
         with pytest.raises(ValueError, match=message):
             prune_dataset(rows, model=tmp_path, **{**SETTINGS, **settings})
+    with pytest.raises(TypeError, match="`history` is no argument, expected one of `prune_dataset`, or budget, heads"):
+        prune_dataset(rows, model=tmp_path, history=4, **SETTINGS)
     with pytest.raises(ValueError, match=r"`dataset` has the columns id, prompt, expected id, and image or video"):
         prune_dataset(rows.select_columns(["id", "prompt"]), model=tmp_path, **SETTINGS)
     with pytest.raises(ValueError, match=r"`batch_size` is 0, expected an integer of at least 1"):
