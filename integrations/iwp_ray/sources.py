@@ -100,7 +100,8 @@ def _parquet(path: Path) -> Source:
     schemas = [pq.read_schema(file) for file in files]
     for file, schema in zip(files, schemas, strict=True):
         _check_columns(file, schema, schemas[0])
-    ids = pa.concat_tables([pq.read_table(file, columns=["id"]) for file in files])["id"]
+    chunks = [chunk for file in files for chunk in pq.read_table(file, columns=["id"])["id"].chunks]
+    ids = pa.chunked_array(chunks, type=schemas[0].field("id").type)
     if not len(ids):
         msg = f"{quoted(path)} holds no rows"
         raise ValueError(msg)
