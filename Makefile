@@ -5,8 +5,8 @@ BIN = $(VENV)/bin
 # Tests and benchmarks run many small operations, which threads only slow down.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo test lint format core-only test-oldest test-previous test-lmms-eval test-vllm demo-browser test-demo docs figures smoke \
-	bench bench-cuda clean
+.PHONY: help demo test lint format core-only test-oldest test-previous test-lmms-eval test-ray test-vllm demo-browser test-demo \
+	docs figures smoke bench bench-cuda clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -36,6 +36,11 @@ $(VENV)-previous/ready: pyproject.toml constraints.txt
 	sed 's/^transformers==.*/transformers==5.23.0/' constraints.txt > $(VENV)-previous/constraints.txt
 	$(VENV)-previous/bin/python -m pip install --quiet --constraint $(VENV)-previous/constraints.txt \
 		--editable '.[cli,test]' accelerate
+	touch $@
+
+$(VENV)-ray/ready: pyproject.toml constraints.txt
+	test -x $(VENV)-ray/bin/python || $(PYTHON) -m venv $(VENV)-ray
+	$(VENV)-ray/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[cli,ray,test]'
 	touch $@
 
 $(VENV)-lmms-eval/ready: pyproject.toml constraints-lmms-eval.txt
@@ -88,6 +93,9 @@ test-oldest: $(VENV)-oldest/ready  ## the integration's tests on the oldest supp
 test-previous: $(VENV)-previous/ready  ## the integration's tests on Transformers 5.23
 	$(VENV)-previous/bin/python -m pytest --numprocesses auto tests/integrations
 
+test-ray: $(VENV)-ray/ready  ## whole data sets on Ray, processes killed in the middle (about a minute)
+	$(VENV)-ray/bin/python -m pytest tests/ray integrations/iwp_ray
+
 test-lmms-eval: $(VENV)-lmms-eval/ready  ## the model of lmms-eval, and the miniatures through it (under five minutes)
 	$(VENV)-lmms-eval/bin/python -m pytest tests/lmms_eval integrations/iwp_lmms_eval
 
@@ -118,4 +126,4 @@ bench-cuda: $(VENV)/ready  ## measure on one CUDA GPU (under eight minutes)
 	$(BIN)/python benchmarks/bench_cuda.py
 
 clean:  ## remove environments and outputs
-	rm -rf $(VENV) $(VENV)-core $(VENV)-oldest $(VENV)-previous $(VENV)-lmms-eval $(VENV)-vllm $(VENV)-demo outputs
+	rm -rf $(VENV) $(VENV)-core $(VENV)-oldest $(VENV)-previous $(VENV)-lmms-eval $(VENV)-ray $(VENV)-vllm $(VENV)-demo outputs

@@ -35,6 +35,8 @@ myst_heading_anchors = 3
 autodoc_typehints = "none"
 autodoc_member_order = "alphabetical"
 autodoc_preserve_defaults = True
+# Installed by `make test-ray` only.
+autodoc_mock_imports = ["ray", "pyarrow"]
 numpydoc_show_class_members = False
 numpydoc_xref_param_type = False
 

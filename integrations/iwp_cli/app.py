@@ -7,6 +7,7 @@ import typer
 from iwp_cli.commands.bench import bench
 from iwp_cli.commands.demo import demo
 from iwp_cli.commands.generate import generate
+from iwp_cli.commands.map import map as map_rows
 from iwp_cli.commands.methods import methods
 from iwp_cli.commands.models import models
 from iwp_cli.commands.reproduce import reproduce
@@ -17,7 +18,7 @@ from iwp_core import __version__
 __all__ = ["COMMANDS", "app"]
 
 # A command is a function in a file of its own; listed here, it is there, under its name.
-COMMANDS = (bench, demo, generate, methods, models, reproduce, tune)
+COMMANDS = (bench, demo, generate, map_rows, methods, models, reproduce, tune)
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 for command in COMMANDS:

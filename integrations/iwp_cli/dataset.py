@@ -6,17 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from iwp_cli.media import read_media
-from iwp_cli.prompt import encode
-from iwp_cli.refusal import Refusal, quoted
+from iwp_cli.refusal import Refusal
+from iwp_transformers.media.encoding import encode
+from iwp_transformers.media.errors import quoted
+from iwp_transformers.media.kinds import IMAGE_NAMES, VIDEO_NAMES, kind_of_file
 
 __all__ = ["Asked", "EncodedSamples", "read_samples"]
-
-VIDEO_ENDINGS = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".gif", ".npy")
-# What a line may call its pictures; `file_name` is what the ImageFolder of Hugging Face's datasets calls one.
-IMAGES, VIDEOS = ("image", "images", "file_name"), ("video", "videos")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +123,7 @@ def _of_line(path: Path, name: str, line: str, prompt: str | None) -> Asked:
     if not isinstance(question, str) or not question.strip():
         msg = f"{quoted(name)} has no prompt: expected a text, or --prompt for all"
         raise Refusal(msg)
-    images, videos = (_paths(path, name, content, keys) for keys in (IMAGES, VIDEOS))
+    images, videos = (_paths(path, name, content, keys) for keys in (IMAGE_NAMES, VIDEO_NAMES))
     if not images and not videos:
         msg = f"{quoted(name)} has no picture: expected image or video, a path or a list of paths"
         raise Refusal(msg)
@@ -152,21 +148,18 @@ def _paths(path: Path, name: str, content: Mapping[str, Any], keys: Sequence[str
 
 
 def _of_folder(path: Path, prompt: str | None) -> Iterator[Asked]:
-    Image.init()
-    known = {ending for ending, name in Image.registered_extensions().items() if name in Image.OPEN}
     for file in sorted(path.iterdir()):
-        ending = file.suffix.lower()
-        if file.name.startswith(".") or file.is_dir() or ending not in known.union(VIDEO_ENDINGS):
+        kind = kind_of_file(file)
+        if kind is None or file.is_dir():
             continue
         words = file.with_suffix(".txt")
         question = words.read_text(encoding="utf-8", errors="replace").strip() if words.is_file() else prompt
         if not question:
             msg = f"{quoted(file)} has no question: expected one in {quoted(words)}, or --prompt for all"
             raise Refusal(msg)
-        is_video = ending in VIDEO_ENDINGS
         yield Asked(
             name=file.name,
             prompt=question,
-            images=() if is_video else (file,),
-            videos=(file,) if is_video else (),
+            images=(file,) if kind == "image" else (),
+            videos=(file,) if kind == "video" else (),
         )

@@ -10,9 +10,10 @@ from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForImageTextToText
 from transformers import __version__ as VERSION
 from transformers import logging as transformers_logging
 
-from iwp_cli.refusal import Refusal, quoted
-from iwp_cli.requirements import first_line, torchvision_trouble
+from iwp_cli.refusal import Refusal
+from iwp_cli.requirements import torchvision_trouble
 from iwp_transformers import ModelReport, inspect_model
+from iwp_transformers.media.errors import first_line, quoted
 
 __all__ = ["Checkpoint", "check_model", "inspected", "load_model", "load_processor", "quiet"]
 

@@ -1,28 +1,14 @@
 """Images and videos that a model is asked about."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
-from iwp_cli.images import read_image
 from iwp_cli.refusal import Refusal
-from iwp_cli.videos import Video, read_video
+from iwp_transformers.media.encoding import Media
+from iwp_transformers.media.images import read_image
+from iwp_transformers.media.videos import read_video
 
-__all__ = ["Media", "check_given", "read_media"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Media:
-    """Images and videos by their paths, each kind in the order of the command line."""
-
-    images: Sequence[tuple[Path, Image.Image]]
-    videos: Sequence[tuple[Path, Video]]
-
-    def count(self, kind: str) -> int:
-        """Return how many there are of "image" or "video"."""
-        return len(self.images if kind == "image" else self.videos)
+__all__ = ["check_given", "read_media"]
 
 
 def read_media(images: Sequence[Path], videos: Sequence[Path], frames: int) -> Media:
@@ -37,7 +23,7 @@ def read_media(images: Sequence[Path], videos: Sequence[Path], frames: int) -> M
 
     Raises
     ------
-    Refusal
+    MediaError
         If one cannot be read.
     """
     return Media(

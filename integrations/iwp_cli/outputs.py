@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from iwp_cli.refusal import Refusal, quoted
-from iwp_cli.requirements import first_line
+from iwp_cli.refusal import Refusal
+from iwp_transformers.media.errors import first_line, quoted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -17,12 +17,12 @@ from rich.table import Table
 from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration
 from transformers.models.llava_onevision.image_processing_pil_llava_onevision import LlavaOnevisionImageProcessorPil
 
-from iwp_cli.images import read_image
 from iwp_cli.outputs import drawing, write_figure
-from iwp_cli.refusal import quoted
 from iwp_cli.timing import timed_answer
 from iwp_core import PCMMR, Strategy, TopK, selection_overlap
 from iwp_transformers import PruningRecord, family_of, prune_visual_tokens
+from iwp_transformers.media.errors import quoted
+from iwp_transformers.media.images import read_image
 from iwp_transformers.picture import dim_dropped
 from iwp_transformers.timed_generation import TimedGeneration
 

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 
 from iwp_cli.options import StrategyName
-from iwp_cli.refusal import Refusal, quoted, warn
+from iwp_cli.refusal import Refusal, warn
 from iwp_core import MMR, PCMMR, Strategy, TopK
 from iwp_core.budget import check_budget
 from iwp_transformers import PruningSession, load_settings, prune_visual_tokens
+from iwp_transformers.media.errors import quoted
 from iwp_transformers.methods import METHODS
 from iwp_transformers.presets import PRESETS
 

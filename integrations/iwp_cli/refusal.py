@@ -1,19 +1,15 @@
 """How the command line says no: one line that names what was given and what is allowed."""
 
 import functools
-import logging
 import os
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 from typing import ParamSpec
 
 import typer
 
-from iwp_cli.requirements import first_line
+from iwp_transformers.media.errors import MediaError
 
-__all__ = ["Refusal", "quoted", "reading", "refusing", "warn"]
+__all__ = ["Refusal", "refusing", "warn"]
 
 P = ParamSpec("P")
 TRACEBACK = "IWP_TRACEBACK"
@@ -34,55 +30,12 @@ class Refusal(Exception):
         self.code = code
 
 
-def quoted(path: Path | str) -> str:
-    r"""Return a path between quotes, line breaks and bytes that are no text escaped.
-
-    Examples
-    --------
-    >>> print(quoted(Path("two\nlines.png")))
-    'two\nlines.png'
-    """
-    return repr(str(path))
-
-
-@contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Turn whatever a decoder raises within the block into one sentence about the file.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        The file that is read.
-
-    Raises
-    ------
-    Refusal
-        If the block raises anything: decoders of damaged files raise errors of any kind.
-    """
-    logger = logging.getLogger("PIL")
-    before = logger.level
-    try:
-        with warnings.catch_warnings():
-            # What a decoder warns of, such as damaged metadata, does not keep the pixels from being read; what it logs
-            # beside raising an error would be a second line.
-            warnings.simplefilter("ignore")
-            logger.setLevel(logging.CRITICAL)
-            yield
-    except Refusal:
-        raise
-    except Exception as error:
-        reason = getattr(error, "strerror", None) or first_line(error)
-        msg = f"{quoted(path)} cannot be read: {reason}"
-        raise Refusal(msg) from error
-    finally:
-        logger.setLevel(before)
-
-
 def refusing(command: Callable[P, None]) -> Callable[P, None]:
     """Let a command end in one line on the standard error, never in a traceback.
 
-    A `Refusal` ends it with its own exit status. Anything else is a fault of this program or of a library below it; it
-    ends the command with status 1, and with its traceback where the environment variable IWP_TRACEBACK is set.
+    A `Refusal` ends it with its own exit status, a `MediaError` with 2. Anything else is a fault of this program or a
+    library below it; it ends the command with status 1, with its traceback where the environment variable
+    IWP_TRACEBACK is set.
 
     Parameters
     ----------
@@ -107,6 +60,9 @@ def refusing(command: Callable[P, None]) -> Callable[P, None]:
         except Refusal as error:
             _say(command.__name__, str(error))
             raise typer.Exit(error.code) from error
+        except MediaError as error:
+            _say(command.__name__, str(error))
+            raise typer.Exit(2) from error
         except (typer.Exit, typer.Abort, typer.BadParameter):
             raise
         except Exception as error:

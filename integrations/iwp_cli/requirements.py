@@ -1,7 +1,9 @@
-"""What the command line needs beside this package; imports no more than the standard library."""
+"""What the command line needs beside this package; imports neither torch nor Transformers."""
 
 import importlib
 from importlib.metadata import version
+
+from iwp_transformers.media.errors import first_line
 
 
 def torchvision_trouble() -> str | None:
@@ -15,8 +17,3 @@ def torchvision_trouble() -> str | None:
         # A build for another PyTorch fails with whatever its operators raise.
         return f"the model's processor needs torchvision, which does not load ({first_line(error)}): {advice}"
     return None
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's text, its name if there is none."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from transformers.video_utils import VideoMetadata, load_video
+
+from iwp_transformers.media.videos import spread
 
 __all__ = ["read_frames"]
 
@@ -40,10 +41,8 @@ def read_frames(source: Any, count: int) -> tuple[Any, VideoMetadata]:
     if not isinstance(source, str):
         return source, VideoMetadata(total_num_frames=len(source), frames_indices=list(range(len(source))))
 
-    def spread(metadata: VideoMetadata, **_: Any) -> NDArray[np.int64]:
-        total = metadata.total_num_frames
-        return np.linspace(0, total - 1, min(count, total)).round().astype(np.int64)
-
     load: Any = load_video  # its annotations leave paths out
-    frames, metadata = load(source, sample_indices_fn=spread)
+    frames, metadata = load(
+        source, sample_indices_fn=lambda metadata, **_: np.array(spread(metadata.total_num_frames, count))
+    )
     return frames, metadata

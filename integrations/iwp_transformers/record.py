@@ -211,6 +211,14 @@ class PruningRecord:
         return tuple(torch.searchsorted(visual, kept) for kept, visual in zip(self.kept, self.visual, strict=True))
 
     @property
+    def tokens_by_layer(self) -> tuple[tuple[int, ...], ...]:
+        """For each sample and decoder layer, its tokens that enter the layer, padding not counted."""
+        return tuple(
+            tuple(self._lengths_by_layer(full, [stage.lengths[sample] for stage in self.stages]))
+            for sample, full in enumerate(self.lengths_full)
+        )
+
+    @property
     def kept_by_modality(self) -> dict[str, tuple[Tensor, ...]]:
         """For each modality and sample, the positions in `kept` that belong to that modality."""
         return {
@@ -234,12 +242,10 @@ class PruningRecord:
         """
         layers, batch = len(self.costs), len(self.visual)
         visual = [sum(map(len, self.visual))] * layers
-        lengths, padded = [sum(self.lengths_full)] * layers, [self.padded_full] * layers
         for stage in self.stages:
             visual[stage.layer :] = [sum(map(len, stage.kept))] * (layers - stage.layer)
-            shorter = max(layers - stage.removal, 0)
-            lengths[layers - shorter :] = [sum(stage.lengths)] * shorter
-            padded[layers - shorter :] = [stage.padded] * shorter
+        lengths = self._lengths_by_layer(sum(self.lengths_full), [sum(stage.lengths) for stage in self.stages])
+        padded = self._lengths_by_layer(self.padded_full, [stage.padded for stage in self.stages])
         full, pruned = (
             [
                 None if cost is None else cost.flops(length, before)
@@ -265,6 +271,13 @@ class PruningRecord:
             flops_pruned=_total(pruned, batch),
             selection_seconds=sum(watch.seconds for watch in self.watches),
         )
+
+    def _lengths_by_layer(self, full: int, shorter: Sequence[int]) -> list[int]:
+        """Return a length for each decoder layer: `full`, and behind each stage's removal its entry of `shorter`."""
+        lengths = [full] * len(self.costs)
+        for stage, length in zip(self.stages, shorter, strict=True):
+            lengths[stage.removal :] = [length] * max(len(lengths) - stage.removal, 0)
+        return lengths
 
 
 def _total(parts: Sequence[float | None], times: int = 1) -> int | None:

@@ -11,7 +11,7 @@ PACKAGES = sorted(found.parent.name for folder in FOLDERS for found in folder.gl
 FACADES = ("iwp_core.kernels", "iwp_core.methods", "iwp_core.presets", "iwp_core.testing", "iwp_torch.compiling")
 FACADES += ("iwp_transformers.families", "iwp_transformers.methods", "iwp_transformers.presets")
 # The site is built where no engine is installed, so these are described on pages of their own, in words.
-IN_WORDS = {"iwp_ray": "ray.md", "iwp_vllm": "vllm.md", "iwp_lmms_eval": "evaluation.md", "iwp_cli": "start/models.md"}
+IN_WORDS = {"iwp_vllm": "vllm.md", "iwp_lmms_eval": "evaluation.md", "iwp_cli": "start/models.md"}
 
 
 @pytest.mark.parametrize("name", sorted({*PACKAGES, *FACADES} - set(IN_WORDS)))

@@ -1,5 +1,7 @@
 """Records that can be compared: indices among a sample's own visual tokens, whatever shared its batch."""
 
+from contextlib import ExitStack
+
 import pytest
 import torch
 from torch import nn
@@ -81,3 +83,29 @@ def test_the_repr_of_a_record_is_short(model: nn.Module) -> None:
     assert len(text) <= 200
     assert "tensor" not in text
     assert str(sum(map(len, record.kept))) in text or str(len(record.kept[0])) in text
+
+
+@pytest.mark.parametrize("layer", [(1,), (0, 2)], ids=["one layer", "two layers, the first of all among them"])
+def test_tokens_by_layer_are_those_that_each_layer_receives(model: nn.Module, layer: tuple[int, ...]) -> None:
+    """Each sample's counts in a ragged batch, without padding; the longest fills the rows that its layers get."""
+    inputs = make_inputs(model, [*PAIR, (30,)])
+    received: list[int] = []
+
+    def count_rows(_layer: nn.Module, hidden: tuple[torch.Tensor, ...]) -> None:
+        received.append(hidden[0].shape[1])
+
+    # Behind the session's own hooks, which shorten.
+    with prune_visual_tokens(model, budget=(0.5, 0.2)[: len(layer)], layer=layer) as session, ExitStack() as hooks:
+        for each in model.model.language_model.layers:
+            hooks.callback(each.register_forward_pre_hook(count_rows).remove)
+        logits_of(model, inputs)
+
+    record = session.records[-1]
+    counts = record.tokens_by_layer
+    real = inputs["attention_mask"].sum(1).tolist()
+    assert len(counts) == 3
+    for sample, (of_sample, full) in enumerate(zip(counts, real, strict=True)):
+        dropped = len(record.visual[sample]) - len(record.kept[sample])
+        assert (of_sample[0], of_sample[-1]) == (full, full - dropped)
+    assert counts[2] == (real[2],) * 4
+    assert [max(of_layer) for of_layer in zip(*counts, strict=True)] == received

@@ -33,12 +33,12 @@ from iwp_cli.options import (
     Weights,
 )
 from iwp_cli.outputs import check_place
-from iwp_cli.prompt import encode
 from iwp_cli.pruning import answering, opened_session, pruning_arguments, told_settings
-from iwp_cli.refusal import quoted
 from iwp_core import __version__
 from iwp_transformers import BenchReport, Measurements
 from iwp_transformers import bench as measure
+from iwp_transformers.media.encoding import encode
+from iwp_transformers.media.errors import quoted
 
 __all__ = ["bench"]
 

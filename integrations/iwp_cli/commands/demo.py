@@ -13,12 +13,13 @@ from rich.console import Console
 from transformers import logging as transformers_logging
 
 from iwp_cli.digits import CELL_SIZE, DigitsDemo, answers_table, asked_miniature, draw_answers
-from iwp_cli.images import read_image
 from iwp_cli.outputs import check_writable, drawing, write_figure
 from iwp_cli.photograph import photograph_demo
-from iwp_cli.refusal import Refusal, quoted
+from iwp_cli.refusal import Refusal
 from iwp_cli.saving import Saving, draw_saving, measured_saving, saving_table
 from iwp_miniature import MiniatureError, VocabularyError
+from iwp_transformers.media.errors import quoted
+from iwp_transformers.media.images import read_image
 
 __all__ = ["demo"]
 

@@ -28,11 +28,11 @@ from iwp_cli.options import (
     Weights,
 )
 from iwp_cli.outputs import check_writable, drawing, write_figure
-from iwp_cli.prompt import encode
 from iwp_cli.pruning import answering, opened_session, pruning_arguments, told_settings
-from iwp_cli.refusal import quoted
 from iwp_cli.timing import timed_answer
 from iwp_transformers import kept_tokens_figure
+from iwp_transformers.media.encoding import encode
+from iwp_transformers.media.errors import quoted
 from iwp_transformers.timed_generation import TimedGeneration
 
 __all__ = ["generate"]

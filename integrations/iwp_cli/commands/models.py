@@ -13,8 +13,9 @@ from transformers import __version__ as installed
 from transformers import logging as transformers_logging
 
 from iwp_cli.loading import inspected
-from iwp_cli.refusal import Refusal, quoted
+from iwp_cli.refusal import Refusal
 from iwp_transformers import ModelReport
+from iwp_transformers.media.errors import quoted
 from iwp_transformers.model_list import ListedModel, listed_models, listed_version
 
 __all__ = ["models"]

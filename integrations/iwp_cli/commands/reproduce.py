@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from transformers import logging as transformers_logging
 
-from iwp_cli.refusal import Refusal, quoted, warn
+from iwp_cli.refusal import Refusal, warn
 from iwp_lmms_eval.cells import Cell, Conduct, Part, cells_of, parts_of
 from iwp_lmms_eval.paper_tables import PaperTable, load_tables
 from iwp_lmms_eval.report import comparison_table
@@ -25,6 +25,7 @@ from iwp_lmms_eval.reproduction import (
     reproduce as measure_cells,
 )
 from iwp_lmms_eval.results import Comparison, Results, compared
+from iwp_transformers.media.errors import quoted
 
 __all__ = ["reproduce"]
 

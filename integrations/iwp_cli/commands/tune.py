@@ -9,29 +9,23 @@ import typer
 from rich.console import Console
 from rich.filesize import decimal
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress
 from rich.table import Table
 
 from iwp_cli.dataset import EncodedSamples, read_samples
 from iwp_cli.loading import Checkpoint
 from iwp_cli.options import Attention, Device, Frames, LocalFilesOnly, ModelName, NumberFormat, Weights
 from iwp_cli.outputs import check_place, check_writable, write_figure
+from iwp_cli.progress import progress_bar
 from iwp_cli.pruning import read_budget, warning_in_lines
-from iwp_cli.refusal import Refusal, quoted
+from iwp_cli.refusal import Refusal
 from iwp_transformers import ModelReport, TuneReport, tune_figure
 from iwp_transformers import tune as search
+from iwp_transformers.media.errors import quoted
 from iwp_transformers.tuning.grid import BUDGETS, METHODS_TRIED, grid_of
 from iwp_transformers.tuning.search import check_search
 
 __all__ = ["tune"]
-
-PROGRESS = (
-    TextColumn("{task.description}"),
-    BarColumn(),
-    MofNCompleteColumn(),
-    TimeElapsedColumn(),
-    TimeRemainingColumn(),
-)
 
 
 def tune(
@@ -107,7 +101,7 @@ def tune(
     with console.status("loading the model"):
         processor, network = checkpoint.load()
     encoded = EncodedSamples(samples, processor, network.config, frames)
-    with Progress(*PROGRESS, console=console, transient=True) as bar, _refusing_values(), warning_in_lines("tune"):
+    with progress_bar(console) as bar, _refusing_values(), warning_in_lines("tune"):
         report = search(
             network,
             encoded,

@@ -18,7 +18,8 @@ from typer.testing import CliRunner, Result
 import iwp_core
 from iwp_cli import app as module
 from iwp_cli import commands
-from iwp_cli.refusal import Refusal, quoted, reading, refusing
+from iwp_cli.refusal import Refusal, refusing
+from iwp_transformers.media.errors import MediaError, quoted, reading
 
 
 def test_version_is_the_distributions() -> None:
@@ -104,7 +105,7 @@ def test_reading_is_silent_and_names_the_file(capfd: pytest.CaptureFixture[str])
         msg = "broken\nin two lines"
         raise SyntaxError(msg)
 
-    with pytest.raises(Refusal, match=r"^'a\.png' cannot be read: broken$"), reading(Path("a.png")):
+    with pytest.raises(MediaError, match=r"^'a\.png' cannot be read: broken$"), reading(Path("a.png")):
         decode()
 
     assert capfd.readouterr() == ("", "")

@@ -21,8 +21,8 @@ from typer.testing import CliRunner, Result
 
 from iwp_cli import loading
 from iwp_cli.app import app
-from iwp_cli.refusal import Refusal
-from iwp_cli.videos import read_video
+from iwp_transformers.media.errors import MediaError
+from iwp_transformers.media.videos import read_video
 from tests.integrations.processors import (
     PillowOnevisionProcessor,
     PillowQwenProcessor,
@@ -181,7 +181,7 @@ def check(result: Result, path: Path) -> None:
     assert result.exit_code == 2, result.output
     (line,) = lines
     assert line.startswith("iwp generate: error: ")
-    assert repr(str(path))[1:-1] in line or "--prompt" in line
+    assert repr(str(path))[1:-1] in line or "the prompt" in line
 
 
 FUZZ = settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
@@ -204,10 +204,10 @@ def test_any_file_as_a_video_is_read_or_refused_with_its_name(file: File) -> Non
     with tempfile.TemporaryDirectory() as folder:
         path = file.write(Path(folder))
         video = None
-        with contextlib.suppress(Refusal):
+        with contextlib.suppress(MediaError):
             video = read_video(path, 4)
         if video is None:
-            with pytest.raises(Refusal, match=re.escape(repr(str(path))[1:-1])):
+            with pytest.raises(MediaError, match=re.escape(repr(str(path))[1:-1])):
                 read_video(path, 4)
             return
 

@@ -27,10 +27,10 @@ from typer.testing import CliRunner, Result
 from iwp_cli import loading, pruning
 from iwp_cli.app import app
 from iwp_cli.commands import generate as command
-from iwp_cli.images import read_image
 from iwp_core import MMR, PCMMR, Strategy, TopK
 from iwp_transformers import PruningSession, prune_visual_tokens
 from iwp_transformers.families import _inference
+from iwp_transformers.media.images import read_image
 from iwp_transformers.presets import PER_QUERY
 from tests.integrations.processors import (
     PillowQwenProcessor,

@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from iwp_cli.images import read_image
-from iwp_cli.refusal import Refusal
+from iwp_transformers.media.errors import MediaError
+from iwp_transformers.media.images import read_image
 
 RAMP = np.linspace(0, 255, 64 * 48).reshape(48, 64)
 
@@ -107,5 +107,5 @@ def test_image_without_a_finite_number_is_refused(tmp_path: Path) -> None:
     """There is nothing to see."""
     Image.fromarray(np.full((4, 4), np.nan, np.float32)).save(tmp_path / "nothing.tif")
 
-    with pytest.raises(Refusal, match=r"nothing\.tif' cannot be read: it holds no finite number"):
+    with pytest.raises(MediaError, match=r"nothing\.tif' cannot be read: it holds no finite number"):
         read_image(tmp_path / "nothing.tif")

@@ -14,9 +14,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, features
 
-from iwp_cli import images as module
-from iwp_cli.images import read_image
-from iwp_cli.refusal import Refusal
+from iwp_transformers.media import images as module
+from iwp_transformers.media.errors import MediaError
+from iwp_transformers.media.images import read_image
 from tests.integrations.processors import coordinate_picture
 
 ORIENTATION = 0x0112
@@ -215,7 +215,7 @@ def test_image_of_more_pixels_than_fit_is_refused_before_it_is_decoded(size: tup
     data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
     path.write_bytes(data)
 
-    with pytest.raises(Refusal, match=r"bomb\.png' has too many pixels, expected at most 536,870,912"):
+    with pytest.raises(MediaError, match=r"bomb\.png' has too many pixels, expected at most 536,870,912"):
         read_image(path)
 
 
@@ -227,7 +227,7 @@ def test_reading_leaves_pillows_limit_as_it_was(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "bad.png").write_bytes(b"no image")
 
     read_image(tmp_path / "fine.png")
-    with pytest.raises(Refusal):
+    with pytest.raises(MediaError):
         read_image(tmp_path / "bad.png")
 
     assert before == Image.MAX_IMAGE_PIXELS
@@ -256,7 +256,7 @@ def test_file_that_is_no_whole_image_is_refused(content: bytes, message: str, tm
     """The file is named, with what is wrong."""
     (tmp_path / "file.png").write_bytes(content)
 
-    with pytest.raises(Refusal, match=r"^'.*file\.png' (" + message + ")"):
+    with pytest.raises(MediaError, match=r"^'.*file\.png' (" + message + ")"):
         read_image(tmp_path / "file.png")
 
 
@@ -264,9 +264,9 @@ def test_folder_or_pipe_is_refused_as_an_image(tmp_path: Path) -> None:
     """A pipe would be waited for forever."""
     os.mkfifo(tmp_path / "pipe.png")
 
-    with pytest.raises(Refusal, match="is a folder, expected an image file"):
+    with pytest.raises(MediaError, match="is a folder, expected an image file"):
         read_image(tmp_path)
-    with pytest.raises(Refusal, match="is a pipe or a device, expected an image file"):
+    with pytest.raises(MediaError, match="is a pipe or a device, expected an image file"):
         read_image(tmp_path / "pipe.png")
 
 
@@ -275,7 +275,7 @@ def test_path_that_cannot_be_is_refused(name: str, tmp_path: Path) -> None:
     """Too long, not allowed, or through a file."""
     (tmp_path / "file.png").touch()
 
-    with pytest.raises(Refusal, match="cannot be read"):
+    with pytest.raises(MediaError, match="cannot be read"):
         read_image(tmp_path / name)
 
 
@@ -289,5 +289,5 @@ def test_file_that_may_not_be_read_is_refused(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(Image, "open", deny)
 
-    with pytest.raises(Refusal, match=r"secret\.png' cannot be read: Permission denied"):
+    with pytest.raises(MediaError, match=r"secret\.png' cannot be read: Permission denied"):
         read_image(path)

@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from iwp_cli.media import Media
-from iwp_cli.prompt import encode
-from iwp_cli.refusal import Refusal
+from iwp_transformers.media.encoding import Media, encode
+from iwp_transformers.media.errors import MediaError
 from tests.integrations.processors import (
     IDS,
     PillowOnevisionProcessor,
@@ -85,7 +84,7 @@ def test_model_without_marks_takes_its_placeholder_too(prompt: str) -> None:
 )
 def test_more_placeholders_than_pictures_are_refused(prompt: str, message: str) -> None:
     """Both numbers are told."""
-    with pytest.raises(Refusal, match=message):
+    with pytest.raises(MediaError, match=message):
         qwen_ids(prompt, 1)
 
 
@@ -114,7 +113,7 @@ def test_image_that_the_processor_refuses_is_named() -> None:
         videos=[],
     )
 
-    with pytest.raises(Refusal, match=r"'thin\.png' has 1000 x 1 pixels, .* refuses: .*aspect ratio .* 200"):
+    with pytest.raises(MediaError, match=r"'thin\.png' has 1000 x 1 pixels, .* refuses: .*aspect ratio .* 200"):
         encode(PillowQwenProcessor(config), config, "this", media)
 
 
@@ -123,5 +122,5 @@ def test_processor_without_videos_refuses_them() -> None:
     video: Any = SimpleNamespace()
     processor: Any = SimpleNamespace(image_token="<image>")
 
-    with pytest.raises(Refusal, match=r"'clip\.mp4' is a video, and the model's SimpleNamespace takes images only"):
+    with pytest.raises(MediaError, match=r"'clip\.mp4' is a video, and the model's SimpleNamespace takes images only"):
         encode(processor, onevision_config(), "this", Media(images=[], videos=[(Path("clip.mp4"), video)]))

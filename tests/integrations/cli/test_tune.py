@@ -54,7 +54,7 @@ def test_command_writes_settings_figures_and_a_picture_and_names_what_is_broken(
     assert result.exit_code == 0, result.output
     for name in ("divprune, layer 1, 90%", "divprune, layer 1, 4", "vtw, layer 1", "all tokens"):
         assert sum(line.startswith(name) for line in result.output.splitlines()) == 1
-    assert "broken       samples.jsonl:3: Refusal: " in result.output
+    assert "broken       samples.jsonl:3: MediaError: " in result.output
     assert "c.png' is not an image that Pillow can read" in result.output
     told = json.loads((tmp_path / "iwp.json").read_text())
     assert (told["report"]["samples"], list(told["report"]["broken"])) == (2, ["samples.jsonl:3"])

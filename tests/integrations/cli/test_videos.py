@@ -13,8 +13,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from iwp_cli.refusal import Refusal
-from iwp_cli.videos import read_video
+from iwp_transformers.media.errors import MediaError
+from iwp_transformers.media.videos import read_video
 from tests.integrations.processors import coordinate_picture
 
 
@@ -100,7 +100,7 @@ def test_damaged_frame_is_named(tmp_path: Path) -> None:
     numbered(0).save(tmp_path / "1.png")
     (tmp_path / "2.png").touch()
 
-    with pytest.raises(Refusal, match=r"2\.png' is empty"):
+    with pytest.raises(MediaError, match=r"2\.png' is empty"):
         read_video(tmp_path, 4)
 
 
@@ -160,7 +160,7 @@ def test_pages_of_different_sizes_are_refused(tmp_path: Path) -> None:
     """Both sizes are told."""
     numbered(0).save(tmp_path / "pages.tif", save_all=True, append_images=[Image.new("RGB", (9, 5))])
 
-    with pytest.raises(Refusal, match=r"different sizes, such as 8 x 8 and 9 x 5 pixels"):
+    with pytest.raises(MediaError, match=r"different sizes, such as 8 x 8 and 9 x 5 pixels"):
         read_video(tmp_path / "pages.tif", 4)
 
 
@@ -169,7 +169,7 @@ def test_empty_video_file_is_refused(name: str, tmp_path: Path) -> None:
     """Whatever it is called."""
     (tmp_path / name).touch()
 
-    with pytest.raises(Refusal, match=r"is empty \(0 bytes\)"):
+    with pytest.raises(MediaError, match=r"is empty \(0 bytes\)"):
         read_video(tmp_path / name, 4)
 
 
@@ -178,7 +178,7 @@ def test_cut_array_is_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "clip.npy", np.zeros((4, 8, 8, 3), np.uint8))
     (tmp_path / "clip.npy").write_bytes((tmp_path / "clip.npy").read_bytes()[:-100])
 
-    with pytest.raises(Refusal, match=r"clip\.npy' cannot be read"):
+    with pytest.raises(MediaError, match=r"clip\.npy' cannot be read"):
         read_video(tmp_path / "clip.npy", 4)
 
 
@@ -196,13 +196,13 @@ def test_array_that_is_no_video_is_refused(array: NDArray[Any], message: str, tm
     """What the array is and what it should be are both told."""
     np.save(tmp_path / "video.npy", array)
 
-    with pytest.raises(Refusal, match=message):
+    with pytest.raises(MediaError, match=message):
         read_video(tmp_path / "video.npy", 4)
 
 
 def test_folder_without_images_is_refused(tmp_path: Path) -> None:
     """An empty folder is no video."""
-    with pytest.raises(Refusal, match="holds no image files"):
+    with pytest.raises(MediaError, match="holds no image files"):
         read_video(tmp_path, 4)
 
 
@@ -211,7 +211,7 @@ def test_folder_of_different_sizes_is_refused(tmp_path: Path) -> None:
     for size in (8, 9):
         coordinate_picture(size, 8).save(tmp_path / f"{size}.png")
 
-    with pytest.raises(Refusal, match="frames of different sizes"):
+    with pytest.raises(MediaError, match="frames of different sizes"):
         read_video(tmp_path, 4)
 
 
@@ -220,7 +220,7 @@ def test_video_file_without_pyav_says_what_else_will_do(tmp_path: Path, monkeypa
     monkeypatch.setitem(sys.modules, "av", None)
     (tmp_path / "video.mp4").write_bytes(bytes(64))
 
-    with pytest.raises(Refusal, match=r"need PyAV .*a folder of frames or a \.npy array needs nothing"):
+    with pytest.raises(MediaError, match=r"need PyAV .*a folder of frames or a \.npy array needs nothing"):
         read_video(tmp_path / "video.mp4", 4)
 
 
@@ -293,7 +293,7 @@ def test_file_with_sound_alone_is_refused(tmp_path: Path) -> None:
         container.mux(stream.encode(frame))
         container.mux(stream.encode())
 
-    with pytest.raises(Refusal, match=r"sound\.mp4' holds no video"):
+    with pytest.raises(MediaError, match=r"sound\.mp4' holds no video"):
         read_video(tmp_path / "sound.mp4", 4)
 
 
@@ -305,7 +305,7 @@ def test_cut_video_is_refused(share: float, tmp_path: Path) -> None:
     write_video(av, path, [np.full((48, 64, 3), 12 * number, np.uint8) for number in range(20)])
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
 
-    with pytest.raises(Refusal, match=r"video\.mp4' "):
+    with pytest.raises(MediaError, match=r"video\.mp4' "):
         read_video(path, 4)
 
 
@@ -314,5 +314,5 @@ def test_file_that_is_no_video_is_refused(tmp_path: Path) -> None:
     pytest.importorskip("av", reason="video files are read with PyAV, which is not installed")
     (tmp_path / "video.mp4").write_text("no video")
 
-    with pytest.raises(Refusal, match="is not a video that PyAV can read"):
+    with pytest.raises(MediaError, match="is not a video that PyAV can read"):
         read_video(tmp_path / "video.mp4", 4)

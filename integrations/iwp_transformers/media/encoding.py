@@ -1,16 +1,30 @@
 """From a question and pictures to the model's inputs."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from transformers import BatchFeature
 
-from iwp_cli.media import Media
-from iwp_cli.refusal import Refusal, quoted
-from iwp_cli.requirements import first_line
+from iwp_transformers.media.errors import MediaError, first_line, quoted
+from iwp_transformers.media.videos import Video
 
-__all__ = ["encode"]
+__all__ = ["Media", "encode", "encode_batch"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Media:
+    """Images and videos of one sample by their paths, each kind in its order."""
+
+    images: Sequence[tuple[Path, Image.Image]]
+    videos: Sequence[tuple[Path, Video]]
+
+    def count(self, kind: str) -> int:
+        """Return how many there are of "image" or "video"."""
+        return len(self.images if kind == "image" else self.videos)
 
 
 def encode(processor: Any, config: Any, prompt: str, media: Media) -> BatchFeature:
@@ -32,19 +46,44 @@ def encode(processor: Any, config: Any, prompt: str, media: Media) -> BatchFeatu
 
     Raises
     ------
-    Refusal
+    MediaError
         If the model takes no videos, if the prompt is no text or has other than one placeholder for each picture, or if
         the processor refuses a picture; the message names it.
     """
-    if any("\ud800" <= letter <= "\udfff" for letter in prompt):
-        msg = "the prompt holds bytes that are no UTF-8 text"
-        raise Refusal(msg)
-    arguments: dict[str, Any] = {"text": [_text(processor, config, prompt, media)]}
-    if media.images:
-        arguments["images"] = [[image for _, image in media.images]]
-    if media.videos:
-        clips = [clip for _, clip in media.videos]
-        arguments["videos"] = [[clip.frames for clip in clips]]
+    return encode_batch(processor, config, [prompt], [media])
+
+
+def encode_batch(processor: Any, config: Any, prompts: Sequence[str], media: Sequence[Media]) -> BatchFeature:
+    """Turn B questions, each with pictures of its own, into the model's inputs; padded as the tokenizer is set.
+
+    Parameters
+    ----------
+    processor : transformers.ProcessorMixin
+    config : transformers.PreTrainedConfig
+        Of the whole model.
+    prompts : sequence of str, length B
+        As of `encode`.
+    media : sequence of Media, length B
+        All of them with images, or none; all of them with videos, or none.
+
+    Returns
+    -------
+    transformers.BatchFeature
+
+    Raises
+    ------
+    MediaError
+        As of `encode`.
+    """
+    texts = [_text(processor, config, prompt, each) for prompt, each in zip(prompts, media, strict=True)]
+    arguments: dict[str, Any] = {"text": texts}
+    if len(texts) > 1:
+        arguments["padding"] = True
+    if any(each.images for each in media):
+        arguments["images"] = [[image for _, image in each.images] for each in media]
+    if any(each.videos for each in media):
+        clips = [clip for each in media for _, clip in each.videos]
+        arguments["videos"] = [[clip.frames for _, clip in each.videos] for each in media]
         arguments["do_sample_frames"] = False
         arguments["video_metadata"] = [
             {"total_num_frames": clip.total, "fps": clip.rate, "frames_indices": clip.indices} for clip in clips
@@ -53,27 +92,30 @@ def encode(processor: Any, config: Any, prompt: str, media: Media) -> BatchFeatu
         inputs: BatchFeature = processor(**arguments, return_tensors="pt")
     except Exception as error:
         # A processor says in its own words, and with errors of any kind, which sizes it cannot take.
-        raise Refusal(_refused(processor, media, error)) from error
+        raise MediaError(_refused(processor, media, error)) from error
     return inputs
 
 
-def _refused(processor: Any, media: Media, error: Exception) -> str:
+def _refused(processor: Any, media: Sequence[Media], error: Exception) -> str:
     """Say which picture the processor refuses, by trying the images one by one."""
     name = type(processor).__name__
-    for path, image in media.images:
+    for path, image in (pair for each in media for pair in each.images):
         try:
             processor.image_processor([image], return_tensors="pt")
         except Exception as reason:
             size = f"{image.width} x {image.height} pixels"
             return f"{quoted(path)} has {size}, which the model's {name} refuses: {first_line(reason)}"
-    paths = ", ".join(quoted(path) for path, _ in [*media.images, *media.videos])
+    paths = ", ".join(quoted(path) for each in media for path, _ in [*each.images, *each.videos])
     return f"{paths}: the model's {name} refuses this: {first_line(error)}"
 
 
 def _text(processor: Any, config: Any, prompt: str, media: Media) -> str:
+    if any("\ud800" <= letter <= "\udfff" for letter in prompt):
+        msg = "the prompt holds bytes that are no UTF-8 text"
+        raise MediaError(msg)
     if media.videos and not hasattr(processor, "video_token"):
         msg = f"{quoted(media.videos[0][0])} is a video, and the model's {type(processor).__name__} takes images only"
-        raise Refusal(msg)
+        raise MediaError(msg)
     around = [getattr(config, f"vision_{end}_token_id", None) for end in ("start", "end")]
     before, after = ("" if end is None else processor.tokenizer.convert_ids_to_tokens(end) for end in around)
     tokens = {kind: getattr(processor, f"{kind}_token", None) for kind in ("image", "video")}
@@ -106,6 +148,6 @@ def _parts(
         if placed not in {0, given}:
             allowed = f"none, or {given}: one for each {kind}" if given else f"none: there is no {kind}"
             msg = f"the prompt holds {token} {placed} times, expected {allowed}"
-            raise Refusal(msg)
+            raise MediaError(msg)
         first += [] if placed else [kind] * given
     return first, parts

@@ -1,16 +1,18 @@
 """Reading an image file as a person sees it: upright, in eight bits a colour, on white."""
 
+import io
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from iwp_cli.grey_levels import WIDE_MODES, to_eight_bits
-from iwp_cli.refusal import Refusal, quoted, reading
+from iwp_transformers.media.errors import MediaError, quoted, reading
+from iwp_transformers.media.grey_levels import WIDE_MODES, to_eight_bits
 
-__all__ = ["as_seen", "check_file", "opened", "read_image"]
+__all__ = ["as_seen", "check_file", "opened", "read_image", "read_image_bytes"]
 
 # Pixels. A larger image is refused: it would take over two gigabytes.
 LARGEST = 2**29
@@ -33,12 +35,40 @@ def read_image(path: Path) -> Image.Image:
 
     Raises
     ------
-    Refusal
+    MediaError
         If the file is missing, no image, damaged, or has more than 2**29 pixels.
     """
     with reading(path):
         check_file(path, expected="an image file")
         with opened(path) as image:
+            return as_seen(image)
+
+
+def read_image_bytes(content: bytes, name: Path) -> Image.Image:
+    """Read the bytes of an image file as a person sees it.
+
+    Parameters
+    ----------
+    content : bytes
+        A whole file of any kind that Pillow knows.
+    name : pathlib.Path
+        What messages call it.
+
+    Returns
+    -------
+    PIL.Image.Image
+        As of `read_image`.
+
+    Raises
+    ------
+    MediaError
+        If it is empty, no image, damaged, or has more than 2**29 pixels.
+    """
+    with reading(name):
+        if not content:
+            msg = f"{quoted(name)} is empty (0 bytes), expected an image file"
+            raise MediaError(msg)
+        with opened(name, io.BytesIO(content)) as image:
             return as_seen(image)
 
 
@@ -55,28 +85,30 @@ def check_file(path: Path, *, expected: str) -> None:
     ------
     OSError
         If there is nothing, or nothing that may be looked at.
-    Refusal
+    MediaError
         If it is a folder, a pipe or a device, or empty.
     """
     size = path.stat().st_size
     if path.is_dir():
         msg = f"{quoted(path)} is a folder, expected {expected}"
-        raise Refusal(msg)
+        raise MediaError(msg)
     if not path.is_file():
         msg = f"{quoted(path)} is a pipe or a device, expected {expected}"
-        raise Refusal(msg)
+        raise MediaError(msg)
     if size == 0:
         msg = f"{quoted(path)} is empty (0 bytes), expected {expected}"
-        raise Refusal(msg)
+        raise MediaError(msg)
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Image.Image]:
+def opened(path: Path, content: IO[bytes] | None = None) -> Iterator[Image.Image]:
     """Open an image file under a limit of this program's own, wider than Pillow's.
 
     Parameters
     ----------
     path : pathlib.Path
+    content : binary file, optional
+        What the file holds, where it is not on disk.
 
     Yields
     ------
@@ -85,7 +117,7 @@ def opened(path: Path) -> Iterator[Image.Image]:
 
     Raises
     ------
-    Refusal
+    MediaError
         If it is no image, or too large.
     """
     before = Image.MAX_IMAGE_PIXELS
@@ -93,14 +125,14 @@ def opened(path: Path) -> Iterator[Image.Image]:
     Image.MAX_IMAGE_PIXELS = LARGEST // 2
     try:
         # From a handle: Pillow maps some TIFF files given by name into memory, and turns those the wrong way.
-        with path.open("rb") as file, Image.open(file) as image:
+        with content or path.open("rb") as file, Image.open(file) as image:
             yield image
     except UnidentifiedImageError as error:
         msg = f"{quoted(path)} is not an image that Pillow can read"
-        raise Refusal(msg) from error
+        raise MediaError(msg) from error
     except Image.DecompressionBombError as error:
         msg = f"{quoted(path)} has too many pixels, expected at most {LARGEST:,}"
-        raise Refusal(msg) from error
+        raise MediaError(msg) from error
     finally:
         Image.MAX_IMAGE_PIXELS = before
 

@@ -1,0 +1,148 @@
+"""One row of a data set: what it asks, and the pictures that it asks about, read from wherever they are."""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from iwp_transformers.media.encoding import Media
+from iwp_transformers.media.errors import MediaError, first_line
+from iwp_transformers.media.images import read_image, read_image_bytes
+from iwp_transformers.media.videos import Video, read_video, video_of_frames
+
+__all__ = ["BROKEN", "COLUMNS", "Row", "read_row", "told"]
+
+COLUMNS = ("id", "image", "video", "prompt")
+BROKEN = "_broken"
+"""Column in which a source says why a row could not be read there."""
+
+# Axes of a picture as numbers: height and width, and colour if it has any.
+PICTURE_AXES = (2, 3)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A row that was read, or why it could not be.
+
+    Attributes
+    ----------
+    prompt : str
+    media : Media or None
+        None if it could not be read.
+    error : str or None
+    read_seconds : float
+    """
+
+    prompt: str
+    media: Media | None
+    error: str | None
+    read_seconds: float
+
+
+def read_row(content: Mapping[str, Any], *, prompt: str | None, root: Path, frames: int) -> Row:
+    """Read a row's pictures and its prompt.
+
+    Parameters
+    ----------
+    content : mapping
+        `id`; `image` or `video`: a path, the bytes of a file, a mapping with `bytes` or `path`, an array of bytes of
+        shape (height, width, 3), of a video (frames, height, width, 3), or a list of these; `prompt`, if it has one.
+    prompt : str or None
+        What is asked where the row has no prompt of its own.
+    root : pathlib.Path
+        What relative paths are relative to.
+    frames : int
+        Frames taken evenly from each video.
+
+    Returns
+    -------
+    Row
+        With an error in place of the pictures where anything cannot be read.
+    """
+    began = perf_counter()
+    asked, media, error = content.get("prompt"), None, content.get(BROKEN)
+    asked = prompt if asked is None else asked
+    try:
+        if error is None:
+            media = _media(content, asked, root, frames)
+    except Exception as reason:
+        # Whatever a decoder raises concerns this row alone.
+        error = told(reason)
+    return Row(
+        prompt=asked if isinstance(asked, str) else "",
+        media=media,
+        error=error,
+        read_seconds=perf_counter() - began,
+    )
+
+
+def told(error: Exception) -> str:
+    """Return what an error column says of an error."""
+    return str(error) if isinstance(error, MediaError) else f"{type(error).__name__}: {first_line(error)}"
+
+
+def _media(content: Mapping[str, Any], prompt: object, root: Path, frames: int) -> Media:
+    if not isinstance(prompt, str):
+        msg = "the row has no `prompt`, and none was given for all rows" if prompt is None else "`prompt` is no text"
+        raise MediaError(msg)
+    images, videos = (_several(content.get(kind)) for kind in ("image", "video"))
+    if bool(images) == bool(videos):
+        held = "both `image` and `video`" if images else "neither `image` nor `video`"
+        msg = f"the row holds {held}, expected one of them"
+        raise MediaError(msg)
+    return Media(
+        images=[_image(value, root, content["id"]) for value in images],
+        videos=[_video(value, root, content["id"], frames) for value in videos],
+    )
+
+
+def _several(value: Any) -> Sequence[Any]:
+    if value is None:
+        return ()
+    return value if isinstance(value, list) else (value,)
+
+
+def _image(value: Any, root: Path, identity: object) -> tuple[Path, Image.Image]:
+    name = Path(f"image of row {identity}")
+    value = _unwrapped(value)
+    if isinstance(value, str):
+        path = root / value
+        return path, read_image(path)
+    if isinstance(value, bytes):
+        return name, read_image_bytes(value, name)
+    if isinstance(value, np.ndarray) and value.dtype == np.uint8 and value.ndim in PICTURE_AXES:
+        return name, Image.fromarray(value).convert("RGB")
+    raise MediaError(_unreadable("image", value))
+
+
+def _video(value: Any, root: Path, identity: object, frames: int) -> tuple[Path, Video]:
+    name = Path(f"video of row {identity}")
+    value = _unwrapped(value)
+    if isinstance(value, str):
+        path = root / value
+        return path, read_video(path, frames)
+    if isinstance(value, bytes):
+        with tempfile.NamedTemporaryFile(prefix="video of a row ") as file:
+            file.write(value)
+            file.flush()
+            return name, read_video(Path(file.name), frames)
+    if isinstance(value, np.ndarray):
+        return name, video_of_frames(value, frames, name)
+    raise MediaError(_unreadable("video", value))
+
+
+def _unwrapped(value: Any) -> Any:
+    # Data sets of the Hub hold {"bytes": ..., "path": ...}, one of which may be missing.
+    if isinstance(value, Mapping):
+        return value["path"] if value.get("bytes") is None else value["bytes"]
+    return value
+
+
+def _unreadable(kind: str, value: object) -> str:
+    told = f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
+    return f"`{kind}` is {told}, expected a path, the bytes of a file, or an array of bytes"
