@@ -28,16 +28,6 @@ BUTTONS = ["fullscreen", "download"]
 """Of the pictures: the third that Gradio has would upload one."""
 
 
-class PictureFile(gr.Image):
-    """A picture on the page, handed on as the file that was uploaded: `read_image` says what is wrong with it."""
-
-    is_template = True  # the browser draws it as the class that it is made from
-
-    def preprocess(self, payload: Any) -> str | None:
-        """Return the path of the file."""
-        return None if payload is None else str(payload.path)
-
-
 def make_page(trials: Trials, *, picture: Path | None = None, seed: int | None = None) -> Any:
     """Lay out the page.
 
@@ -85,9 +75,10 @@ def make_page(trials: Trials, *, picture: Path | None = None, seed: int | None =
 
 def _picture(label: str, value: Any = None, **options: Any) -> Any:
     """Return a picture on the page: one that can be replaced if it has a value, else one that is shown."""
-    return PictureFile(
+    return gr.Image(
         value,
         label=label,
+        type="filepath",
         format="png",  # what is drawn arrives as it was
         sources=["upload", "clipboard"],
         interactive=value is not None,

@@ -68,43 +68,6 @@ def test_a_port_that_is_taken_is_refused(address: str) -> None:
         serve(make_page(Trials(), seed=SEED), port)
 
 
-@pytest.mark.parametrize(("name", "content"), [("broken.png", b"not a picture"), ("empty.png", b"")])
-def test_a_file_that_is_no_picture_is_named_instead_of_old_answers(
-    address: str, name: str, content: bytes, tmp_path: Path
-) -> None:
-    """In the words of the command line."""
-    from gradio_client import Client, handle_file
-
-    (tmp_path / name).write_bytes(content)
-    client = Client(address, verbose=False)
-
-    kept, answers = client.predict(
-        handle_file(tmp_path / name), "largest digit ?", "divprune", 50, 0, api_name="/answer"
-    )
-
-    assert kept is None
-    assert answers.startswith("**Not possible:**")
-    assert name.partition(".")[0] in answers
-
-
-def test_a_photograph_that_lies_on_its_side_is_shown_upright(address: str, tmp_path: Path) -> None:
-    """Its EXIF orientation is read, as by `--image`."""
-    from gradio_client import Client, handle_file
-    from PIL import Image
-
-    exif = Image.Exif()
-    exif[274] = 6
-    Image.effect_noise((120, 80), 60).convert("RGB").save(tmp_path / "aside.jpg", exif=exif)
-    client = Client(address, verbose=False)
-
-    kept, _ = client.predict(
-        handle_file(tmp_path / "aside.jpg"), "largest digit ?", "divprune", 50, 0, api_name="/answer"
-    )
-
-    with Image.open(kept if isinstance(kept, str) else kept["path"]) as picture:
-        assert picture.size == (80, 120)
-
-
 def test_programs_can_ask_it_too(address: str, tmp_path: Path) -> None:
     """A picture of one's own, and a choice that is refused, as text without markup."""
     from gradio_client import Client, handle_file
