@@ -12,12 +12,12 @@ from PIL import Image
 from transformers import logging as transformers_logging
 
 from iwp_cli.digits import QUESTIONS_OF_ANY_PICTURE, Asked, ask_miniature, fresh_picture, kept_of_picture
-from iwp_cli.images import read_image
 from iwp_cli.outputs import drawing
 from iwp_cli.pruning import WITHOUT_BUDGET, answering, pruning_arguments
 from iwp_cli.refusal import Refusal
 from iwp_cli.saving import SavingModel, saving_rows
 from iwp_miniature import Miniature, MiniatureError, VocabularyError, load_miniature
+from iwp_transformers.media.images import read_image
 from iwp_transformers.methods import METHODS
 from iwp_transformers.presets import PRESETS
 
