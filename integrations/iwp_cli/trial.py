@@ -17,6 +17,7 @@ from iwp_cli.pruning import WITHOUT_BUDGET, answering, pruning_arguments
 from iwp_cli.refusal import Refusal
 from iwp_cli.saving import SavingModel, saving_rows
 from iwp_miniature import Miniature, MiniatureError, VocabularyError, load_miniature
+from iwp_transformers.media.errors import MediaError
 from iwp_transformers.media.images import read_image
 from iwp_transformers.methods import METHODS
 from iwp_transformers.presets import PRESETS
@@ -166,7 +167,10 @@ class Trials:
         if path is None:
             msg = "there is no picture: upload one, or draw a new one"
             raise Refusal(msg)
-        shown = read_image(path)
+        try:
+            shown = read_image(path)
+        except MediaError as error:
+            raise Refusal(str(error)) from error
         is_scene = scene.is_shown_by(shown)
         truth = scene.answers.get(question or "") if is_scene else None
         picture = scene.picture if is_scene else shown
