@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -28,9 +29,9 @@ Rows = Sequence[Mapping[str, Any]]
 Answers = Mapping[Any, tuple[str, list[int]]]
 BUDGET, LAYER, LAYERS = 0.222, 2, 8
 SETTINGS: dict[str, Any] = {"budget": BUDGET, "layer": LAYER, "max_new_tokens": 2}
-BATCH, STOPPED, KILLED = 4, 16, 48
-# Rows before those that are broken, so that these share batches with others.
-BEFORE = 41
+BATCH, STOPPED, KILLED = 4, 16, 32
+# Rows before those that are broken, which share a batch with the last of them, and come after the signal.
+BEFORE = 81
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -43,8 +44,8 @@ BROKEN: dict[str, tuple[Any, str]] = {
     "blind": ({"prompt": "How many 3?"}, "the row holds neither `image` nor `video`"),
     "both": ({"image": "a", "video": "b", "prompt": ""}, "the row holds both `image` and `video`"),
     "number": ({"image": 7, "prompt": ""}, "`image` is 7, expected text"),
-    "rows.jsonl:49": ("{no json", "it is no JSON"),
-    "rows.jsonl:50": ("[1]", "it holds a list, expected an object"),
+    "rows.jsonl:89": ("{no json", "it is no JSON"),
+    "rows.jsonl:90": ("[1]", "it holds a list, expected an object"),
     "deadly": ({"image": "fine.png", "prompt": DEADLY}, "the process that worked on this row alone died 2 times"),
 }
 
@@ -81,10 +82,11 @@ def mapped(questions: Rows, tmp_path_factory: pytest.TempPathFactory) -> Mapped:
             raise KeyboardInterrupt
 
     def kill_one(report: MapReport) -> None:
-        if report.done >= KILLED and not killed:
-            (newest, *_) = sorted(loader.folder.iterdir(), key=lambda file: file.stat().st_mtime, reverse=True)
-            killed.append(int(newest.name))
-            os.kill(killed[0], signal.SIGKILL)
+        for file in sorted(loader.folder.iterdir(), key=lambda file: file.stat().st_mtime, reverse=True):
+            if report.done >= KILLED and not killed:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(file.name), signal.SIGKILL)
+                    killed.append(int(file.name))
 
     arguments = {"model": loader, "batch_size": BATCH, **SETTINGS}
     with pytest.raises(KeyboardInterrupt):
