@@ -15,6 +15,9 @@ from iwp_core.tolerance import first_within, log_deletion_errors, log_output_err
 
 __all__ = ["Rule", "chosen_tokens"]
 
+OWN = (PCMMR, MMR, TopK)
+"""Strategies whose answers need no check; a subclass of one may choose otherwise."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
@@ -69,7 +72,7 @@ def chosen_tokens(
         return arange_indices(count, sample.keys)
     log_scores, duplication = rule.measured(sample, scores)
     if not isinstance(budget, Tolerance):
-        check = check and not isinstance(rule.strategy, PCMMR | MMR | TopK)  # which need no check
+        check = check and type(rule.strategy) not in OWN
         return _ascending(rule.strategy.select(log_scores, duplication, count), log_scores, count, check=check)
 
     def first(count: int) -> Array:

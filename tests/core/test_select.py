@@ -281,6 +281,20 @@ def test_a_strategys_wrong_answer_is_refused(xp: Library, positions: Sequence[fl
         select_tokens(keys, values, queries, 3, strategy=Answers(positions))
 
 
+@pytest.mark.parametrize("base", [PCMMR, MMR, TopK])
+def test_a_strategy_made_from_one_of_the_library_is_checked_as_any(base: type) -> None:
+    """What chooses is its own `select`, whatever it inherits."""
+    tokens = sample(7)
+
+    @dataclass(frozen=True, kw_only=True)
+    class Twice(base):  # type: ignore[misc]
+        def select(self, *_: object) -> Array:
+            return np.asarray([0, 2, 2])
+
+    with pytest.raises(ValueError, match="`strategy` returned repeated"):
+        select_tokens(tokens.keys, tokens.values, tokens.queries, 3, strategy=Twice())
+
+
 @every_strategy
 def test_the_answer_is_int64_in_the_library_of_the_keys(xp: Library, strategy: Strategy) -> None:
     """Positions can index the arrays that they came from."""
