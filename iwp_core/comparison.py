@@ -197,10 +197,11 @@ def similarity_block(
     array, shape (H, R, C)
     """
     xp = namespace(rows)
-    similarity = xp.matmul(rows * LOG_2 if gaussian else rows, xp.matrix_transpose(cols))
+    similarity = xp.matmul(rows, xp.matrix_transpose(cols))
     if gaussian:
         if clip:
-            similarity = xp.clip(similarity, max=LARGEST_EXPONENT * LOG_2)
+            similarity = xp.clip(similarity, max=LARGEST_EXPONENT)
+        similarity *= LOG_2
         similarity = xp.exp(similarity)
     if other_rows is not None:
         similarity *= xp.matmul(other_rows, xp.matrix_transpose(other_cols))

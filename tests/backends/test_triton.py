@@ -15,6 +15,7 @@ import pytest
 
 from iwp_core import PCMMR, select_tokens
 from iwp_core.comparison import Duplication
+from iwp_core.identical import first_identical
 
 torch = pytest.importorskip("torch", reason="the backend serves torch tensors")
 iwp_torch = pytest.importorskip("iwp_torch", reason="the backend's package is not installed")
@@ -162,8 +163,10 @@ def test_the_proof_that_no_number_is_read_can_fail() -> None:
 
     with pytest.raises(TypeError, match="meta and has no data"):
         select_tokens(*arrays, 0.111)
-    with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
+    with pytest.raises(TypeError, match="meta and has no data"):  # float64 has no kernel
         select_tokens(*(x.double() for x in arrays), 0.111, validate=False)
+    with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
+        first_identical(arrays[0])
 
 
 def test_a_step_is_three_launches(recorded: list[str]) -> None:
