@@ -9,7 +9,8 @@ from iwp_core.budget import Tolerance, tokens_to_keep
 from iwp_core.comparison import Duplication
 from iwp_core.magnitude import log_sample_magnitude
 from iwp_core.pooling import log_min_max, pooled
-from iwp_core.samples import Sample
+from iwp_core.samples import Sample, Samples
+from iwp_core.similarity import Cosine, Gaussian, factors_of
 from iwp_core.strategies import MMR, PCMMR, Strategy, TopK
 from iwp_core.tolerance import first_within, log_deletion_errors, log_output_errors
 
@@ -36,6 +37,16 @@ class Rule:
             return self.log_scores(sample, shared=duplication, scaled=True), duplication
         xp = namespace(beside[0])
         return log_min_max(pooled(xp.stack(list(beside)), self.heads)[0, :]), duplication
+
+    def factors(self, samples: Samples) -> tuple[Cosine | Gaussian, ...]:
+        """Return the factors of the similarity with the tokens of all samples, (B, H, N, D)."""
+        return factors_of(samples.keys, samples.values, samples.hidden, metric=self.similarity, kernel=self.kernel)
+
+    def is_pc_mmr(self, samples: Samples, budget: float | Tolerance) -> bool:
+        """Return whether `PCMMR` itself is to choose, by a count or share, fewer tokens than there are."""
+        if type(self.strategy) is not PCMMR or isinstance(budget, Tolerance):
+            return False
+        return tokens_to_keep(budget, samples.count) < samples.count
 
     def log_scores(self, sample: Sample, *, shared: Duplication | None = None, scaled: bool = False) -> Array:
         """Return the log magnitude of a sample, `scaled` to [0, 1] or up to a factor, as several can be pooled."""

@@ -199,21 +199,24 @@ class PCMMR:
     def select(self, log_magnitude: Array, duplication: PairwiseDuplication, count: int) -> Array:
         """Choose tokens of one sample; see `Strategy.select`."""
         return progressive_chunked_mmr(
-            self._tempered(log_magnitude), duplication, self.chunk_sizes(count), **self._penalties()
+            self.tempered(log_magnitude), duplication, self.chunk_sizes(count), **self.penalties
         )
 
     def order(self, log_magnitude: Array, duplication: PairwiseDuplication, count: int) -> Array:
         """Return tokens as they are chosen, the best of a chunk first; see `OrderedStrategy.order`."""
         return ranked_chunked_mmr(
-            self._tempered(log_magnitude), duplication, self.chunk_sizes(count), **self._penalties()
+            self.tempered(log_magnitude), duplication, self.chunk_sizes(count), **self.penalties
         )
 
-    def _tempered(self, log_magnitude: Array) -> Array:
+    def tempered(self, log_magnitude: Array) -> Array:
+        """Return the log of the magnitude raised to the power `temper`."""
         if self.temper == 1.0:
             return log_magnitude
         return self.temper * log_magnitude if self.temper > 0 else namespace(log_magnitude).zeros_like(log_magnitude)
 
-    def _penalties(self) -> dict[str, Any]:
+    @property
+    def penalties(self) -> dict[str, Any]:
+        """What says how chunks penalise, as arguments of `iwp_core.kernels.progressive_chunked_mmr`."""
         return {"penalty": self.penalty, "floor": self.floor, "exponent": self.exponent}
 
     def chunk_sizes(self, count: int) -> list[int]:

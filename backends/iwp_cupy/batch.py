@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from iwp_core import PCMMR, Tolerance
 from iwp_core.budget import tokens_to_keep
-from iwp_core.kernels import Cosine, Gaussian, Rule, Samples, factors_of
+from iwp_core.kernels import Rule, Samples
 from iwp_cupy.compiled import cupy
 from iwp_cupy.magnitude import log_magnitudes, serves_magnitude
 from iwp_cupy.pc_mmr import chosen_places, serves_factors
@@ -19,19 +19,12 @@ __all__ = ["select_batch", "serves_batch"]
 def serves_batch(keys: Any, samples: Samples, budget: float | Tolerance, rule: Rule, **_others: Any) -> bool:
     """Return whether `select_batch` serves a call: `PCMMR` with means over heads, and something to choose."""
     del keys
-    if type(rule.strategy) is not PCMMR or isinstance(budget, Tolerance):
-        return False
-    if tokens_to_keep(budget, samples.count) == samples.count:
+    if not rule.is_pc_mmr(samples, budget):
         return False
     one = serves_magnitude(
         samples.magnitude_keys, samples.values, samples.queries, heads=rule.heads, context=samples.context
     )
-    return one and serves_factors(_factors(samples, rule))
-
-
-def _factors(samples: Samples, rule: Rule) -> tuple[Cosine | Gaussian, ...]:
-    """Return the factors of the similarity, with tokens of all samples."""
-    return factors_of(samples.keys, samples.values, samples.hidden, metric=rule.similarity, kernel=rule.kernel)
+    return one and serves_factors(rule.factors(samples))
 
 
 def select_batch(keys: Any, samples: Samples, budget: float, rule: Rule, **_others: Any) -> Any:
@@ -63,13 +56,11 @@ def select_batch(keys: Any, samples: Samples, budget: float, rule: Rule, **_othe
         )
         strategy = cast("PCMMR", rule.strategy)
         ordered = chosen_places(
-            strategy.temper * scores if strategy.temper > 0 else xp.zeros_like(scores),
-            _factors(samples, rule),
+            strategy.tempered(scores),
+            rule.factors(samples),
             places,
             wanted,
             strategy.chunk_sizes(most),
-            penalty=strategy.penalty,
-            floor=strategy.floor,
-            exponent=strategy.exponent,
+            **strategy.penalties,
         )
         return places.positions(ordered).reshape((*samples.leading, most))

@@ -52,8 +52,7 @@ def _by_chunks(strategy: PCMMR, tokens: Tokens, sizes: Array) -> Array:
         factors = jnp.maximum(1.0 - strategy.penalty * shared, floor)
         return scores + jnp.log(factors), taken | (ranks < size)
 
-    scores = tokens.log_magnitude
-    scores = strategy.temper * scores if strategy.temper > 0 else jnp.zeros_like(scores)
+    scores = strategy.tempered(tokens.log_magnitude)
     taken: Array
     _, taken = lax.fori_loop(0, sizes.shape[0], take, (scores, jnp.zeros(scores.shape, dtype=bool)))
     return taken

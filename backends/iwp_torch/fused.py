@@ -9,10 +9,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from iwp_core import PCMMR, Tolerance
-from iwp_core.budget import tokens_to_keep
+from iwp_core import Tolerance
 from iwp_core.duplication import PairwiseDuplication
-from iwp_core.kernels import Cosine, Duplication, Gaussian, Rule, Samples, factors_of
+from iwp_core.kernels import Cosine, Duplication, Gaussian, Rule, Samples
 
 __all__ = [
     "log_magnitude",
@@ -153,19 +152,12 @@ def _of_one_sample(factor: Cosine | Gaussian) -> Cosine | Gaussian:
 
 def supports_select_batch(samples: Samples, budget: float | Tolerance, rule: Rule) -> bool:
     """Return whether `select_batch` serves a call: `PCMMR` with means over heads, and something to choose."""
-    if type(rule.strategy) is not PCMMR or isinstance(budget, Tolerance):
-        return False
-    if tokens_to_keep(budget, samples.count) == samples.count:
+    if not rule.is_pc_mmr(samples, budget):
         return False
     serves_magnitude = supports_log_magnitude(
         samples.magnitude_keys, samples.values, samples.queries, heads=rule.heads, context=samples.context
     )
-    return serves_magnitude and _serves_factors(_factors(samples, rule))
-
-
-def _factors(samples: Samples, rule: Rule) -> tuple[Cosine | Gaussian, ...]:
-    """Return the factors of the similarity, with tokens of all samples."""
-    return factors_of(samples.keys, samples.values, samples.hidden, metric=rule.similarity, kernel=rule.kernel)
+    return serves_magnitude and _serves_factors(rule.factors(samples))
 
 
 def select_batch(samples: Samples, budget: float | Tolerance, rule: Rule) -> Tensor:
@@ -173,5 +165,5 @@ def select_batch(samples: Samples, budget: float | Tolerance, rule: Rule) -> Ten
     from iwp_torch import triton_batch  # noqa: PLC0415 - needs Triton
 
     with _on(samples.keys):
-        kept = triton_batch.select_batch(samples, _factors(samples, rule), cast("float", budget), rule)
+        kept = triton_batch.select_batch(samples, cast("float", budget), rule)
     return kept.reshape((*samples.leading, kept.shape[-1]))

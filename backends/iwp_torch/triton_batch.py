@@ -3,7 +3,6 @@
 Lengths and budgets may differ: a sample that has all the tokens it wants waits for the others.
 """
 
-from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from iwp_core import PCMMR
 from iwp_core.budget import tokens_to_keep
-from iwp_core.kernels import Cosine, Gaussian, Rule, Samples
+from iwp_core.kernels import Rule, Samples
 from iwp_torch.triton_magnitude import log_magnitude
 from iwp_torch.triton_pc_mmr import progressive_chunked_mmr
 from iwp_torch.triton_places import everywhere, mean_tokens, real_places
@@ -19,14 +18,12 @@ from iwp_torch.triton_places import everywhere, mean_tokens, real_places
 __all__ = ["select_batch"]
 
 
-def select_batch(samples: Samples, factors: Sequence[Cosine | Gaussian], budget: float, rule: Rule) -> Tensor:
+def select_batch(samples: Samples, budget: float, rule: Rule) -> Tensor:
     """Choose for every sample at once.
 
     Parameters
     ----------
     samples : Samples
-    factors : sequence of Cosine or Gaussian
-        Of the similarity, with tokens (B, H, N, D).
     budget : int or float
     rule : Rule
         Of a `PCMMR`, with heads "mean" or "softmax_mean".
@@ -64,16 +61,14 @@ def select_batch(samples: Samples, factors: Sequence[Cosine | Gaussian], budget:
         heads=cast("str", rule.heads),
         center=center,
     )
-    strategy = cast("PCMMR", rule.strategy)
+    strategy, factors = cast("PCMMR", rule.strategy), rule.factors(samples)
     chosen = progressive_chunked_mmr(
-        strategy.temper * scores if strategy.temper > 0 else torch.zeros_like(scores),
+        strategy.tempered(scores),
         factors,
         places,
         wanted,
         strategy.chunk_sizes(most),
-        penalty=strategy.penalty,
-        floor=strategy.floor,
-        exponent=strategy.exponent,
+        **strategy.penalties,
         center=center if factors[0].tokens is keys else None,
     )
     return places.positions(chosen)
