@@ -23,13 +23,13 @@ import numpy as np
 import torch
 from _harness import PAPER, PRESET, RESULTS, header, read, write_to
 from numpy.typing import NDArray
+from pooling_rules import above_chance, maximum
 from rich.progress import track
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-from iwp_core import PCMMR, TopK, select_tokens
-from iwp_core.above_chance import AboveChance
+from iwp_core import TopK, select_tokens
 from iwp_core.methods import divprune
 from iwp_core.presets import PER_QUERY
 
@@ -105,9 +105,7 @@ def mean_attention(inputs: Inputs, count: int) -> Tensor:
     return (logits - total[..., None]).exp().mean(dim=(0, 1)).topk(count).indices
 
 
-UNTEMPERED = PCMMR(chunk=1, growth=1.1, penalty=1.0, exponent=1, temper=1.0)
-MAXIMUM = {**PER_QUERY, "heads": "max"}
-ABOVE_CHANCE = {**MAXIMUM, "similarity": "hidden", "strategy": AboveChance(strategy=UNTEMPERED)}
+MAXIMUM, ABOVE_CHANCE = maximum(PER_QUERY), above_chance(PER_QUERY)
 
 RULES: dict[str, Rule] = {
     PAPER: paper,
@@ -240,10 +238,10 @@ def main(given: Sequence[str] | None = None) -> None:
     result = {"header": header(command, **conditions, asking=ASKING, dtype="float32"), "cells": {}}
     everywhere: dict[str, list[NDArray[np.float64]]] = {rule: [] for rule in RULES}
     for layer, budget in track(list(product(LAYERS, BUDGETS))):
+        given = [decoder.inputs(layer, index) for index in range(len(decoder.ids))]
         count, found = round(budget * candidates), {}
         for name, rule in RULES.items():
-            kept = [rule(decoder.inputs(layer, index), count) for index in range(len(decoder.ids))]
-            found[name] = decoder.divergence(layer, kept)
+            found[name] = decoder.divergence(layer, [rule(passage, count) for passage in given])
             everywhere[name].append(found[name])
         result["cells"][f"layer {layer} | {budget:.1%}"] = compare(found)
     result["mean over cells"] = compare({name: np.mean(each, axis=0) for name, each in everywhere.items()})

@@ -9,7 +9,6 @@ stopped run goes on. Run: ``python benchmarks/study_pooling.py llava-onevision``
 import argparse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from _harness import PAPER, PRESET, RESULTS, header, read, write_to
 from accuracy_evaluation import Batch, Evaluation, remembered
 from accuracy_results import answered, opened, packed, tell_resumed, trained
 from answers import Flags, accuracies, paired_difference
+from pooling_rules import above_chance, maximum, untempered
 from rich.progress import track
 from torch import Tensor
 
@@ -34,9 +34,7 @@ CHOSEN = "maximum, hidden states above chance, no temper"
 CHOSEN_ALL = "the same, all layers up to l score"
 RIVALS = (PRESET, PAPER, "DivPrune")
 BASE = "the base: maximum, everything, layer l, the preset's strategy"
-MAXIMUM = {**PER_QUERY, "heads": "max"}
-UNTEMPERED = replace(PER_QUERY["strategy"], temper=1.0)
-ABOVE_CHANCE = {**MAXIMUM, "similarity": "hidden", "strategy": AboveChance(strategy=UNTEMPERED)}
+MAXIMUM, UNTEMPERED, ABOVE_CHANCE = maximum(PER_QUERY), untempered(PER_QUERY), above_chance(PER_QUERY)
 
 Options = Callable[[int], Mapping[str, Any]]
 """Takes the layer that prunes, gives the keyword arguments of `prune_visual_tokens`."""

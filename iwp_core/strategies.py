@@ -204,9 +204,7 @@ class PCMMR:
 
     def order(self, log_magnitude: Array, duplication: PairwiseDuplication, count: int) -> Array:
         """Return tokens as they are chosen, the best of a chunk first; see `OrderedStrategy.order`."""
-        return ranked_chunked_mmr(
-            self.tempered(log_magnitude), duplication, self.chunk_sizes(count), **self.penalties
-        )
+        return ranked_chunked_mmr(self.tempered(log_magnitude), duplication, self.chunk_sizes(count), **self.penalties)
 
     def tempered(self, log_magnitude: Array) -> Array:
         """Return the log of the magnitude raised to the power `temper`."""
