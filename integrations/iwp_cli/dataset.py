@@ -10,7 +10,7 @@ from iwp_cli.media import read_media
 from iwp_cli.refusal import Refusal
 from iwp_transformers.media.encoding import encode
 from iwp_transformers.media.errors import quoted
-from iwp_transformers.media.kinds import IMAGE_NAMES, VIDEO_NAMES, kind_of_file
+from iwp_transformers.media.kinds import IMAGE_NAMES, VIDEO_NAMES, kind_of_file, list_in
 
 __all__ = ["Asked", "EncodedSamples", "read_samples"]
 
@@ -85,12 +85,12 @@ def read_samples(path: Path, prompt: str | None) -> list[Asked]:
         msg = f"--data {quoted(path)} does not exist, expected a file of JSON lines or a folder"
         raise Refusal(msg)
     if path.is_dir():
-        lists = sorted(path.glob("*.jsonl"))
-        if len(lists) > 1:
-            names = ", ".join(quoted(each.name) for each in lists)
-            msg = f"--data {quoted(path)} holds several lists of samples, {names}: name one of them"
-            raise Refusal(msg)
-        samples = list(_of_lines(lists[0], prompt) if lists else _of_folder(path, prompt))
+        try:
+            listed = list_in(path, of="samples")
+        except ValueError as error:
+            msg = f"--data {error}"
+            raise Refusal(msg) from error
+        samples = list(_of_lines(listed, prompt) if listed else _of_folder(path, prompt))
     else:
         samples = list(_of_lines(path, prompt))
     if not samples:

@@ -15,7 +15,7 @@ from ray.data import Dataset
 
 from iwp_ray.rows import BROKEN, COLUMNS
 from iwp_transformers.media.errors import quoted
-from iwp_transformers.media.kinds import IMAGE_NAMES, VIDEO_NAMES, kind_of_file
+from iwp_transformers.media.kinds import IMAGE_NAMES, VIDEO_NAMES, kind_of_file, list_in
 
 __all__ = ["Source", "opened_source"]
 
@@ -74,12 +74,8 @@ def opened_source(path: str | Path) -> Source:
     if path.suffix.lower() == ".parquet" or (path.is_dir() and any(path.glob("*.parquet"))):
         return _parquet(path)
     if path.is_dir():
-        lists = sorted(path.glob("*.jsonl"))
-        if len(lists) > 1:
-            names = ", ".join(quoted(each.name) for each in lists)
-            msg = f"{quoted(path)} holds several lists of rows, {names}: name one of them"
-            raise ValueError(msg)
-        return _listed(path, path, _json_columns(lists[0]) if lists else _folder_columns(path))
+        listed = list_in(path, of="rows")
+        return _listed(path, path, _json_columns(listed) if listed else _folder_columns(path))
     msg = f"{quoted(path)} is of no known kind, expected a folder, or a file that ends in .parquet or .jsonl"
     raise ValueError(msg)
 

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import BertTokenizerFast, LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from tests.benchmarks.letters import save_letters
 
 LAYER = 2
 
@@ -18,13 +20,10 @@ LAYER = 2
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Write a small decoder with random weights, grouped key/value heads, and a vocabulary of letters."""
     place = tmp_path_factory.mktemp("decoder")
-    letters = [chr(code) for code in range(33, 127)]
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{letter}" for letter in letters)]
-    (place / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
-    BertTokenizerFast(str(place / "vocab.txt"), bos_token="[CLS]").save_pretrained(place)
+    words = save_letters(place, bos_token="[CLS]")
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=len(words),
+        vocab_size=words,
         hidden_size=32,
         num_hidden_layers=4,
         num_attention_heads=4,

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import BertConfig, BertModel, BertTokenizerFast
+from transformers import BertConfig, BertModel
+
+from tests.benchmarks.letters import save_letters
 
 LAYER = 2
 
@@ -18,13 +20,10 @@ LAYER = 2
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Write a small encoder with random weights and a vocabulary of letters."""
     place = tmp_path_factory.mktemp("encoder")
-    letters = [chr(code) for code in range(33, 127)]
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{letter}" for letter in letters)]
-    (place / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
-    BertTokenizerFast(str(place / "vocab.txt")).save_pretrained(place)
+    words = save_letters(place)
     torch.manual_seed(0)
     config = BertConfig(
-        vocab_size=len(words), hidden_size=32, num_hidden_layers=4, num_attention_heads=4, intermediate_size=64
+        vocab_size=words, hidden_size=32, num_hidden_layers=4, num_attention_heads=4, intermediate_size=64
     )
     config.initializer_range = 0.2
     BertModel(config).save_pretrained(place)
