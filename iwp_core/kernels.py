@@ -24,7 +24,7 @@ select_batch                all of `select_tokens` behind its checks, for a batc
 The coarse kernels (`log_magnitude`, `progressive_chunked_mmr`) are for devices on which launching an operation is
 expensive; the others save temporary arrays. A coarse kernel reads the tokens, in their own dtypes, from the factors of
 a `Duplication` (`Cosine.tokens`, `Gaussian.tokens`), and computes in their `accumulation_dtype`. A kernel of
-`select_batch` asks `factors_of` for the factors of all samples, with tokens of shape (B, H, N, D).
+`select_batch` asks `Rule.factors` for the factors of all samples, with tokens of shape (B, H, N, D).
 
 Examples
 --------
@@ -46,7 +46,7 @@ from iwp_core.norms import log_norm
 from iwp_core.pc_mmr import largest, progressive_chunked_mmr
 from iwp_core.samples import Samples
 from iwp_core.select import select_batch
-from iwp_core.similarity import Cosine, Gaussian, factors_of, gaussian_rows
+from iwp_core.similarity import Cosine, Gaussian, gaussian_rows
 
 __all__ = [
     "FUNCTIONS",
@@ -58,7 +58,6 @@ __all__ = [
     "accumulation_dtype",
     "all_finite",
     "duplication_block",
-    "factors_of",
     "gaussian_rows",
     "hash_rows",
     "largest",
