@@ -22,8 +22,7 @@ class MustDrop(Staged):
 
     As published, a stage keeps the tokens that pass either of two thresholds, and the key tokens of the vision tower.
     With a budget, it keeps the tokens with the most attention from the text after the first visual token. The paper has
-    no schedule for budgets; here each stage keeps two thirds of the stage before. Deviations in merging: see
-    `TowerPhase`.
+    no schedule for budgets; here each stage keeps two thirds of the one before. `TowerPhase` lists deviations.
 
     Attributes
     ----------
