@@ -24,7 +24,7 @@ def check_grid(grid: tuple[int, int], total: int) -> tuple[int, int]:
 
 
 def windows_of(grid: tuple[int, int], window: int, like: Array) -> list[Array]:
-    """Return the indices of the tokens in each window of a grid, row by row; windows at the far edges may be smaller."""
+    """Return the indices of the tokens in each window of a grid, row by row. Windows at the edges may be smaller."""
     xp = namespace(like)
     height, width = grid
     places = xp.reshape(arange_indices(height * width, like), grid)
