@@ -23,8 +23,8 @@ TRAINED, RANDOM = "trained miniature", "tiny and random"
 HEAD = """# Models
 
 What `prune_visual_tokens` does with each class that `AutoModelForImageTextToText` of Transformers {version} loads,
-sorted by `model_type`. The tests in `tests/models` build a tiny random model of each class. They compare the pruned model
-with a model of full length whose layers from the pruning layer on may not attend to the dropped tokens.
+sorted by `model_type`. The tests in `tests/models` build a tiny random model of each class. They compare the pruned
+model with a model of full length whose layers from the pruning layer on may not attend to the dropped tokens.
 `python -m tests.models.table` writes this page from these tests. `iwp models` prints the same table, and
 `iwp models FOLDER` reports on a model on your disk.
 """
