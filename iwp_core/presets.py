@@ -17,9 +17,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from iwp_core.above_chance import AboveChance
 from iwp_core.strategies import PCMMR
 
-__all__ = ["PER_QUERY", "PRESETS", "preset_named"]
+__all__ = ["ABOVE_CHANCE", "PER_QUERY", "PRESETS", "preset_named"]
 
 PER_QUERY: Mapping[str, Any] = MappingProxyType({
     "heads": "softmax_mean_per_query",
@@ -42,8 +43,25 @@ PER_QUERY: Mapping[str, Any] = MappingProxyType({
 It takes one pass over the keys for each query, and more chunks. ``benchmarks/README.md`` says what it gains.
 """
 
+ABOVE_CHANCE: Mapping[str, Any] = MappingProxyType({
+    "heads": "softmax_mean_per_query",
+    "similarity": "hidden",
+    "strategy": AboveChance(strategy=PCMMR(chunk=1, growth=1.1, penalty=1.0, exponent=1)),
+})
+"""Ours. As `PER_QUERY`, but duplication is that of hidden states, as far as it is above chance.
+
+- ``similarity="hidden"``: the cosine of hidden states, which say what a token is about before any layer's projections.
+  Give `select_tokens` the hidden states as `hidden`.
+- `AboveChance`: hidden states of a model have much in common, so a cosine counts only as far as it exceeds that of an
+  average pair of candidates. Then no ``temper`` is needed: copies are penalised fully, and different tokens not at all.
+
+Where `PER_QUERY` is good it is as good, and it is much better in layers whose keys and values do not tell yet what the
+question reads. It costs a product of hidden states for each chunk. ``docs/pooling.md`` has the figures.
+"""
+
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType({
     "per-query": MappingProxyType({**PER_QUERY, "rope_in_magnitude": True}),
+    "above-chance": MappingProxyType({**ABOVE_CHANCE, "rope_in_magnitude": True}),
 })
 """Presets by name, for code that prunes a model and so has keys with and without their rotary embedding.
 

@@ -61,7 +61,8 @@ Layer = Annotated[
 MethodName = Annotated[
     str | None,
     typer.Option(
-        help="Name of a method (iwp methods lists them) or the preset per-query.", show_default="the paper's rule"
+        help="Name of a method (iwp methods lists them) or of a preset: per-query or above-chance.",
+        show_default="the paper's rule",
     ),
 ]
 Strategy = Annotated[

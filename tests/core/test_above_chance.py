@@ -9,6 +9,7 @@ import pytest
 
 from iwp_core import MMR, PCMMR, Strategy, TopK, above_chance, select_tokens
 from iwp_core.above_chance import AboveChance
+from iwp_core.presets import ABOVE_CHANCE
 from tests import oracles
 from tests.libraries import Library
 from tests.strategies import sample
@@ -57,6 +58,18 @@ def test_selection_goes_by_the_largest_share_and_by_states_above_chance(xp: Libr
     scores = oracles.log_magnitude_by_shares(queries, tokens.keys, tokens.values, "max")
     pairs = oracles.pair_lookup(corrected(oracles.cosines(tokens.hidden) ** 2))
     assert xp.numpy(kept).tolist() == sorted(oracles.pc_mmr(scores, pairs, 6, **GREEDY))
+
+
+def test_preset_goes_by_each_querys_softmax_and_by_states_above_chance() -> None:
+    """Every query of every head has one vote; states that are alike by chance are no duplicates."""
+    tokens = sample(4, tokens=16, heads=2, group=2, clusters=5)
+    queries = np.random.default_rng(4).standard_normal((4, 5, 4))
+
+    kept = select_tokens(tokens.keys, tokens.values, queries, 6, hidden=tokens.hidden, **ABOVE_CHANCE)
+
+    scores = oracles.log_magnitude_of_each_query(queries, tokens.keys, tokens.values)
+    pairs = oracles.pair_lookup(corrected(oracles.cosines(tokens.hidden) ** 2))
+    assert kept.tolist() == sorted(oracles.pc_mmr(scores, pairs, 6, **GREEDY))
 
 
 def test_what_all_candidates_share_is_no_duplication() -> None:

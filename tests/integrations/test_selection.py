@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from iwp_core import MMR, PCMMR, TopK, select_tokens
 from iwp_transformers import LayerView, prune_visual_tokens
-from iwp_transformers.presets import PER_QUERY
+from iwp_transformers.presets import ABOVE_CHANCE, PER_QUERY
 from tests.integrations.oracle import assert_close, dropped_tokens, positioned, sample_of, text_rows, true_logits
 from tests.integrations.selectors import Chance, divprune, fastv
 from tests.integrations.tiny_models import FACTORIES, IMAGE_ID, VIDEO_ID, Image, Video, make_inputs
@@ -164,6 +164,7 @@ def test_the_query_falls_back_where_there_is_no_text_behind_the_images(query: st
         {"heads": "softmax_mean_per_query"},
         {"heads": "softmax_mean_per_query", "query": "image"},
         dict(PER_QUERY),
+        dict(ABOVE_CHANCE),
         {"strategy": TopK()},
         {"strategy": PCMMR()},
         {"strategy": PCMMR(chunk=1, growth=1.0, penalty=1.0)},
