@@ -12,6 +12,7 @@ from transformers import DynamicCache
 from iwp_transformers import prune_visual_tokens
 from tests.integrations.oracle import assert_close
 from tests.integrations.test_exactness import scattered
+from tests.integrations.test_record import cached_bytes
 from tests.integrations.tiny_models import CACHE, FACTORIES, LAYERS, Image, make_inputs
 from tests.models.oracle import steps, true_logits, true_steps
 
@@ -60,6 +61,40 @@ def test_decoding_equals_the_masked_full_model(attention: str, pattern: str, win
         decoded = steps(model, inputs, NEW)
 
     assert_close(decoded, true_steps(model, inputs, layer, dropped(session, inputs), NEW))
+
+
+@pytest.mark.parametrize("window", [5, 40])
+@pytest.mark.parametrize("pattern", ["all", "full first", "sliding first"])
+def test_bytes_count_what_a_window_lets_a_cache_hold(pattern: str, window: int) -> None:
+    """Without pruning a layer would forget as well: both numbers are those of the cached tensors."""
+    model = windowed(pattern, window)
+    inputs = make_inputs(model, PROMPTS)
+
+    with torch.no_grad():
+        full = model(**inputs, use_cache=True).past_key_values
+        with prune_visual_tokens(model, budget=BUDGET, layer=1, selector=scattered) as session:
+            pruned = model(**inputs, use_cache=True).past_key_values
+
+    summary = session.records[-1].summary()
+    assert (summary.kv_bytes_full, summary.kv_bytes_pruned) == (cached_bytes(full), cached_bytes(pruned))
+
+
+def test_a_stage_that_drops_nothing_costs_what_the_one_before_left() -> None:
+    """Also where the layer of the second still holds all tokens, and hides what the first dropped."""
+    model = windowed("sliding first", 40)
+    inputs = make_inputs(model, PROMPTS)
+    summaries = []
+
+    for layer, budget in ((0, BUDGET), ((0, 1), (BUDGET, BUDGET))):
+        with prune_visual_tokens(model, budget=budget, layer=layer, selector=scattered) as session, torch.no_grad():
+            model(**inputs, use_cache=True)
+        summaries.append(session.records[-1].summary())
+
+    once, twice = summaries
+    assert once.flops_share is not None
+    assert once.flops_share < 1
+    assert (twice.flops_pruned, twice.kv_bytes_pruned) == (once.flops_pruned, once.kv_bytes_pruned)
+    assert twice.kv_bytes_full == once.kv_bytes_full
 
 
 @pytest.mark.parametrize("pattern", ["all", "full first", "sliding first"])
