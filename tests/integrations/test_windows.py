@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterator
+from itertools import product
 from typing import Any
 
 import pytest
@@ -20,6 +21,13 @@ PROMPTS = [(3, Image(), 4, Image(16, 16), 5), (2, Image(32, 16), 6)]
 TYPES = ["full_attention", "sliding_attention"] * (LAYERS // 2)
 BUDGET, NEW = 0.3, 14
 """Share of visual tokens kept, and decoded tokens: more than the smallest window."""
+
+WAYS = [
+    (attention, pattern, window, (number + 2 * (attention == "sdpa")) % LAYERS)
+    for number, (pattern, window) in enumerate(product(["all", "full first", "sliding first"], [5, 12, 40]))
+    for attention in ("eager", "sdpa")
+]
+"""Attention, pattern, window and layer: each pair of them meets."""
 
 
 @pytest.fixture(autouse=True)
@@ -47,10 +55,7 @@ def dropped(session: Any, inputs: dict[str, Any]) -> Tensor:
     return gone
 
 
-@pytest.mark.parametrize("layer", range(LAYERS))
-@pytest.mark.parametrize("window", [5, 12, 40])
-@pytest.mark.parametrize("pattern", ["all", "full first", "sliding first"])
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize(("attention", "pattern", "window", "layer"), WAYS)
 def test_decoding_equals_the_masked_full_model(attention: str, pattern: str, window: int, layer: int) -> None:
     """Windows smaller than what is kept, than an image, and longer than the prompt; any layer; padded at the left."""
     model = windowed(pattern, window)
