@@ -27,7 +27,7 @@ def test_the_question_keeps_the_tokens_of_a_session_in_transformers(trained: Any
 
 
 def test_answers_are_those_of_transformers_on_the_same_rows(trained: Any, engine: Any) -> None:
-    """What was dropped is gone from the first layer on; multimodal positions are those of the whole prompt."""
+    """What was dropped is gone from the first layer on; positions are those of the whole prompt."""
     answers = engine.ask([trained.request(example) for example in trained.examples])
 
     assert answers == [

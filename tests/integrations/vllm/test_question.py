@@ -31,7 +31,7 @@ def test_another_number_of_placeholders_is_refused(ids: list[int]) -> None:
 def test_what_the_processor_says_arrives_at_the_model() -> None:
     """Count, source and text survive as tensors; the pixels stay where they are."""
     directive = Directive(budget=0.5, source="0af3", around=Around(before=(1,), after=()))
-    arguments = {"pixel_values": "pixels", **directive.tensors(12)}
+    arguments = {"pixel_values": "pixels", **directive.tensors(12, 40)}
 
     arrived = taken(arguments)
 

@@ -71,6 +71,7 @@ def test_a_plain_engine_is_served() -> None:
         ({"model_config__multimodal_config__mm_processor_kwargs": {"iwp_budget": 0.5}}, "hf_overrides"),
         ({"model_config__enable_prompt_embeds": True}, "prompts as embeddings"),
         ({"use_v2_model_runner": True}, "Model Runner V2"),
+        ({"model_config__uses_mrope": False}, "plain positions"),
         ({"model_config__hf_text_config__num_hidden_layers": 7}, "`layer` is 7, expected less than 7"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
