@@ -1,8 +1,8 @@
 """What dropping tokens before the first layer leaves to win: positions, questions, and an upper bound.
 
-Engines that hold the same tokens in every layer drop them before layer 0. On validation questions to a trained
-miniature, this runs Transformers' decoder on the kept rows alone, at the positions of the whole prompt and counted anew,
-for rules that read the image, rules that read the question, and one that is told which digits are asked for.
+Engines that hold the same tokens in every layer drop them before layer 0. On validation questions to the trained
+miniatures, this runs Transformers' decoder on the kept rows alone, at the positions of the whole prompt and counted
+anew, for rules that read the image, rules that read the question, and one that is told which digits are asked for.
 Run: ``python benchmarks/study_first_layer.py``.
 """
 
@@ -228,7 +228,7 @@ def measured(name: str, per_kind: int) -> dict[str, Any]:
 def main(given: Sequence[str] | None = None) -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--per-kind", type=int, default=30, help="questions a kind and style of scene (18 of them)")
+    parser.add_argument("--per-kind", type=int, default=20, help="questions a kind and style of scene (18 of them)")
     per_kind = parser.parse_args(given).per_kind
     command = f"python benchmarks/study_first_layer.py --per-kind {per_kind}"
     conditions = {"split": "validation", "budget": BUDGET, "layer": LAYER, "dtype": "float32"}
