@@ -56,7 +56,7 @@ def page_with_verdict(text: str, results: Results, name: str) -> str:
     """Return the text of a method's page with its last part as it is measured."""
     before = text.partition(f"\n{WINS}")[0].rstrip("\n")
     told = verdict(results, name)
-    return f"{before}\n\n{WINS} {told} [How, and of all methods](evidence.md).\n"
+    return f"{before}\n\n{WINS} {told}\n\nHow this was measured, and all methods: [evidence](evidence.md).\n"
 
 
 def measured_results(folder: Path = RESULTS) -> dict[str, Mapping[str, Any]]:

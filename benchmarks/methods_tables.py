@@ -21,7 +21,7 @@ def table(result: Mapping[str, Any], place: str, budgets: Sequence[float]) -> st
     names = {name: [column[name] for column in columns.values() if name in column] for name in least}
     order = sorted(names, key=lambda name: -sum(cell.mean("mean") for cell in names[name]) / len(names[name]))
     heads = [f"{budget:.1%}" for budget in budgets]
-    lines = _heading("method", *heads, "over random", "tokens from layer on", "mean share")
+    lines = _heading("method", *heads, "minus random", "tokens from layer on", "mean share")
     for name in order:
         entries = [_right(columns[budget].get(name)) for budget in budgets]
         lines.append(f"| {name} | " + " | ".join([*entries, *_about(least[name], least.get(RANDOM))]) + " |")
@@ -79,29 +79,40 @@ def standing(results: Results, name: str, place: str) -> dict[str, int]:
 
 
 def verdict(results: Results, name: str) -> str:
-    """Return where a method wins, in words, from what was measured."""
-    shown, parts = RANDOM if name == "random" else name, []
-    for place in dict.fromkeys(place for result in results.values() for place, _ in places(result)):
-        told = []
-        for model, result in results.items():
-            budgets = dict(places(result)).get(place, [])
-            row = {
-                budget: {cell.name: cell for cell in cells_at(result, place, budget)}.get(shown) for budget in budgets
-            }
-            answers = [f"{cell.mean('mean'):.0f} at {budget:.1%}" for budget, cell in row.items() if cell is not None]
-            if answers:
-                told.append(f"{model} {', '.join(answers)}")
-        if told:
+    """Return a Markdown table of a method's right answers beside those of random choice, and how often it wins."""
+    shown = RANDOM if name == "random" else name
+    found = [entry for result in results.values() for entry in places(result)]
+    budgets = sorted({budget for _, measured in found for budget in measured}, reverse=True)
+    lines, sentences = [], []
+    for place in dict.fromkeys(place for place, _ in found):
+        rows = [_row_beside_chance(model, result, place, budgets, shown) for model, result in results.items()]
+        measured = [row for row in rows if row]
+        lines += measured
+        if measured and name != "random":
             counts = standing(results, shown, place)
-            where = "acting as published" if place == "as published" else f"at {place}"
-            sentence = f"{where}, right answers in percent: {'; '.join(told)}"
-            if name != "random":
-                sentence += (
-                    f" (ahead of random in {counts['ahead']} of {counts['cells']}, behind it in {counts['behind']}"
-                )
-                sentence += f", with the best in {counts['best']})"
-            parts.append(sentence[0].upper() + sentence[1:] + ".")
-    return " ".join(parts) or "Not measured."
+            sentences.append(
+                f"{place[0].upper()}{place[1:]}: clearly ahead of random choice in {counts['ahead']} of"
+                f" {counts['cells']} cells, clearly behind it in {counts['behind']}, level with the best method in"
+                f" {counts['best']}."
+            )
+    if not lines:
+        return "Not measured."
+    beside = "" if name == "random" else "; in brackets, those of random choice at the same place and budget"
+    table = "\n".join([*_heading("where", "miniature", *(f"{budget:.1%} kept" for budget in budgets)), *lines])
+    return "\n\n".join([f"Right answers in percent{beside}.", table, *([" ".join(sentences)] if sentences else [])])
+
+
+def _row_beside_chance(
+    model: str, result: Mapping[str, Any], place: str, budgets: Sequence[float], name: str
+) -> str | None:
+    """Return a line of a table, or None if a method was not measured at a place."""
+    entries = []
+    for budget in budgets:
+        cells = {cell.name: cell for cell in cells_at(result, place, budget)}
+        mine, chance = cells.get(name), cells.get(RANDOM)
+        beside = "" if chance is None or name == RANDOM else f" ({chance.mean('mean'):.0f})"
+        entries.append("-" if mine is None else f"{mine.mean('mean'):.0f}{beside}")
+    return None if set(entries) == {"-"} else f"| {place} | {model} | {' | '.join(entries)} |"
 
 
 def summary_table(results: Results) -> str:
@@ -110,7 +121,7 @@ def summary_table(results: Results) -> str:
     names = list(dict.fromkeys(name for result in results.values() for name in _rows(result)))
     standings = {name: [standing(results, name, place) for place in found] for name in names}
     lines = _heading(
-        "method", *(f"{place}: {what}" for place in found for what in ("over random", "under", "with the best"))
+        "method", *(f"{place}: {what}" for place in found for what in ("ahead of random", "behind", "with the best"))
     )
     for name in sorted(names, key=lambda name: -sum(c["best"] + c["ahead"] - c["behind"] for c in standings[name])):
         entries = [
@@ -134,8 +145,8 @@ def bars_table(result: Mapping[str, Any]) -> str:
         "method",
         "official way, s",
         "in Gram products",
-        "its code, s",
-        "scaled, over its code",
+        "official code, s",
+        "difference after scaling",
         "ours on torch, s",
         "on NumPy, s",
         "times as fast",
@@ -156,9 +167,7 @@ def bars_table(result: Mapping[str, Any]) -> str:
 def growth_table(result: Mapping[str, Any]) -> str:
     """Return a Markdown table of the time of every rule by the number of tokens, in milliseconds."""
     sizes = [str(size) for size in result["sizes"]]
-    lines = _heading(
-        "method", *(f"{int(size):,}" for size in sizes), "grows with N to the", "official code's operations"
-    )
+    lines = _heading("method", *(f"{int(size):,}" for size in sizes), "exponent", "operations of the official code")
     for name, entry in result["methods"].items():
         taken = [entry["seconds"][size] for size in sizes]
         times = ["-" if spent is None else _milliseconds(1000 * spent) for spent in taken]

@@ -101,7 +101,8 @@ def read_samples(path: Path, prompt: str | None) -> list[Asked]:
 
 def _of_lines(path: Path, prompt: str | None) -> Iterator[Asked]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Not `splitlines`: JSON text may hold other breaks than these, and a mark of byte order is no part of it.
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         msg = f"--data {quoted(path)} cannot be read: {getattr(error, 'strerror', None) or error}"
         raise Refusal(msg) from error

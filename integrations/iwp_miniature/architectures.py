@@ -61,22 +61,22 @@ class Patch:
 
 
 class Architecture(ABC):
-    """One family of models.
+    """A miniature architecture: its model class, its processor, and how pictures become its input.
 
     Attributes
     ----------
     name : str
-        As on the command line, and the folder of the shipped weights.
+        Name on the command line, and of the folder with the shipped weights.
     grids : tuple of (int, int)
         Rows and columns of the pictures that it is trained on.
     any_digit : float
-        Share of the layouts that it is trained on in which any digit may stand, see `draw_layout`.
+        Share of the training layouts in which any digit may stand, 0 to 1; see `draw_layout`.
     model_class : type
-        A class of Transformers.
+        Class of Transformers of the model.
     processor_class : str
-        Name of the class of Transformers that makes the model's inputs ...
+        Name of the class of Transformers that makes the model's inputs.
     processor_options : dict
-        ... and what it has to know beside pictures and words.
+        Further arguments of that class.
     """
 
     name: str

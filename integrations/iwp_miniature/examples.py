@@ -21,7 +21,9 @@ class Example:
     Parameters
     ----------
     scene : Scene
+        The picture and what it shows.
     question : Question
+        The question and its answer.
     """
 
     scene: Scene
@@ -29,21 +31,23 @@ class Example:
 
 
 def draw_examples(architecture: Architecture, *, split: Split, per_kind: int, seed: int = 0) -> list[Example]:
-    """Draw fresh pictures with digits of a split, and one question about each.
+    """Draw new pictures with digits of a split, and one question about each.
 
     Parameters
     ----------
     architecture : Architecture
         Its grids are used evenly.
     split : {"train", "validation", "test"}
+        Split of the scans of digits.
     per_kind : int
-        Questions of each kind about scenes of each style.
+        Number of questions of each kind about scenes of each style.
     seed : int
+        Seed of the drawing.
 
     Returns
     -------
     list of Example
-        Ordered by grid, so that batches hold pictures of one size; ``per_kind * 18`` in all.
+        ``per_kind * 18`` examples, ordered by grid, so that batches hold pictures of one size.
     """
     rng = np.random.default_rng(seed)
     bank = digit_bank(split)

@@ -28,8 +28,9 @@ class Miniature:
     Parameters
     ----------
     architecture : Architecture
+        Its architecture.
     model : PreTrainedModel
-        For inference, on any device.
+        The model in evaluation mode, on any device.
     tokenizer : PreTrainedTokenizerFast
         Pads on the left.
     """
@@ -72,7 +73,7 @@ class Miniature:
         return {name: value.to(self.model.device) for name, value in inputs.items()}
 
     def encode_text(self, questions: Sequence[str]) -> dict[str, Tensor]:
-        """Return the model's inputs for questions about no picture; as `encode` otherwise."""
+        """Return the model's inputs for questions without a picture. Parameters and errors are those of `encode`."""
         texts = ["".join(self.architecture.prompt("")) + " " + question for question in questions]
         tokens = self.tokenizer(texts, padding=True, return_tensors="pt")
         return {name: tokens[name].to(self.model.device) for name in ("input_ids", "attention_mask")}

@@ -214,21 +214,23 @@ def ask(layout: Layout, kind: str, rng: np.random.Generator) -> Question | None:
 def balanced_question(
     rng: np.random.Generator, kind: str, *, style: Style = "sparse", rows: int = 4, columns: int = 4
 ) -> tuple[Layout, Question]:
-    """Draw a layout and a question about it, all `ANSWERS` of the kind being equally likely.
+    """Draw a layout and a question about it, with equal probability for all `ANSWERS` of its kind.
 
     Parameters
     ----------
     rng : numpy.random.Generator
+        Source of randomness.
     kind : str
         One of `KINDS`.
     style : {"sparse", "dense"}
+        Style of the layout.
     rows, columns : int
         Cells of the grid.
 
     Returns
     -------
     Layout, Question
-        Knowing the kind alone, nobody can be right more often than one time in ``len(ANSWERS[kind])``.
+        Who knows only the kind is right at most once in ``len(ANSWERS[kind])`` questions.
     """
     absent = {*ROWS[rows:], *COLUMNS[columns:]}
     allowed = [answer for answer in ANSWERS[kind] if answer not in absent]

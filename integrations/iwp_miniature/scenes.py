@@ -58,13 +58,14 @@ class DigitObject:
 
 @dataclass(frozen=True)
 class Layout:
-    """What stands where, before anything is drawn.
+    """The digits of a scene and their places, before anything is drawn.
 
     Parameters
     ----------
     rows, columns : int
         Cells of the grid.
     style : {"sparse", "dense"}
+        Few digits or many.
     objects : tuple of DigitObject
         In reading order.
     """
@@ -82,7 +83,9 @@ class Scene:
     Parameters
     ----------
     layout : Layout
+        What it shows.
     pixels : ndarray of uint8, shape (CELL * rows, CELL * columns, 3)
+        The picture.
     """
 
     layout: Layout
@@ -145,13 +148,16 @@ def render(layout: Layout, bank: DigitBank, rng: np.random.Generator) -> Scene:
     Parameters
     ----------
     layout : Layout
+        What to draw.
     bank : DigitBank
-        Where the digits, and the fragments of the clutter, come from.
+        Source of the digits, and of the fragments in the background clutter.
     rng : numpy.random.Generator
+        Source of randomness.
 
     Returns
     -------
     Scene
+        The layout and its picture.
     """
     canvas = _ground(layout, rng)
     for _ in range(rng.integers(2, 8)):

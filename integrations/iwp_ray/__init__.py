@@ -1,6 +1,6 @@
-"""Pruned answers for whole data sets, on Ray Data: rows of images or videos in, rows of answers out.
+"""Answers for whole data sets with pruned models, on Ray Data.
 
-A row is an id, an image or a video, and a prompt. Its answer is a row with the same id.
+A row has an id, an image or a video, and a prompt. Its answer is a row with the same id.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""The process that answers: a model, a session that prunes it, and batches of rows."""
+"""The process that answers batches of rows: a model, and the session that prunes it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,14 +30,19 @@ class Task:
     Attributes
     ----------
     load : Loader
+        Loads the model and its processor.
     settings : mapping
         Arguments of `prune_visual_tokens`.
     prompt : str or None
-        What rows without a prompt ask.
-    max_new_tokens, frames, threads : int
-        Longest answer; frames of a video; threads of PyTorch.
+        Question of rows without a prompt.
+    max_new_tokens : int
+        Longest answer, in tokens.
+    frames : int
+        Frames taken from each video.
+    threads : int
+        Threads of PyTorch.
     root : pathlib.Path
-        What relative paths are relative to.
+        Folder that relative paths start from.
     """
 
     load: Loader
@@ -116,12 +121,12 @@ class PruningActor:
         return answers
 
     def _in_parts(self, rows: Sequence[Row]) -> list[Mapping[str, Any]]:
-        """Answer rows together; where that fails, by halves, down to the row that cannot be answered.
+        """Answer rows together. If that fails, answer each half, and so on down to the row that cannot be answered.
 
         Raises
         ------
         torch.AcceleratorError
-            If the device is in no state to go on: the run ends, and can be taken up again.
+            If the device is broken. The run ends, and can be continued.
         """
         if not rows:
             return []

@@ -25,22 +25,24 @@ the times, `read_seconds` is the row's own, the others are of the batch of `batc
 
 
 def failed(error: str) -> dict[str, Any]:
-    """Return the answer of a row that has none."""
+    """Return the answer of a row that could not be answered."""
     return {"error": error}
 
 
 def answer_table(ids: pa.ChunkedArray, answers: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """Return answers as rows beside their ids, in the ids' own type.
+    """Return answers as rows with their ids, in the type of the ids.
 
     Parameters
     ----------
     ids : pyarrow.ChunkedArray
+        Ids of the rows.
     answers : sequence of mapping
-        By the names of `ANSWER_FIELDS`; what is missing is null.
+        One for each row, by the names of `ANSWER_FIELDS`; what is missing is null.
 
     Returns
     -------
     pyarrow.Table
+        The ids and all columns of `ANSWER_FIELDS`.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Which work was begun and never ended, so that a row that kills its process is told instead of tried for ever."""
+"""Counts work that was begun and not ended, so that a row that kills its process is not tried forever."""
 
 from collections import Counter
 
@@ -9,7 +9,7 @@ MOST_DEATHS = 2
 
 
 class Attempts:
-    """Counts beginnings without an end, by key; lives in a process of its own, which outlives those that work.
+    """Counts, for each key, how often work was begun without being ended. It lives in a process of its own.
 
     Examples
     --------
@@ -25,11 +25,11 @@ class Attempts:
         self._open: Counter[str] = Counter()
 
     def begin(self, key: str) -> int:
-        """Note that work begins, and return how often it was begun before without an end."""
+        """Record that work begins. Return how often it was begun before without being ended."""
         before = self._open[key]
         self._open[key] = before + 1
         return before
 
     def end(self, key: str) -> None:
-        """Note that work ended, in whatever way but with its process."""
+        """Record that work ended, with a result or with an error."""
         self._open.pop(key, None)

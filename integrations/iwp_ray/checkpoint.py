@@ -35,7 +35,7 @@ class Checkpoint:
     local_files_only: bool
 
     def check(self, settings: Mapping[str, Any]) -> None:
-        """Raise what `prune_visual_tokens` would of these settings; reads no weights.
+        """Raise the errors that `prune_visual_tokens` would raise with these settings, without reading weights.
 
         Parameters
         ----------

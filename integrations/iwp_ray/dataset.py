@@ -1,4 +1,4 @@
-"""`prune_dataset`: a data set of questions about pictures becomes one of answers, by several processes at once."""
+"""`prune_dataset`: from a data set of questions about pictures to a data set of answers, with several processes."""
 
 from collections.abc import Mapping
 from inspect import signature
@@ -44,61 +44,62 @@ def prune_dataset(
     Parameters
     ----------
     dataset : ray.data.Dataset
-        Rows with `id`, an integer or text; `image` or `video`: a path, the bytes of a file, a mapping with ``bytes`` or
-        ``path``, an array of bytes (height, width, 3), of a video (frames, height, width, 3), or a list of these; and
-        `prompt`, a text. Other columns are left behind.
+        Rows with the columns `id`, an integer or text; `image` or `video`; and `prompt`, a text. A picture is a path,
+        the bytes of a file, a mapping with ``bytes`` or ``path``, an array of bytes of shape (height, width, 3), or
+        (frames, height, width, 3) for a video, or a list of these. Other columns are not in the result.
     model : str, pathlib.Path or callable
         Folder that every node can read, or name on the Hub. Or a function without arguments that returns a model, on
         its device, and its processor; it is called in each process.
     budget : int, float or other
-        As of `iwp_transformers.prune_visual_tokens`; None for a method that has its own.
+        As in `iwp_transformers.prune_visual_tokens`; None for a method that has its own.
     prompt : str, optional
-        What rows without a prompt ask.
+        Question of rows without a prompt.
     actors : int, optional
-        Processes, each with a model of its own. Default: one for each GPU of the cluster, one if there is none.
+        Number of processes, each with a model of its own. Default: one for each GPU of the cluster, or one without
+        GPUs.
     cpus_per_actor, gpus_per_actor : float, optional
-        What each process holds, fractions too. Default: one GPU if there are any, and an even share of the processors,
-        less the one that reading needs. PyTorch gets as many threads as whole processors.
+        Processors and GPUs of each process; fractions are allowed. Default: one GPU if there are any, and an even share
+        of the processors, one of which is left for reading. PyTorch gets as many threads as whole processors.
     batch_size : int, default 8
-        Rows answered together, >= 1. Those with images and those with videos are answered apart.
+        Number of rows answered together, >= 1. Rows with images and rows with videos are answered separately.
     max_new_tokens : int, default 64
         Longest answer, in tokens, >= 1.
     frames : int, default 16
-        Frames taken evenly from each video, >= 1.
+        Number of frames taken from each video, evenly spaced, >= 1.
     root : str or pathlib.Path, optional
-        What relative paths in `image` and `video` are relative to. Default: the current folder.
+        Folder that relative paths in `image` and `video` start from. Default: the current folder.
     dtype : str, default "auto"
-        Number format of the weights, "auto" for the checkpoint's. With half precision an answer can depend on the
-        batch, as it can without pruning; see `batch_size`.
+        Number format of the weights; "auto" takes the checkpoint's. With half precision an answer may depend on the
+        other rows of its batch, as it may without pruning.
     attention : str, optional
-        "eager", "sdpa" or "flash_attention_2".
+        Attention implementation: "eager", "sdpa" or "flash_attention_2".
     local_files_only : bool
-        Whether to keep off the network.
+        Whether to use only files on this machine.
     **settings
-        Further arguments of `prune_visual_tokens`, such as `layer` and `method`, but for `history`.
+        Further arguments of `prune_visual_tokens` except `history`, such as `layer` and `method`.
 
     Returns
     -------
     ray.data.Dataset
-        Not computed yet, in no order: `id` as it came, and the columns of `iwp_ray.answers.ANSWER_FIELDS`. A row that
-        cannot be answered, because its file is damaged or the model refuses it, has the reason in `error` and nulls
-        elsewhere. `kept_indices` count among the row's own visual tokens, `tokens_by_layer` all its tokens that enter
-        each decoder layer; both do not depend on the batch.
+        Lazy and in no particular order: the column `id`, and those of `iwp_ray.answers.ANSWER_FIELDS`. If a row cannot
+        be answered, because its file is damaged or the model refuses it, the reason is in `error` and its other columns
+        are null. `kept_indices` are indices among the row's own visual tokens. `tokens_by_layer` counts all its tokens
+        that enter each decoder layer. Both do not depend on the batch.
 
     Raises
     ------
     TypeError
-        If `dataset` or `model` is something else, an argument is unknown, or as `prune_visual_tokens` raises.
+        If `dataset` or `model` has another type, an argument is unknown, or as `prune_visual_tokens` raises.
     ValueError
-        If a column is missing, a number is out of range, the cluster cannot hold so many processes beside a processor
-        for reading, or as `prune_visual_tokens` raises.
+        If a column is missing, a number is out of range, the cluster cannot hold so many processes and a processor for
+        reading, or as `prune_visual_tokens` raises.
     NotImplementedError, OSError
         As `prune_visual_tokens`, and as loading a model.
 
     Notes
     -----
-    A process that dies is started again and given its rows again, so none is lost and none comes twice. A row over
-    which two processes died when it was tried alone becomes an error.
+    If a process dies, it is started again and gets its rows again, so no row is lost and none is there twice. If a
+    process dies twice while it answers a single row, that row gets an error.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""`prune_to_parquet`: from rows on disk to answers on disk, in as many runs as it takes."""
+"""`prune_to_parquet`: from rows on disk to answers on disk, in one or several runs."""
 
 import re
 from collections.abc import Callable, Generator, Mapping
@@ -29,20 +29,20 @@ NO_SETTINGS = {"actors", "cpus_per_actor", "gpus_per_actor", "batch_size", "loca
 
 @dataclass(frozen=True, kw_only=True)
 class MapReport:
-    """How far a run is, or what it did.
+    """Counts of a run, finished or not.
 
     Attributes
     ----------
     total : int or None
-        Rows of the source, None where that is not known.
+        Rows of the source; None if the number is not known.
     earlier : int
         Rows that earlier runs had answered.
     answered, failed : int
         Rows of this run with an answer, and with an error.
     repeated : int
-        Rows left out because their id stood in an earlier row of this run.
+        Rows that were left out because an earlier row of this run has the same id.
     seconds : float
-        Of this run, loading included.
+        Duration of this run, with loading.
     """
 
     total: int | None
@@ -74,31 +74,31 @@ def prune_to_parquet(
 ) -> MapReport:
     """Answer all rows of a source, and write the answers to a folder of parquet files.
 
-    Rows whose id is in the folder already are left out, so a run that was stopped is gone on with by the same call.
-    This process alone writes, and writes files that are whole or not there: whatever dies, each id is there once.
+    Rows whose id is already in the folder are left out. So the same call continues a run that was stopped. Only this
+    process writes, and each file is either complete or absent. So each id is in the folder at most once, whatever dies.
 
     Parameters
     ----------
     source : str, pathlib.Path or ray.data.Dataset
-        A parquet file or a folder of them, a JSONL file, a folder of images and videos, or rows of your own, as of
+        A parquet file or a folder of them, a JSONL file, a folder of images and videos, or rows of your own, as in
         `prune_dataset`.
     output : str or pathlib.Path
         Folder that is missing, empty, or holds answers of earlier runs with the same model, prompt and settings.
     progress : callable, optional
-        Called with a `MapReport` whenever answers came.
+        Called with a `MapReport` each time answers were written.
     **arguments
-        Of `prune_dataset`: `model`, `budget` and so on.
+        Arguments of `prune_dataset`: `model`, `budget` and so on.
 
     Returns
     -------
     MapReport
-        How many rows were answered, how many have an error in place of an answer, how many were there.
+        Numbers of rows answered, of rows with an error, and of rows answered before.
 
     Raises
     ------
     TypeError, ValueError, NotImplementedError, OSError
-        As `prune_dataset`; also if the source holds no rows or an id twice, or if the folder holds other files, or
-        answers that were given with other settings.
+        As `prune_dataset`. Also if the source has no rows or an id twice, or if the folder holds other files or answers
+        with other settings.
 
     Examples
     --------
@@ -169,7 +169,7 @@ def _others(rows: Dataset, known: pa.ChunkedArray, output: Path) -> Dataset:
 
 
 def _settings(arguments: Mapping[str, Any]) -> dict[str, str]:
-    """Return in words what decides the answers; functions and objects without their addresses."""
+    """Return everything that the answers depend on, as text; functions and objects without their addresses."""
     bound = signature(prune_dataset).bind(None, **arguments)
     bound.apply_defaults()
     given = {**bound.arguments, **bound.arguments["settings"]}

@@ -1,4 +1,4 @@
-"""The folder of answers: parquet files that are whole or absent, and what is in it already."""
+"""The folder of answers: parquet files that are complete or absent, and the ids that are in it already."""
 
 import json
 import uuid
@@ -51,7 +51,7 @@ class AnswerFolder:
         self._seen = set(self.ids.to_pylist())
 
     def _check_settings(self) -> None:
-        """Raise unless the folder is empty, or holds answers of the same settings.
+        """Check that the folder is empty, or holds answers of the same settings.
 
         Raises
         ------
@@ -111,7 +111,7 @@ class AnswerFolder:
         return table.filter(pa.array(fresh, type=pa.bool_()))
 
     def add(self, table: pa.Table) -> None:
-        """Write rows as one more file, which is there whole or not at all."""
+        """Write rows as one more file, which is complete or absent whatever happens."""
         file = self._path / f"part-{uuid.uuid4().hex}.parquet"
         unfinished = file.with_name(file.name + UNFINISHED)
         pq.write_table(table, unfinished)

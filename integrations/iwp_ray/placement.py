@@ -1,4 +1,4 @@
-"""How many processes a cluster can hold, and what each gets, such that reading always has a processor left."""
+"""How many processes a cluster can hold, and what each of them gets. One processor is always left for reading."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""One row of a data set: what it asks, and the pictures that it asks about, read from wherever they are."""
+"""One row of a data set: its question and its pictures, read from wherever they are."""
 
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -45,24 +45,23 @@ class Row:
 
 
 def read_row(content: Mapping[str, Any], *, prompt: str | None, root: Path, frames: int) -> Row:
-    """Read a row's pictures and its prompt.
+    """Read the pictures and the prompt of a row.
 
     Parameters
     ----------
     content : mapping
-        `id`; `image` or `video`: a path, the bytes of a file, a mapping with `bytes` or `path`, an array of bytes of
-        shape (height, width, 3), of a video (frames, height, width, 3), or a list of these; `prompt`, if it has one.
+        `id`; `image` or `video`, in the forms that `prune_dataset` lists; and perhaps `prompt`.
     prompt : str or None
-        What is asked where the row has no prompt of its own.
+        Question of rows without a prompt.
     root : pathlib.Path
-        What relative paths are relative to.
+        Folder that relative paths start from.
     frames : int
-        Frames taken evenly from each video.
+        Number of frames taken from each video, evenly spaced.
 
     Returns
     -------
     Row
-        With an error in place of the pictures where anything cannot be read.
+        With an error in place of the pictures if something cannot be read.
     """
     began = perf_counter()
     asked, media, error = content.get("prompt"), None, content.get(BROKEN)
@@ -82,7 +81,7 @@ def read_row(content: Mapping[str, Any], *, prompt: str | None, root: Path, fram
 
 
 def told(error: Exception) -> str:
-    """Return what an error column says of an error."""
+    """Return the text for the column `error`."""
     return str(error) if isinstance(error, MediaError) else f"{type(error).__name__}: {first_line(error)}"
 
 

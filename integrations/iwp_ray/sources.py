@@ -1,4 +1,4 @@
-"""Rows from where a user has them: parquet, JSONL, or a folder of pictures."""
+"""Sources of rows: parquet files, JSONL files, or a folder of pictures."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -48,22 +48,25 @@ def opened_source(path: str | Path) -> Source:
     Parameters
     ----------
     path : str or pathlib.Path
-        A parquet file, or a folder of them, with the columns of `iwp_ray.prune_dataset`. A JSONL file, or a folder with
-        one: in each line an object with `image` or `video`, a path or a list of paths, and, if they are there, `id` and
-        `prompt`; a line without `id` is called by the file's name and its number, and one that is none keeps its place,
-        as a row that is broken. Any other folder of images and videos, in folders below it too: each file is a row,
-        called by its path. Paths are relative to the file's folder, or to the folder.
+        One of three kinds of source. Paths in it are relative to the folder of the file, or to the folder.
+
+        - A parquet file, or a folder of them, with the columns of `iwp_ray.prune_dataset`.
+        - A JSONL file, or a folder with one. Each line is an object with `image` or `video`, a path or a list of paths,
+          and perhaps `id` and `prompt`. A line without `id` is called by the name of the file and its number. A line
+          that is not valid becomes a row with an error.
+        - Any other folder. Each image or video in it, or in folders below it, is a row, called by its path.
 
     Returns
     -------
     Source
+        The rows, their number if it is known, and the folder that their paths are relative to.
 
     Raises
     ------
     FileNotFoundError
         If there is nothing of that name.
     ValueError
-        If it is none of these, holds no row, ids that are neither integers nor text, or an id in several rows.
+        If it is none of these; if it has no row; if ids are neither integers nor text, or an id is there twice.
     """
     path = Path(path)
     if not path.exists():

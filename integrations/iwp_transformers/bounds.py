@@ -1,4 +1,4 @@
-"""What a `Tolerance` of outputs reads of a layer: the queries that see all candidates, and all that these see."""
+"""What a `Tolerance` of outputs reads of a layer: queries that see all candidates, and everything that they see."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ __all__ = ["bounded_sample", "check_bound"]
 
 
 def check_bound(plan: "PruningPlan") -> None:
-    """Raise if outputs are to be bounded of a layer whose attention is no plain softmax over all that came before.
+    """Check that a layer's attention is a plain causal softmax, the only kind whose outputs can be bounded.
 
     Raises
     ------
@@ -40,7 +40,10 @@ def check_bound(plan: "PruningPlan") -> None:
 
 
 def bounded_sample(view: LayerView) -> Sample:
-    """Return the tokens with the queries whose outputs are bounded: of all behind the last candidate, else its own."""
+    """Return the candidates with the queries whose outputs are bounded.
+
+    These are the queries of all tokens behind the last candidate; if there are none, its own.
+    """
     last, visual = view.visual_positions[-1:], view.visual
     behind = view.outside.positions[view.outside.positions > last]
     asked = view.at(behind if len(behind) else last)

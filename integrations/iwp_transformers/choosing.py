@@ -1,4 +1,4 @@
-"""Ask a rule what one sample keeps, and hold it to what it may answer."""
+"""Ask a rule which candidates of one sample to keep, and check its answer."""
 
 import warnings
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ def chosen_tokens(
     candidates: Tensor,
     budget: float | Tolerance | Mapping[str, float | Tolerance],
 ) -> Chosen:
-    """Return what one sample keeps of its candidates at one stage.
+    """Return which candidates one sample keeps at one stage.
 
     Parameters
     ----------
@@ -36,17 +36,18 @@ def chosen_tokens(
     candidates : torch.Tensor
         Shape (N,), int64, ascending: rows, in the forward, of the visual tokens that are left.
     budget : int, float or Tolerance, or a mapping of str to these
-        Of all the visual tokens that the sample came with; 0 for none. A mapping has it for each modality.
+        Number or share of all visual tokens that the sample had at first; 0 for none. A mapping has one for each
+        modality.
 
     Returns
     -------
     Chosen
-        A token whose own row is read is always among them.
+        Tokens whose own output is read are always included.
 
     Raises
     ------
     NotImplementedError
-        If a method that merges is to share out a budget by modality.
+        If a method that merges is given a budget for each modality.
     """
     if not isinstance(budget, Mapping):
         return _chosen_from(rule, sources, sample, candidates, len(sources.prompt.visual[sample]), budget)
@@ -67,7 +68,7 @@ def chosen_tokens(
 def _chosen_from(
     rule: Selector, sources: Sources, sample: int, candidates: Tensor, total: int, budget: float | Tolerance
 ) -> Chosen:
-    """Return what is kept of candidates that share a budget, of which there were `total` at first."""
+    """Return what is kept of candidates that share a budget. There were `total` of them at first."""
     prompt = sources.prompt
     count = budget
     if not isinstance(count, Tolerance):
@@ -88,7 +89,7 @@ def _chosen_from(
 
 
 def _with_own(chosen: Chosen, candidates: Tensor, own: Tensor, sources: Sources, sample: int) -> Chosen:
-    """Return what was chosen together with tokens that stay as they are."""
+    """Return the chosen tokens together with tokens that stay unchanged."""
     rows: Tensor = torch.cat((own, chosen.rows)).unique()  # type: ignore[no-untyped-call]  # untyped in torch
     states, sizes, merged_into = chosen.states, chosen.sizes, chosen.merged_into
     kept = torch.searchsorted(rows, chosen.rows)
@@ -110,7 +111,7 @@ def _with_own(chosen: Chosen, candidates: Tensor, own: Tensor, sources: Sources,
 
 
 def _asked(rule: Selector, sources: Sources, sample: int, candidates: Tensor, budget: int | Tolerance) -> Chosen:
-    """Return what the rule keeps of some candidates: so many, or as few as an error allows."""
+    """Ask the rule: how many to keep is given by the budget, or by the error that a tolerance allows."""
     tolerance = budget if isinstance(budget, Tolerance) else None
     count = len(candidates) if isinstance(budget, Tolerance) else budget
     whole = count == len(candidates) and tolerance is None and isinstance(rule, Method) and not rule.own_count

@@ -1,4 +1,4 @@
-"""Tokens that stand for others: new states for the rows that stay, and how much each weighs in later attention."""
+"""Tokens that stand for others: new states for the rows that stay, and their sizes in later attention."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,11 +23,11 @@ class Chosen:
     rows : torch.Tensor
         Shape (M,), int64, ascending: rows, in the forward, of the visual tokens that stay.
     states : torch.Tensor, optional
-        Shape (M, E): their new states; None where they keep their own.
+        Shape (M, E): their new states; None if they keep their own.
     sizes : torch.Tensor, optional
-        Shape (M,): how many tokens each stands for in later attention; None where attention is left alone.
+        Shape (M,): number of tokens that each stands for in later attention; None if attention is unchanged.
     merged_into : torch.Tensor, optional
-        Shape (N,), int64: for each candidate, the row of the token that it went into, -1 where it is lost.
+        Shape (N,), int64: for each candidate the row of the token that it was merged into, -1 if it was dropped.
     """
 
     rows: Tensor
@@ -37,21 +37,21 @@ class Chosen:
 
 
 def replaced_states(hidden: Tensor, rows: Sequence[Tensor], chosen: Sequence[Chosen]) -> Tensor:
-    """Return the inputs of a layer with the new states of what stays.
+    """Return the inputs of a layer with the new states of the tokens that stay.
 
     Parameters
     ----------
     hidden : torch.Tensor
         Shape (B, R, E).
     rows : sequence of torch.Tensor
-        For each sample, shape (M,): the rows of what stays.
+        For each sample, shape (M,): the rows of the tokens that stay.
     chosen : sequence of Chosen
         For each sample.
 
     Raises
     ------
     NotImplementedError
-        If gradients are asked for: new states are chosen without.
+        If gradients are needed: new states are computed without.
     """
     if all(each.states is None for each in chosen):
         return hidden

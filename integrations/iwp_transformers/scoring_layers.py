@@ -1,4 +1,4 @@
-"""Which layers score the tokens, and what those before the one that prunes have given them."""
+"""Which layers score the tokens, and the scores from layers before the pruning layer."""
 
 from collections.abc import Mapping, Sequence
 from numbers import Integral
@@ -20,7 +20,7 @@ __all__ = ["LayerScores", "scoring_layers_of"]
 
 
 def scoring_layers_of(layers: int | Sequence[int] | None, stages: Sequence[Stage], rule: Selector) -> tuple[int, ...]:
-    """Return the layers that score, ascending; none where it is only the one that prunes.
+    """Return the layers that score, ascending; none if only the pruning layer does.
 
     Parameters
     ----------
@@ -34,8 +34,8 @@ def scoring_layers_of(layers: int | Sequence[int] | None, stages: Sequence[Stage
     Raises
     ------
     ValueError
-        If they are no distinct layers up to the one that prunes, tokens are dropped at several, or the rule is another
-        than the paper's.
+        If the layers are not distinct or lie behind the pruning layer; if there are several stages; if the rule is not
+        the method "iwp".
     """
     if layers is None:
         return ()

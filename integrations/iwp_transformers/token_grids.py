@@ -1,4 +1,4 @@
-"""Grids of visual tokens: which of them stand in rows and columns, read from where they look."""
+"""Grids of visual tokens: which tokens form rows and columns, from the regions of the picture that they cover."""
 
 from collections.abc import Mapping, Sequence
 from math import isqrt
@@ -17,7 +17,7 @@ __all__ = ["grids_of", "regions_of"]
 
 
 def regions_of(plan: "PruningPlan", features: Mapping[str, Any], sample: int) -> Sequence[Region]:
-    """Return what each visual token of a sample looks at.
+    """Return the region that each visual token of a sample covers.
 
     Parameters
     ----------
@@ -31,9 +31,9 @@ def regions_of(plan: "PruningPlan", features: Mapping[str, Any], sample: int) ->
     Raises
     ------
     NotImplementedError
-        If it is not known for the family.
+        If the regions are not known for the family.
     ValueError
-        If the pictures do not make up the visual tokens.
+        If the number of visual tokens does not follow from the pictures.
     """
     given = generation_inputs(plan.model) if features.get("mm_encoder_outputs") else {}
     if "input_ids" in given:
@@ -44,7 +44,7 @@ def regions_of(plan: "PruningPlan", features: Mapping[str, Any], sample: int) ->
 
 
 def grids_of(regions: Sequence[Region]) -> tuple[Tensor, ...]:
-    """Return the grids that the tokens of a sample make up.
+    """Return the grids that the visual tokens of a sample form.
 
     Parameters
     ----------
@@ -54,8 +54,9 @@ def grids_of(regions: Sequence[Region]) -> tuple[Tensor, ...]:
     Returns
     -------
     tuple of torch.Tensor
-        Indices of tokens, int64, each of shape (h, w); every token is in exactly one. A frame, a shrunken view and all
-        crops of an image together are a grid; separators, and tokens that do not make up a rectangle, are one of a row.
+        Indices of tokens, int64, each of shape (h, w). Every token is in exactly one grid. A frame, a shrunken view,
+        and all crops of an image together are a grid. Separators, and tokens that do not form a rectangle, are a grid
+        with one row.
     """
     groups: dict[tuple[object, ...], list[int]] = {}
     for index, region in enumerate(regions):

@@ -12,7 +12,7 @@ __all__ = ["Explained", "TokenView"]
 
 
 class Explained:
-    """Says at a wrong attribute which there are."""
+    """Lists the existing attributes when an attribute is missing."""
 
     def __getattr__(self, name: str) -> NoReturn:
         """Raise.
@@ -20,7 +20,7 @@ class Explained:
         Raises
         ------
         AttributeError
-            Always: only what is missing is looked for here.
+            Always: Python calls this for missing attributes only.
         """
         known = ", ".join(key for key in dir(type(self)) if not key.startswith("_"))
         fields = ", ".join(key for key in getattr(self, "__dataclass_fields__", ()) if not key.startswith("_"))
@@ -30,14 +30,14 @@ class Explained:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class TokenView(Explained):
-    """Some tokens of one sample, as one decoder layer is about to see them.
+    """Some tokens of one sample as a decoder layer sees them. Floating-point tensors have the dtype of the model.
 
     Attributes
     ----------
     positions : torch.Tensor
-        Shape (n,), int64, ascending: their positions in the input sequence, padding and what the cache holds counted.
+        Shape (n,), int64, ascending: positions in the input sequence. Padding and tokens in the cache are counted.
     hidden : torch.Tensor
-        Shape (n, E): the layer's inputs.
+        Shape (n, E): states that enter the layer.
     queries, rotated_queries : torch.Tensor
         Shape (Hq, n, D), without and with rotary embedding.
     keys, rotated_keys : torch.Tensor
@@ -47,8 +47,8 @@ class TokenView(Explained):
 
     Notes
     -----
-    Queries, keys and values are those that the layer's module hands to its attention function, for every model: norms,
-    gates and partial rotations included.
+    Queries, keys and values are those that the layer passes to its attention function, for every model: after norms,
+    gates and partial rotation.
     """
 
     positions: Tensor
@@ -65,7 +65,7 @@ class TokenView(Explained):
 
     @cached_property
     def hidden(self) -> Tensor:
-        """The layer's inputs."""
+        """States that enter the layer."""
         return self._inputs.hidden[self._sample, self._rows]
 
     @cached_property
@@ -85,12 +85,12 @@ class TokenView(Explained):
 
     @cached_property
     def rotated_queries(self) -> Tensor:
-        """Queries as the attention compares them."""
+        """Queries with rotary embedding."""
         return self._heads(self._inputs.rotated.queries)
 
     @cached_property
     def rotated_keys(self) -> Tensor:
-        """Keys as the attention compares them."""
+        """Keys with rotary embedding."""
         return self._heads(self._inputs.rotated.keys)
 
     @cached_property

@@ -1,4 +1,4 @@
-"""What a rule sees of the vision tower: for each visual token of one sample, each part computed when asked for."""
+"""What a rule sees of the vision tower, for each visual token of one sample. Parts are computed when they are used."""
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
@@ -17,16 +17,16 @@ __all__ = ["TowerReader", "TowerView"]
 
 
 class TowerReader:
-    """Reads what the tower computed for the batch of one forward; what samples share is computed once.
+    """Reads what the tower computed in one forward. What samples share is computed once.
 
     Parameters
     ----------
     tower : VisionTower
         The tower.
     encoded : mapping
-        By medium, what the tower returned and how it was encoded.
+        For each medium, what the tower returned and how it was encoded.
     placeholders : mapping
-        By medium, shape (B, T), bool: where its tokens stand.
+        For each medium, shape (B, T), bool: the places of its tokens in the input.
     """
 
     def __init__(
@@ -41,12 +41,12 @@ class TowerReader:
 
     @cached_property
     def features(self) -> dict[str, Tensor]:
-        """Features of each visual token as the projector gets them, by medium, (tokens, width)."""
+        """Features of each visual token before the projector, by medium, (tokens, width)."""
         return {medium: self._tokens(medium, _given(each.features)) for medium, (_, each) in self._encoded.items()}
 
     @cached_property
     def first_states(self) -> dict[str, Tensor]:
-        """What the tower's first layer returned for each visual token, by medium, (tokens, width)."""
+        """Output of the tower's first layer for each visual token, by medium, (tokens, width)."""
         found = {}
         for medium, (_, each) in self._encoded.items():
             second = [each.calls[number].hidden for number in self._tower.second]
@@ -55,12 +55,12 @@ class TowerReader:
 
     @cached_property
     def projected(self) -> dict[str, Tensor]:
-        """Features of each visual token as the language model gets them, by medium, (tokens, E)."""
+        """Features of each visual token that enter the language model, by medium, (tokens, E)."""
         return {m: self._map.joined(m, output.pooler_output) for m, (output, _) in self._encoded.items()}
 
     @cached_property
     def sources(self) -> dict[str, Tensor]:
-        """Which image, tile or frame each visual token looks at most, by medium; -1 for none."""
+        """Number of the image, tile or frame that each visual token looks at most, by medium; -1 for none."""
         return {medium: self._map.sources(each) for medium, (_, each) in self._encoded.items()}
 
     def attention(self, layer: TowerLayer, *, split_heads: bool) -> dict[str, Tensor]:
@@ -84,12 +84,12 @@ class TowerReader:
         return self._found[key]
 
     def project(self, features: Tensor) -> Tensor | None:
-        """Return features as the language model gets them; None where a token's are not projected alone."""
+        """Return features after the projector; None if it does not project each token by itself."""
         with torch.no_grad():
             return self._map.project(features)
 
     def taken(self, parts: Mapping[str, Tensor], sample: int, positions: Tensor) -> Tensor:
-        """Return the rows of some positions of a sample, (n, ...), out of the tokens of each medium."""
+        """Return the rows of given positions of a sample, (n, ...), from the tokens of each medium."""
         rows = next(iter(parts.values()))
         found = rows.new_empty(len(positions), *rows.shape[1:])
         for medium, part in parts.items():
@@ -100,7 +100,7 @@ class TowerReader:
         return found
 
     def _rank(self, medium: str, tokens: int) -> Tensor:
-        """Return which token of an encoding stands where, (B, T)."""
+        """Return which token of an encoding stands at each place, (B, T)."""
         placed = self._placeholders[medium]
         counts = placed.sum(1)
         # Where samples were repeated, for beams or several answers, those of one prompt stand behind each other.
@@ -133,12 +133,12 @@ class TowerReader:
 def tower_reader(
     watch: TowerWatch, config: PreTrainedConfig, arguments: Mapping[str, Any], encoded: Mapping[str, Any]
 ) -> TowerReader:
-    """Return what reads the tower for one forward, within which or ahead of which it ran.
+    """Return the reader of the tower for one forward. The tower ran within that forward or before it.
 
     Parameters
     ----------
     watch : TowerWatch
-        What saw the tower run.
+        What recorded the tower's calls.
     config : transformers.PreTrainedConfig
         Of the multimodal model.
     arguments : mapping
@@ -149,7 +149,7 @@ def tower_reader(
     Raises
     ------
     NotImplementedError
-        If features came that were encoded where nobody saw it.
+        If features were encoded outside of the session.
     """
     ahead = arguments.get("mm_encoder_outputs") or {}
     found = {}
@@ -173,15 +173,16 @@ def tower_reader(
 class TowerView:
     """What the vision tower computed for the candidates of one sample, N tokens.
 
-    A token that interpolates patches, or merges them, has the model's own interpolation or the mean of what they have.
-    A learned separator (newline) has no patch: `has_patch` is False, its attention 0, its keys and features zero.
+    A visual token that is interpolated from patches, or merged from several, has the same interpolation of their values
+    as in the model, or their mean. A learned separator (newline) has no patch: its `has_patch` is False, and its
+    attention, keys and features are 0.
 
     Parameters
     ----------
     reader : TowerReader
-        Of the forward.
+        Reader of the forward.
     sample : int
-        Which sample.
+        Row of the batch.
     positions : torch.Tensor
         Shape (N,), int64: the candidates' positions in the input sequence.
     """
@@ -195,54 +196,55 @@ class TowerView:
 
     @cached_property
     def has_patch(self) -> Tensor:
-        """Which tokens are made of patches, shape (N,), bool."""
+        """Whether each token comes from patches, shape (N,), bool."""
         return self.source >= 0
 
     @cached_property
     def source(self) -> Tensor:
-        """Which image, tile or video frame each token looks at most, int64; numbers tell them apart, -1 is none."""
+        """Number of the image, tile or video frame that each token looks at most, shape (N,), int64; -1 for none."""
         return self._taken(self._numbered)
 
     @cached_property
     def features(self) -> Tensor:
-        """What the projector gets, shape (N, width of the tower)."""
+        """Features before the projector, shape (N, width of the tower)."""
         return self._taken(lambda reader: reader.features)
 
     @cached_property
     def first_states(self) -> Tensor:
-        """What the tower's first layer returned, shape (N, width of the tower)."""
+        """Output of the tower's first layer, shape (N, width of the tower)."""
         return self._taken(lambda reader: reader.first_states)
 
     @cached_property
     def projected(self) -> Tensor:
-        """What the language model gets, shape (N, E); separators as they are."""
+        """Features that enter the language model, shape (N, E), those of separators included."""
         return self._reader.taken(self._reader.projected, self._sample, self._positions).to(self._positions.device)
 
     def attention(self, layer: TowerLayer = "features", *, split_heads: bool = True) -> Tensor:
-        """Return the attention that each token receives: from the class token, or the mean over all patches.
+        """Return the attention that each token receives from the class token; without one, on average from all patches.
 
         Parameters
         ----------
         layer : {"features", "last"}
-            The layer whose output is the features, by the configuration; or the tower's last one.
+            The tower layer whose output is the features, according to the configuration, or the last layer.
         split_heads : bool, default True
-            By head; or by the product of whole queries and keys, as PruMerge does.
+            Whether attention is computed for each head. False: from the whole queries and keys, as PruMerge does.
 
         Returns
         -------
         torch.Tensor
-            Shape (Hq, N), or (1, N): soft-max weights in the dtype of the tower, as its eager attention returns them.
+            Shape (Hq, N), or (1, N) without splitting: softmax weights in the dtype of the tower, as its eager
+            attention computes them.
         """
         return self._taken(lambda reader: reader.attention(layer, split_heads=split_heads)).T.contiguous()
 
     def keys(self, layer: TowerLayer = "features") -> Tensor:
-        """Return the keys of a layer, shape (H, N, D), as the attention compares them."""
+        """Return the keys of a layer as the attention compares them, shape (H, N, D)."""
         return self._taken(lambda reader: reader.keys(layer)).transpose(0, 1).contiguous()
 
     def project(self, features: Tensor) -> Tensor | None:
-        """Return features (n, width of the tower) as the language model gets them.
+        """Return features (n, width of the tower) after the projector, shape (n, E).
 
-        None where the model projects several patches as one (Qwen2-VL, Qwen2.5-VL).
+        None if the model projects several patches as one (Qwen2-VL, Qwen2.5-VL).
         """
         return self._reader.project(features)
 

@@ -1,4 +1,4 @@
-"""What a selector sees of one sample: the layer that prunes, each part computed only when somebody asks."""
+"""What a selector sees of one sample at the pruning layer. Each part is computed only when it is used."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,23 +19,24 @@ __all__ = ["LayerView", "view_of"]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LayerView(Explained):
-    """What a selector sees: one sample at the entrance of the layer that prunes.
+    """What a selector sees: one sample at the entrance of the pruning layer.
 
     Attributes
     ----------
     visual : TokenView
-        The candidates, N tokens; a selector returns indices into them.
+        The candidates, N tokens. A selector returns indices into them.
     text : TokenView
-        All other tokens of the forward but padding and drafts; earlier turns on the cache are not among them.
+        All tokens of this forward except candidates, padding and drafts of assisted decoding. Earlier turns that are in
+        the cache are not included.
     question : TokenView
-        Text after the first visual token; all text where none follows; the candidates where there is no text.
+        Text after the first visual token. If there is none, all text; if there is no text at all, the candidates.
     budget : int
         Number of candidates to keep, from 1 to N.
     tolerance : Tolerance or None
-        The error that is allowed, where the budget is a `Tolerance`: the rule keeps the fewest candidates that stay
-        within it, and `budget` is N, the most that it may keep. Only the paper's rule is given one.
+        The allowed error if the budget is a `Tolerance`. The rule then keeps the fewest candidates that stay within it,
+        and `budget` is N, the most that it may keep. Only the method "iwp" is given a tolerance.
     scaling : float
-        What the layer multiplies products of queries and keys with.
+        Factor with which the layer scales the dot products of queries and keys.
     """
 
     visual_positions: Tensor
@@ -56,12 +57,12 @@ class LayerView(Explained):
 
     @cached_property
     def text(self) -> TokenView:
-        """All tokens but the candidates and padding."""
+        """All tokens except candidates and padding."""
         return self.at(self.text_positions)
 
     @cached_property
     def question(self) -> TokenView:
-        """The text that the candidates are weighed against."""
+        """The text after the first visual token, which the candidates are scored against."""
         if not len(self.text_positions):
             return self.visual
         after = self.text_positions[self.text_positions > self.visual_positions[0]]
@@ -69,30 +70,30 @@ class LayerView(Explained):
 
     @property
     def scaling(self) -> float:
-        """What the layer multiplies products of queries and keys with."""
+        """Factor with which the layer scales the dot products of queries and keys."""
         return self._sources.here.rotated.scaling
 
     @property
     def layer_scores(self) -> Sequence[Tensor]:
-        """Log magnitudes of the candidates, shape (N,), by each scoring layer; empty where this layer alone scores."""
+        """Log magnitudes of the candidates from each scoring layer, shape (N,); empty if only this layer scores."""
         scores = self._sources.scores
         return () if scores is None else scores(self._sample, self.visual_positions - self._sources.here.before)
 
     @cached_property
     def outside(self) -> TokenView:
-        """All tokens of the prompt that are no candidates: text, and visual tokens that stay whatever is chosen."""
+        """All tokens of the prompt that are not candidates: text, and visual tokens that are always kept."""
         left = self._sources.left[self._sample].to(self.visual_positions.device) + self._sources.here.before
         others = left[~torch.isin(left, self.visual_positions)]
         return self.at(torch.cat((self.text_positions, others)).sort().values)
 
     @property
     def sizes(self) -> Tensor:
-        """How many tokens each candidate stands for since earlier stages, shape (N,), float32."""
+        """Number of tokens that each candidate stands for after earlier stages, shape (N,), float32."""
         return self._sources.sizes_of(self._sample, self.visual_positions)
 
     @cached_property
     def entrance(self) -> "LayerView":
-        """The sample as it enters the decoder: all its visual tokens are candidates, whatever was dropped since."""
+        """The sample as it enters the decoder. All its visual tokens are candidates, also those dropped since."""
         sources = self._sources
         first = replace(
             sources, here=sources.first, before=None, left=sources.prompt.visual, log_sizes=None, scores=None
@@ -102,7 +103,7 @@ class LayerView(Explained):
 
     @property
     def at_entrance(self) -> bool:
-        """Whether the layer is the decoder's first, whose inputs are what the projector returned."""
+        """Whether the pruning layer is the first of the decoder. Its inputs are the output of the projector."""
         return self._sources.here.layer is self._sources.first.layer
 
     @cached_property
@@ -112,7 +113,7 @@ class LayerView(Explained):
         Raises
         ------
         ValueError
-            If the rule has not said by an attribute ``reads = ("vision tower",)`` that it reads the tower.
+            If the rule has no attribute `reads` that contains "vision tower".
         """
         if self._sources.tower is None:
             msg = "`view.tower` is read by a rule that does not say so by an attribute `reads` with 'vision tower'"
@@ -121,22 +122,22 @@ class LayerView(Explained):
 
     @cached_property
     def last(self) -> TokenView:
-        """The last token of the prompt, whose row the next token is read from."""
+        """The last token of the prompt, from whose output the next token is predicted."""
         return self.at(self._real[-1:])
 
     @cached_property
     def ids(self) -> Tensor:
-        """Token ids of the whole prompt without padding, shape (n,)."""
+        """Token ids of the whole prompt without padding, shape (n,), int64."""
         return self._sources.ids[self._sample, self._real - self._sources.here.before]
 
     @cached_property
     def grids(self) -> tuple[Tensor, ...]:
-        """Where the candidates stand in pictures: indices of shape (h, w), each in one grid; newlines in one of a row.
+        """The candidates as grids: tensors of indices, int64, each of shape (h, w). Separators form grids with one row.
 
         Raises
         ------
         NotImplementedError
-            If tokens were dropped before, or it is not known where the model's tokens look.
+            If tokens were dropped before, or the places of the model's visual tokens in the picture are not known.
         """
         regions = self._sources.regions(self._sample)
         if len(regions) != len(self.visual_positions):
@@ -148,54 +149,55 @@ class LayerView(Explained):
         return tuple(grid.to(self.visual_positions.device) for grid in grids_of(regions))
 
     def at(self, positions: Tensor) -> TokenView:
-        """Return the tokens at some positions of the input sequence, shape (n,), ascending."""
+        """Return the tokens at given positions of the input sequence, shape (n,), int64, ascending."""
         return TokenView(positions, self._sources.here, self._sample)
 
     def scaled(self, part: Tensor) -> Tensor:
-        """Return queries or keys so that their products over the root of the width are the layer's own logits."""
+        """Scale queries or keys so that their dot products divided by sqrt(D) are the logits of the layer."""
         # Half of the factor goes to the queries, half to the keys.
         scale = (self.scaling * part.shape[-1] ** 0.5) ** 0.5
         return part if abs(scale - 1) <= torch.finfo(torch.float32).eps else part.float() * scale
 
     def log_outside(self, queries: TokenView, *, rotated: bool) -> Tensor:
-        """Return the log-sum-exp of the scaled logits of queries over what they see outside of the candidates.
+        """Return the log-sum-exp of each query's scaled logits over everything that it sees except the candidates.
 
         Parameters
         ----------
         queries : TokenView
-            Whose, n tokens.
+            The n tokens whose queries are used.
         rotated : bool
-            With rotary embedding, or without.
+            Whether queries and keys have rotary embedding.
 
         Returns
         -------
         torch.Tensor
-            Shape (Hq, n); -inf where a query sees nothing else. The `context` of `iwp_core.select_tokens`.
+            Shape (Hq, n), float32 or float64; -inf for a query that sees nothing else. This is the `context` of
+            `iwp_core.select_tokens`.
 
         Raises
         ------
         NotImplementedError
-            If the cache holds tokens of earlier turns, or tokens weigh by their size.
+            If the cache holds tokens of earlier turns, or attention is weighed by the sizes of merged tokens.
         """
         here = self._sources.here
         return here.log_seen(self._sample, queries.positions, self.outside.positions, rotated=rotated)
 
     def before(self, tokens: TokenView) -> TokenView:
-        """Return some tokens as the layer before sees them: states that enter it, its keys.
+        """Return given tokens as the layer before sees them: its states, queries, keys and values.
 
         Raises
         ------
         ValueError
-            If pruning starts at layer 0, which no layer precedes.
+            If the pruning layer is layer 0.
         """
         return TokenView(tokens.positions, self._layer_before("before()"), self._sample)
 
     def embedded(self, tokens: TokenView) -> TokenView:
-        """Return some tokens as the decoder's first layer sees them: its inputs are their embeddings."""
+        """Return given tokens as the first layer of the decoder sees them. Its inputs are their embeddings."""
         return TokenView(tokens.positions, self._sources.first, self._sample)
 
     def normed(self, tokens: TokenView) -> Tensor:
-        """Return the states of some tokens through the decoder's last norm, shape (n, E).
+        """Return the states of given tokens after the decoder's final norm, shape (n, E).
 
         Raises
         ------
@@ -211,46 +213,46 @@ class LayerView(Explained):
         return normed.to(tokens.hidden.device)
 
     def unpadded_positions(self, tokens: TokenView) -> Tensor:
-        """Return the positions of some tokens in the input sequence with padding not counted, shape (n,), int64."""
+        """Return the positions of given tokens in the input sequence without its padding, shape (n,), int64."""
         return torch.searchsorted(self._real, tokens.positions)
 
     def attention_rows(self, queries: TokenView | None = None) -> Tensor:
-        """Return how some tokens attend to the candidates in the layer before; only these rows are computed.
+        """Return the attention of given tokens to the candidates in the layer before. Only these rows are computed.
 
         Parameters
         ----------
         queries : TokenView, optional
-            Whose attention, n tokens; by default `last`.
+            The n tokens that attend. Default: `last`.
 
         Returns
         -------
         torch.Tensor
-            Shape (Hq, n, N): soft-max weights over all that a token may see, of which the candidates' are returned; in
-            the dtype of the model, as its eager attention returns them.
+            Shape (Hq, n, N), in the dtype of the model, as its eager attention computes it: softmax weights over
+            everything that a token sees, restricted to the candidates.
 
         Raises
         ------
         ValueError
-            If pruning starts at layer 0, which no layer precedes.
+            If the pruning layer is layer 0.
         """
         before = self._layer_before("attention_rows()")
         weights = before.attention(self._sample, (queries or self.last).positions)
         return weights[..., before.rows_of(self._sample, self.visual_positions).to(weights.device)]
 
     def last_attention(self) -> Tensor:
-        """Return how the previous layer's last token attends, averaged over heads; only this row is computed.
+        """Return the attention of the last token in the layer before, averaged over heads. Only this row is computed.
 
         Returns
         -------
         torch.Tensor
-            Shape (T,), float32, indexed by position in the input sequence; 0 for padding and what was dropped before.
+            Shape (T,), float32, indexed by position in the input sequence; 0 for padding and for tokens dropped before.
 
         Raises
         ------
         NotImplementedError
             If the cache holds tokens of earlier turns, whose keys are not read.
         ValueError
-            If pruning starts at layer 0, which no layer precedes.
+            If the pruning layer is layer 0.
         """
         before = self._layer_before("last_attention()")
         weights = before.attention(self._sample, self.last.positions).float().mean(0).squeeze(0)
@@ -275,7 +277,7 @@ class LayerView(Explained):
 def view_of(
     sources: Sources, sample: int, candidates: Tensor, budget: int, tolerance: Tolerance | None = None
 ) -> LayerView:
-    """Return what a rule is shown of one sample.
+    """Return the view of one sample.
 
     Parameters
     ----------
@@ -284,8 +286,8 @@ def view_of(
     sample : int
         Row of the batch.
     candidates : torch.Tensor
-        Shape (N,), int64, ascending: their rows in the forward.
-    budget, tolerance
+        Shape (N,), int64, ascending: rows of the candidates in the forward.
+    budget, tolerance : int, Tolerance or None
         As the attributes of the view.
     """
     device, text = sources.here.hidden.device, sources.prompt.text[sample].nonzero().squeeze(1)

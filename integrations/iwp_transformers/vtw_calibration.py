@@ -1,4 +1,4 @@
-"""The layer from which on a model needs no visual tokens, found on samples as VTW does."""
+"""Calibration of VTW: find the layer from which on a model needs no visual tokens."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -17,14 +17,14 @@ __all__ = ["calibrated_vtw_layer"]
 def calibrated_vtw_layer(
     model: nn.Module, samples: Iterable[Mapping[str, Any]], *, threshold: float = 0.003, first: int = 5
 ) -> int:
-    """Find the first layer from which on all visual tokens can be withdrawn without changing the next token much.
+    """Find the first layer from which on all visual tokens can be dropped while the next token hardly changes.
 
     Parameters
     ----------
     model : torch.nn.Module
         A vision-language model with its head.
     samples : iterable of mapping
-        Inputs of the model, each a batch of one or more prompts; the paper takes about 20 prompts.
+        Inputs of the model, each a batch of one or more prompts. The paper takes about 20 prompts.
     threshold : float, default 0.003
         Largest mean Kullback-Leibler divergence of the next token's distribution, in nats. The official code has 0.0005
         for LLaVA-1.5-13B and 0.0001 for LLaVA-1.6-7B.
@@ -34,18 +34,18 @@ def calibrated_vtw_layer(
     Returns
     -------
     int
-        What `method="vtw"` takes as `layer`.
+        The `layer` for ``method="vtw"``.
 
     Raises
     ------
     TypeError
-        If a number is none, or the model is none that can be pruned.
+        If a number has the wrong type, or the model cannot be pruned.
     ValueError
         If there are no samples, a number is out of range, or no layer qualifies.
 
     Notes
     -----
-    Each sample costs one forward, and one for each layer that is tried.
+    Each sample costs one forward, and one more for each layer that is tried.
 
     References
     ----------

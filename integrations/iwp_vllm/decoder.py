@@ -1,4 +1,4 @@
-"""The decoder's first layers run over one prompt with vLLM's own weights, beside its KV cache."""
+"""Run the decoder's first layers over one prompt with vLLM's own weights, outside of its KV cache."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -28,9 +28,9 @@ def look(
     visual : slice
         Rows of the image.
     depth : int
-        Layers that run.
+        Number of layers that run.
     source : bytes
-        What tells the image from others.
+        Identifies the image.
     """
     before: Heads | None = None
     for layer in layers[:depth]:
@@ -74,7 +74,7 @@ def _heads(layer: Any, hidden: Tensor, positions: Tensor) -> Heads:
 
 
 def _last_row(heads: Heads | None, scaling: float) -> Tensor:
-    """Return the attention of the last token, which sees all, shape (Hq, T).
+    """Return the attention of the last token, which sees all tokens, shape (Hq, T).
 
     Raises
     ------

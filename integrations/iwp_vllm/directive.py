@@ -1,4 +1,4 @@
-"""What the processor tells the model of one image: how many tokens stay, and what they are chosen by."""
+"""What the processor passes to the model for one image: how many tokens to keep, and what to choose them by."""
 
 from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,9 +23,9 @@ class Directive:
     Attributes
     ----------
     budget : int or float
-        Tokens to keep, or their share; in the model the count M.
+        Number of tokens to keep, or their share; in the model, the count M.
     source : str
-        vLLM's hash of the image or video and of what its own processor was told.
+        vLLM's hash of the image or video and of the arguments of its own processor.
     around : Around
         Text that the choice depends on; empty for a rule that reads none.
     """

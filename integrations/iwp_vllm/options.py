@@ -1,4 +1,4 @@
-"""What users ask for: of all requests with `hf_overrides`, of one with `mm_processor_kwargs`."""
+"""The options of an engine, from `hf_overrides`, and of a request, from `mm_processor_kwargs`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -17,18 +17,18 @@ OF_ENGINE = ("budget", "tower_cache_mib")
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What is asked of all requests of an engine, or of one.
+    """Options of all requests of an engine, or of one request.
 
     Attributes
     ----------
     budget : int or float
-        Tokens to keep of each image or video, or their share; 1.0 keeps all.
+        Number of tokens to keep of each image or video, or their share; 1.0 keeps all.
     rule : Rule
         How they are chosen.
     prompt : str or None
-        Prompt to choose by in place of the request's own.
+        Prompt to choose by, in place of the request's own.
     tower_cache_mib : int
-        Memory on the host for what the vision tower returned, in MiB; 0 keeps nothing.
+        Memory on the host for outputs of the vision tower, in MiB; 0 keeps none.
     """
 
     budget: float = 1.0
@@ -101,12 +101,12 @@ class Options:
 
 
 def requested(given: Mapping[str, object]) -> dict[str, Any]:
-    """Return what is meant for this plugin among a request's `mm_processor_kwargs`."""
+    """Return those of a request's `mm_processor_kwargs` that are for this plugin."""
     return {name: value for name, value in given.items() if name.startswith("iwp")}
 
 
 def without_requested(given: Mapping[str, object]) -> dict[str, object]:
-    """Return what is meant for the model's own processor among a request's `mm_processor_kwargs`."""
+    """Return those of a request's `mm_processor_kwargs` that are for the model's own processor."""
     return {name: value for name, value in given.items() if not name.startswith("iwp")}
 
 

@@ -1,4 +1,4 @@
-"""Multimodal rotary positions (M-RoPE): where kept tokens stand, and how that travels with their embeddings."""
+"""Multimodal rotary positions (M-RoPE) of kept tokens, and how they are passed on with the embeddings."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -123,20 +123,7 @@ def with_places(embeddings: Tensor, places: Tensor) -> Tensor:
 
 
 def read_places(embeddings: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """Take embeddings and places apart; embeddings that carry none stand where they are.
-
-    Parameters
-    ----------
-    embeddings : torch.Tensor
-        Shape (M, E) or (M, E + 6).
-    width : int
-        E.
-
-    Returns
-    -------
-    torch.Tensor, torch.Tensor
-        Shapes (M, E) and (3, M), int64.
-    """
+    """Separate embeddings and places. Embeddings without places get the places 0."""
     if embeddings.shape[1] == width:
         return embeddings, torch.zeros(AXES, len(embeddings), dtype=torch.int64, device=embeddings.device)
     channels = embeddings[:, width:].long().T

@@ -1,4 +1,4 @@
-"""The text around each image of a prompt, by which a rule may choose."""
+"""The text around each image of a prompt, which a rule may choose by."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

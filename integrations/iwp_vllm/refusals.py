@@ -1,4 +1,4 @@
-"""What cannot be sound inside vLLM, with the reason: refused when the engine starts."""
+"""What cannot be correct inside vLLM, with the reason. It is refused when the engine starts."""
 
 from collections.abc import Callable
 from typing import Any

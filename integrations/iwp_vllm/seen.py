@@ -1,4 +1,4 @@
-"""What a rule sees: one prompt with one image, at the entrance of the layer that chooses."""
+"""What a rule sees: one prompt with one image, at the entrance of the layer by which tokens are chosen."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

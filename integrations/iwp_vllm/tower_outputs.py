@@ -1,4 +1,4 @@
-"""What the vision tower returned, kept on the host for another question about the same image."""
+"""Outputs of the vision tower, kept on the host for further questions about the same image."""
 
 from collections import OrderedDict
 from collections.abc import Callable

@@ -1,4 +1,10 @@
-"""Rules of the papers that choose or merge visual tokens, each on plain arrays of any library."""
+"""Selection and merging rules of published methods, on plain arrays of any library.
+
+Each function takes the arrays of one sample, positional-only, and returns indices or merged tokens. `array of float`
+stands for float16, bfloat16, float32 or float64. Computation is in float32, or in float64 if an array is float64. All
+arrays of a call are of one library and on one device. Beside the shape letters of `iwp_core`, L is the number of tokens
+in the sequence and S that of samples. The pruning layer is the first layer that no longer sees the dropped tokens.
+"""
 
 from iwp_core.methods._merged import MergedTokens
 from iwp_core.methods.cdpruner import cdpruner, cdpruner_order
@@ -13,7 +19,8 @@ from iwp_core.methods.fastv_balanced import fastv_balanced
 from iwp_core.methods.fastv_reverse import fastv_reverse
 from iwp_core.methods.fastv_window import fastv_window
 from iwp_core.methods.holov import holov, holov_order
-from iwp_core.methods.mustdrop import mustdrop, mustdrop_key_tokens
+from iwp_core.methods.mustdrop import mustdrop
+from iwp_core.methods.mustdrop_key_tokens import mustdrop_key_tokens
 from iwp_core.methods.mustdrop_merging import mustdrop_merge
 from iwp_core.methods.pact import pact
 from iwp_core.methods.pact_importance import pact_importance
@@ -25,10 +32,11 @@ from iwp_core.methods.pyramiddrop import pyramiddrop, pyramiddrop_scores
 from iwp_core.methods.random_tokens import random_tokens
 from iwp_core.methods.rotary_gravity import rotary_gravity
 from iwp_core.methods.scope import scope, scope_order
-from iwp_core.methods.sparsevlm import sparsevlm, sparsevlm_heads, sparsevlm_scores
+from iwp_core.methods.sparsevlm import sparsevlm
 from iwp_core.methods.sparsevlm_counts import sparsevlm_counts
 from iwp_core.methods.sparsevlm_raters import sparsevlm_raters
 from iwp_core.methods.sparsevlm_recycling import sparsevlm_recycle
+from iwp_core.methods.sparsevlm_scores import sparsevlm_heads, sparsevlm_scores
 from iwp_core.methods.tome import tome
 from iwp_core.methods.trimtokenator import trimtokenator
 from iwp_core.methods.uniform import uniform

@@ -1,4 +1,4 @@
-"""Checks of what the methods are given: arrays by the letters of their axes, and counts."""
+"""Checks of the arguments of methods: arrays, by the letters of their axes, and numbers."""
 
 from numbers import Integral, Real
 
@@ -9,19 +9,26 @@ __all__ = ["check_arrays", "check_count", "check_exactly_one", "check_indices", 
 
 
 def check_arrays(arrays: dict[str, tuple[Array, str]]) -> dict[str, int]:
-    """Check real floating arrays of one library and device, and return the sizes of their axes.
+    """Check floating-point arrays of one library and device, and return the sizes of their axes.
 
     Parameters
     ----------
     arrays : dict
-        For each argument its array and the letters of its axes, as ``"H N"``. The same letter is the same size.
+        For each argument, its array and the letters of its axes, such as ``"H N"``. Equal letters stand for equal
+        sizes.
+
+    Returns
+    -------
+    dict of str to int
+        The size of each letter.
 
     Raises
     ------
     TypeError
-        If an argument is no array, is of another library than the first, or is not of a real floating dtype.
+        If an argument is not an array, is of another library than the first, or has no real floating-point dtype.
     ValueError
-        If a shape does not fit its letters or those before it, an axis is empty, devices differ, or data is not finite.
+        If a shape does not match its letters or the arrays before it, an axis is empty, devices differ, or an entry is
+        not finite.
     """
     sizes: dict[str, int] = {}
     owners: dict[str, str] = {}
@@ -50,14 +57,14 @@ def check_arrays(arrays: dict[str, tuple[Array, str]]) -> dict[str, int]:
 
 
 def check_indices(name: str, indices: Array, total: int, like: tuple[str, Array]) -> None:
-    """Check that an argument holds distinct indices, ascending, of an axis of `total` entries.
+    """Check that an argument holds distinct, ascending indices of an axis with `total` entries.
 
     Raises
     ------
     TypeError
-        If it is no integer array of the library of the array in `like`.
+        If it is not an integer array of the same library as the array in `like`.
     ValueError
-        If it is not one-dimensional and ascending, is empty, or leaves the range.
+        If it is not one-dimensional, is empty or not ascending, or has an index out of range.
     """
     check_kind(name, indices, "integral", like)
     xp = namespace(indices)
@@ -71,12 +78,12 @@ def check_indices(name: str, indices: Array, total: int, like: tuple[str, Array]
 
 
 def check_count(name: str, value: object, least: int, most: int | None = None) -> int:
-    """Check a whole number and return it.
+    """Check an integer and return it.
 
     Raises
     ------
     TypeError
-        If it is no integer; booleans are none.
+        If it is not an integer. Booleans are refused too.
     ValueError
         If it is out of range.
     """
@@ -96,7 +103,7 @@ def check_number(name: str, value: object, least: float, most: float) -> float:
     Raises
     ------
     TypeError
-        If it is no real number; booleans are none.
+        If it is not a real number. Booleans are refused too.
     ValueError
         If it is out of range or NaN.
     """
@@ -116,7 +123,7 @@ def check_exactly_one(**given: object) -> None:
     Raises
     ------
     ValueError
-        If both or none are.
+        If both or neither are given.
     """
     if sum(value is not None for value in given.values()) != 1:
         names = " and ".join(f"`{name}`" for name in given)

@@ -1,4 +1,4 @@
-"""Cosines between all pairs of tokens, at about half of the work of a full matrix product."""
+"""Cosines between all pairs of tokens, with about half of the work of a full matrix product."""
 
 from iwp_core._arrays import Array, arange_indices, namespace, tiles
 from iwp_core.methods._precision import Precision
@@ -10,10 +10,10 @@ BAND = 512
 
 
 def cosines(features: Array, precision: Precision, *, normalised: bool = False) -> Array:
-    """Return S (N, N), the cosine of every two rows of features (N, E) in the dtype that is computed in.
+    """Return the cosines S (N, N) between all rows of features (N, E), in the dtype of the computation.
 
     Only blocks on and above the diagonal are multiplied; the others are their transposes. Rows that are `normalised`
-    are taken as they are.
+    are used as they are.
     """
     xp = namespace(features)
     units = features if normalised else precision.units(features)
@@ -30,7 +30,7 @@ def cosines(features: Array, precision: Precision, *, normalised: bool = False) 
 
 
 def cosine_distances(units: Array, precision: Precision) -> Array:
-    """Return max(0, 1 - cos) (N, N) of rows of length one, and exactly 0 on the diagonal."""
+    """Return max(0, 1 - cos) (N, N) between rows of norm one, with exactly 0 on the diagonal."""
     xp = namespace(units)
     apart = precision.round(1 - cosines(units, precision, normalised=True))
     places = arange_indices(units.shape[0], units)
@@ -39,7 +39,7 @@ def cosine_distances(units: Array, precision: Precision) -> Array:
 
 
 def largest_other(similarity: Array) -> Array:
-    """Return for each row of (N, N) its largest entry off the diagonal, shape (N,); -inf where N is 1."""
+    """Return the largest entry of each row of (N, N) off the diagonal, shape (N,); -inf if N is 1."""
     xp = namespace(similarity)
     total = similarity.shape[0]
     columns = arange_indices(total, similarity)

@@ -1,4 +1,4 @@
-"""Sums over groups of tokens, without the scattered additions that the Array API lacks."""
+"""Sums over groups of tokens. The Array API has no scattered addition, so matrix products are used."""
 
 from iwp_core._arrays import Array, arange_indices, namespace, tiles
 
@@ -14,20 +14,23 @@ def group_sums(x: Array, assignment: Array, count: int, *, rows: Array | None = 
     Parameters
     ----------
     x : array, shape (N, E)
+        Rows.
     assignment : array of int, shape (N,)
-        Group of each row; a negative one is in none.
+        Group of each row; negative for rows in no group.
     count : int
         Number of groups M.
     rows : array of int, shape (R,), optional
-        The rows that are summed, where they are not all; `assignment` (R,) is then theirs.
+        Indices of the rows that are summed. `assignment`, shape (R,), then has their groups. Default: all rows.
 
     Returns
     -------
     array, shape (M, E)
+        Sums.
 
     Notes
     -----
-    Rows are sorted by group, so that few groups meet few rows: O(N E), and no more memory than for the rows of a tile.
+    Rows are sorted by group, so that a product of few groups meets few rows: O(N E) time, and memory for the rows of
+    one tile.
     """
     xp = namespace(x)
     order = xp.argsort(assignment, stable=True)
@@ -44,24 +47,26 @@ def group_sums(x: Array, assignment: Array, count: int, *, rows: Array | None = 
 
 
 def group_sizes(sizes: Array, assignment: Array, count: int) -> Array:
-    """Return the sum (M,) of the sizes (N,) of each group."""
+    """Return for each group the sum (M,) of the sizes (N,) of its tokens."""
     return group_sums(sizes[:, None], assignment, count)[:, 0]
 
 
 def gathered(x: Array, kept: Array, moved: Array, into: Array) -> Array:
-    """Return the rows of x (N, E) that are kept, with others added to the last of them.
+    """Return the kept rows of x (N, E), with other rows added to some of them.
 
     Parameters
     ----------
     x : array, shape (N, E)
+        Rows.
     kept : array of int, shape (M,)
-        Rows that stay; the last floor(N / 2) of them can be added to.
+        Indices of the rows that stay. Rows can be added to the last floor(N / 2) of these.
     moved, into : array of int, shape (R,)
-        Rows that are added, and to which of the last floor(N / 2).
+        Indices of the rows that are added, and for each the number of the row, among these last, that it is added to.
 
     Returns
     -------
     array, shape (M, E)
+        Rows with sums.
     """
     xp = namespace(x)
     targets = x.shape[0] // 2

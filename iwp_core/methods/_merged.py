@@ -1,4 +1,4 @@
-"""What a method returns that merges tokens."""
+"""The result of a method that merges tokens."""
 
 from dataclasses import dataclass
 
@@ -9,19 +9,19 @@ __all__ = ["MergedTokens"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MergedTokens:
-    """Tokens after merging, row by row: where each stands, its value, its weight, and where every token went.
+    """Tokens after merging: the place, value and size of each row, and for each token the row that it went into.
 
     Parameters
     ----------
     kept : array of int64, shape (M,)
-        Index of the token in whose place each row stands, in the order of the rows.
-    tokens : array, shape (M, E)
-        Values, in the dtype of the input.
-    sizes : array, shape (M,)
-        How many tokens a row stands for, in the dtype of the input; methods with proportional attention add its
-        logarithm to the attention logits.
+        For each row, the index of the token in whose place it stands.
+    tokens : array of float, shape (M, E)
+        Values of the rows, in the dtype of the input.
+    sizes : array of float, shape (M,)
+        Number of tokens that a row stands for. Methods with proportional attention add its logarithm to the attention
+        logits.
     assignment : array of int64, shape (N,)
-        Row that each token went into, -1 where it is lost.
+        For each token, the row that it went into; -1 if it was dropped.
 
     Examples
     --------

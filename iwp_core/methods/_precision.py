@@ -1,4 +1,4 @@
-"""In which numbers a method computes: the official codes run in the model's dtype, and so do the methods here."""
+"""The dtypes in which a method computes. Official codes run in the dtype of the model, and so do the methods here."""
 
 import math
 from dataclasses import dataclass
@@ -15,17 +15,17 @@ BLOCK = 1 << 20
 
 @dataclass(frozen=True)
 class Precision:
-    """Compute in float32 (float64 if an input has it); with half-precision inputs round after each operation.
+    """Compute in float32, or float64 if an input has it; with half-precision inputs round after each operation.
 
-    Sums and matrix products accumulate in float32 and are rounded once, as PyTorch does on CPUs and GPUs. Results of
-    the official codes in bfloat16 and float16 can only be had this way: another rounding chooses other tokens.
+    Sums and matrix products accumulate in float32 and are rounded once, as PyTorch does on CPUs and GPUs. This is the
+    only way to get the results of the official codes in bfloat16 and float16: another rounding chooses other tokens.
 
     Parameters
     ----------
     storage : dtype
-        What is rounded to, or None.
+        Dtype to which results are rounded; None for no rounding.
     compute : dtype
-        What is computed in.
+        Dtype of the computation.
     """
 
     storage: Any
@@ -33,7 +33,7 @@ class Precision:
 
     @classmethod
     def of(cls, *arrays: Array) -> "Precision":
-        """Return the precision that the inputs ask for; a half only where all of them are of that half."""
+        """Return the precision for some inputs. It rounds to half precision only if all inputs have that dtype."""
         xp = namespace(*arrays)
         dtypes = {str(array.dtype): array.dtype for array in arrays}
         (dtype, *others) = dtypes.values()
@@ -41,7 +41,7 @@ class Precision:
         return cls(None if full else dtype, accumulation_dtype(*arrays))
 
     def enter(self, x: Array) -> Array:
-        """Return an input in the dtype that is computed in."""
+        """Return an input in the dtype of the computation."""
         return as_dtype(x, self.compute)
 
     def leave(self, x: Array) -> Array:
@@ -49,12 +49,12 @@ class Precision:
         return as_dtype(self.held(x), self.compute if self.storage is None else self.storage)
 
     def held(self, x: Array) -> Array:
-        """Return what was computed of finite inputs.
+        """Return a result, after a check that it is finite.
 
         Raises
         ------
         ValueError
-            If it is not finite: what would be chosen by it is arbitrary.
+            If it is not finite. A choice by such numbers would be arbitrary.
         """
         if not all_finite(x):
             dtype = x.dtype if self.storage is None else self.storage
@@ -89,7 +89,7 @@ class Precision:
         return self.round(weights / xp.sum(weights, axis=-1, keepdims=True))
 
     def units(self, x: Array) -> Array:
-        """Return rows (..., E) at length one; a row of zeros stays, so that it is at a right angle to every other."""
+        """Return rows (..., E) scaled to norm one. A row of zeros stays as it is, so its cosine to every row is 0."""
         xp = namespace(x)
         norms = self.norm(x)[..., None]
         return self.round(x / xp.where(norms > 0, norms, xp.ones_like(norms)))

@@ -7,12 +7,12 @@ __all__ = ["check_grid", "windows_of"]
 
 
 def check_grid(grid: tuple[int, int], total: int) -> tuple[int, int]:
-    """Return the height and width of a grid of `total` tokens.
+    """Check the height and width of a grid of `total` tokens, and return them.
 
     Raises
     ------
     TypeError
-        If they are no integers.
+        If one is not an integer.
     ValueError
         If they are not two positive numbers whose product is `total`.
     """
@@ -24,7 +24,7 @@ def check_grid(grid: tuple[int, int], total: int) -> tuple[int, int]:
 
 
 def windows_of(grid: tuple[int, int], window: int, like: Array) -> list[Array]:
-    """Return the indices of the tokens in each window of a grid, row by row; those at the far edges may be smaller."""
+    """Return the indices of the tokens in each window of a grid, row by row. Windows at the edges may be smaller."""
     xp = namespace(like)
     height, width = grid
     places = xp.reshape(arange_indices(height * width, like), grid)

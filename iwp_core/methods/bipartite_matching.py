@@ -1,4 +1,4 @@
-"""Bipartite soft matching: every other token meets its most similar one among those between."""
+"""Bipartite soft matching: match each token of even index with the most similar token of odd index."""
 
 from iwp_core._arrays import Array, namespace
 from iwp_core.methods._precision import Precision
@@ -12,16 +12,16 @@ def match_halves(metric: Array, *, precision: Precision) -> tuple[Array, Array]:
     Parameters
     ----------
     metric : array, shape (N, D)
-        N at least 2.
+        Features by which tokens are compared, N >= 2.
     precision : Precision
-        Of the arithmetic.
+        Dtypes of the arithmetic.
 
     Returns
     -------
     similarity : array, shape (ceil(N / 2),)
         Cosine to the match.
     match : array of int, shape (ceil(N / 2),)
-        Place of the match among the odd tokens; the first on ties.
+        Number of the match among the odd tokens; of equal cosines, the first.
     """
     xp = namespace(metric)
     units = precision.units(metric)

@@ -1,4 +1,4 @@
-"""CDPruner: a determinantal point process of the visual tokens, conditioned on the instruction."""
+"""CDPruner: visual tokens that are relevant to the instruction and different from each other."""
 
 from iwp_core._arrays import Array, as_dtype, namespace
 from iwp_core.budget import tokens_to_keep
@@ -12,40 +12,43 @@ __all__ = ["cdpruner", "cdpruner_order"]
 
 
 def cdpruner(features: Array, relevance: Array, /, budget: float) -> Array:
-    """Keep tokens that are relevant and different, by greedy MAP of a DPP.
+    """Keep tokens that are relevant and different, by greedy MAP inference in a determinantal point process (DPP).
 
-    Reads the visual tokens that the language model gets, and their relevance (`cdpruner_relevance`).
+    The published method reads the visual tokens behind the projector, and their relevance (`cdpruner_relevance`).
 
     Parameters
     ----------
-    features : array, shape (N, E)
+    features : array of float, shape (N, E)
         Tokens of one image or crop.
-    relevance : array, shape (N,)
-        q >= 0.
+    relevance : array of float, shape (N,)
+        Relevance q_i >= 0 of each token.
     budget : int or float
-        Tokens to keep, or their share, as in `select_tokens`.
+        Number of tokens to keep, or their share, as in `select_tokens`.
 
     Returns
     -------
     array of int64, shape (M,)
-        Kept indices, ascending.
+        Indices of the tokens to keep, ascending and distinct.
 
     Raises
     ------
     TypeError
-        If an argument is no floating-point array, or `budget` no real number.
+        If an array is not floating-point, or arrays are of different libraries; if `budget` is not a real number.
     ValueError
-        If shapes do not fit, data is not finite, relevance is negative, or the budget is out of range.
+        If shapes or devices do not match, an axis is empty, or an entry or a computed value is not finite; if a
+        relevance is negative; if `budget` is out of range.
 
     Notes
     -----
-    The kernel L_ij = q_i cos(x_i, x_j) q_j is at least float32; half-precision rows are normalised in their own dtype
-    first, as in the official code. Ties: lower index first. Deviation from the official code: where M exceeds the rank
-    of the kernel, it computes NaN and keeps fewer tokens; here the missing ones are the most relevant of the others.
+    The kernel of the DPP is L_ij = q_i cos(x_i, x_j) q_j, computed in at least float32. Rows in float16 or bfloat16 are
+    first normalised in their own dtype, as in the official code. Of equal scores, the lower index is taken.
+
+    Deviation: if M exceeds the rank of the kernel, the official code computes NaN and keeps fewer tokens. Here the rest
+    of the budget goes to the most relevant of the other tokens.
 
     References
     ----------
-    Zhang et al.: Beyond Attention or Similarity. NeurIPS 2025, arXiv 2506.10967; Theia-4869/CDPruner at 9541616.
+    Zhang et al.: Beyond Attention or Similarity. NeurIPS 2025, arXiv 2506.10967. Code: Theia-4869/CDPruner at 9541616.
 
     Examples
     --------
@@ -58,7 +61,7 @@ def cdpruner(features: Array, relevance: Array, /, budget: float) -> Array:
 
 
 def cdpruner_order(features: Array, relevance: Array, /, budget: float) -> Array:
-    """Return what `cdpruner` keeps, in the order of choice.
+    """Return the tokens that `cdpruner` keeps, in the order of choice.
 
     Parameters
     ----------
@@ -68,6 +71,7 @@ def cdpruner_order(features: Array, relevance: Array, /, budget: float) -> Array
     Returns
     -------
     array of int64, shape (M,)
+        Indices of the kept tokens, the first choice first.
 
     Raises
     ------
@@ -75,6 +79,13 @@ def cdpruner_order(features: Array, relevance: Array, /, budget: float) -> Array
         As `cdpruner`.
     ValueError
         As `cdpruner`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.asarray([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]])
+    >>> cdpruner_order(x, np.asarray([0.5, 0.4, 1.0]), 2)
+    array([2, 0])
     """
     check_arrays({"features": (features, "N E"), "relevance": (relevance, "N")})
     xp = namespace(features)

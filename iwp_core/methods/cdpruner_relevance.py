@@ -1,4 +1,4 @@
-"""Relevance of visual tokens to an instruction, for CDPruner."""
+"""Relevance of visual tokens to an instruction, as CDPruner computes it."""
 
 from iwp_core._arrays import Array, namespace
 from iwp_core.methods._checks import check_arrays
@@ -8,37 +8,40 @@ __all__ = ["cdpruner_relevance"]
 
 
 def cdpruner_relevance(image: Array, text: Array, /, *, sign: int = -1) -> Array:
-    """Return how relevant each token is to an instruction, from embeddings in a space of images and texts.
+    """Return how relevant each visual token is to an instruction, from embeddings in one space of images and texts.
 
     Parameters
     ----------
-    image : array, shape (B, N, E)
-        Embeddings of the tokens of all B crops of an image (CLIP: patches after the visual projection).
-    text : array, shape (T, E)
+    image : array of float, shape (B, N, E)
+        Embeddings of the visual tokens of all B crops of an image. With CLIP: its patches after the visual projection.
+    text : array of float, shape (T, E)
         Embeddings of the T segments of the instruction.
-    sign : int
-        -1 takes the negative cosine, which the authors found right for LLaVA's CLIP; 1 the paper's formula.
+    sign : {-1, 1}
+        1 takes the cosine, as the paper's formula does. -1 takes its negative, which the authors found to be right for
+        LLaVA's CLIP.
 
     Returns
     -------
-    array, shape (B, N)
-        The mean cosine scaled to [1e-6 / range, 1 + 1e-6 / range] over all crops together; ones where all are equal.
+    array of float, shape (B, N)
+        The signed cosine, averaged over the T segments and min-max scaled over all crops together, plus 1e-6 / range.
+        Ones if all are equal. In the dtype of the inputs.
 
     Raises
     ------
     TypeError
-        If an argument is no floating-point array.
+        If an array is not floating-point, or arrays are of different libraries.
     ValueError
-        If shapes do not fit, data is not finite, or `sign` is neither 1 nor -1.
+        If shapes or devices do not match, an axis is empty, or an entry or a computed value is not finite; if `sign` is
+        neither 1 nor -1.
 
     Notes
     -----
-    Half-precision inputs are rounded after every operation, as the official code does.
+    In half precision every operation is rounded, as in the official code.
 
     References
     ----------
-    Zhang et al.: Beyond Attention or Similarity. NeurIPS 2025, arXiv 2506.10967; Theia-4869/CDPruner at 9541616, whose
-    issues 9 and 14 explain the sign.
+    Zhang et al.: Beyond Attention or Similarity. NeurIPS 2025, arXiv 2506.10967. Code: Theia-4869/CDPruner at 9541616;
+    issues 9 and 14 of that repository explain the sign.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""DART: keep pivots, and for each pivot the visual tokens least like it."""
+"""DART: keep pivots, and for each pivot the visual tokens that are least similar to it."""
 
 from iwp_core._arrays import Array, namespace
 from iwp_core.budget import tokens_to_keep
@@ -23,49 +23,53 @@ def dart(
     text_pivots: int = 4,
     offset: int = 0,
 ) -> Array:
-    """Keep visual tokens with large keys as pivots, and others that are no duplicates of a pivot.
+    """Keep visual tokens with large keys as pivots, and other visual tokens that do not duplicate a pivot.
 
-    Reads keys of the layer before the one where tokens are dropped, and the states entering that one.
+    The published method reads the keys of the layer before the pruning layer, and the states that enter the pruning
+    layer.
 
     Parameters
     ----------
-    states, text_states : array, shape (N, E) and (T, E)
-        States of the visual tokens, and of the tokens after them, through the model's last norm.
-    keys, text_keys : array, shape (N, D) and (T, D)
-        Their keys with rotary positions, all heads of a token in a row.
+    states, text_states : array of float, shape (N, E) and (T, E)
+        States of the visual tokens and of the text tokens after them, each passed through the model's final norm.
+    keys, text_keys : array of float, shape (N, D) and (T, D)
+        Their keys with rotary embedding, the heads of a token concatenated.
     quota : int
-        Tokens that each pivot adds; see `dart_quota`. Exactly one of `quota` and `budget` is given.
+        Number of tokens that each pivot adds, at least 0; see `dart_quota`. Give either `quota` or `budget`.
     budget : int or float
-        At most so many tokens, or that share of them, as in `select_tokens`; sets the quota.
+        Upper limit on the number of tokens, or on their share, as in `select_tokens`. It sets the quota.
     image_pivots, text_pivots : int
-        Pivots among the visual tokens, which are kept, and among the text tokens.
+        Number of pivots among the visual tokens (1 to N), which are kept, and among the text tokens (0 to T).
     offset : int
         Position of the first visual token in the sequence. The official order of the pivots depends on it.
 
     Returns
     -------
     array of int64, shape (M,)
-        Kept indices, ascending: image_pivots + (image_pivots + text_pivots) * quota, or all where fewer are left.
+        Indices of the tokens to keep, ascending and distinct. M is image_pivots + (image_pivots + text_pivots) * quota,
+        or N if that is less.
 
     Raises
     ------
     TypeError
-        If an argument is no floating-point array, or a number none.
+        If an array is not floating-point, or arrays are of different libraries; if a number has the wrong type.
     ValueError
-        If shapes do not fit, data is not finite, a number is out of range, both or none of `quota` and `budget` are
-        given, or the budget is below `image_pivots`.
+        If shapes or devices do not match, an axis is empty, or an entry or a computed value is not finite; if a number
+        is out of range; if not exactly one of `quota` and `budget` is given; if the budget is less than `image_pivots`.
 
     Notes
     -----
-    Pivots are those of largest L1 norm of the key. Each in turn takes, of the visual tokens left, the `quota` of
-    smallest cosine to it. Turns follow the iteration order of a set of positions in CPython, as in the official code.
-    Ties: lower index first (pivots), first in the official list (the rest). Half-precision inputs are rounded after
-    every operation. Deviation: where fewer tokens are left than the quota, all are taken; the official code raises.
+    The pivots are the tokens whose keys have the largest L1 norm. One pivot after another takes, from the visual tokens
+    that are left, the `quota` tokens with the smallest cosine to it. The order of the pivots is that in which CPython
+    iterates over a set of their positions, as in the official code. Of equal norms or cosines, the lower index is
+    taken. In half precision every operation is rounded, as in the official code.
+
+    Deviation: if fewer tokens than the quota are left, all are taken; the official code raises.
 
     References
     ----------
-    Wen et al.: Stop Looking for Important Tokens. EMNLP 2025, arXiv 2502.11494; xqy1111111/DART at d6a5af6, a fork of
-    ZichenWen1/DART.
+    Wen et al.: Stop Looking for Important Tokens. EMNLP 2025, arXiv 2502.11494. Code: xqy1111111/DART at d6a5af6, a
+    fork of ZichenWen1/DART.
 
     Examples
     --------
@@ -97,12 +101,12 @@ def dart(
 
 
 def _affordable(count: int, image_pivots: int, pivots: int) -> int:
-    """Return the largest quota that keeps at most `count` tokens.
+    """Return the largest quota with which at most `count` tokens are kept.
 
     Raises
     ------
     ValueError
-        If the image pivots alone are more.
+        If the image pivots alone are more than `count`.
     """
     if count < image_pivots:
         msg = f"`budget` is {count} tokens, expected at least the {image_pivots} of `image_pivots`"

@@ -1,4 +1,4 @@
-"""Pivots of DART, and what each of them adds."""
+"""Pivots of DART, and how many tokens each of them adds."""
 
 from iwp_core._arrays import Array, namespace
 from iwp_core.methods._checks import check_arrays, check_count, check_number
@@ -11,27 +11,33 @@ __all__ = ["dart_pivots", "dart_quota"]
 def dart_pivots(
     keys: Array, text_keys: Array, /, *, image_pivots: int, text_pivots: int, offset: int = 0
 ) -> tuple[list[int], Array]:
-    """Return the pivots of `dart`: rows of the visual and text tokens together in the order of their turns.
+    """Return the pivots of `dart` in the order in which they choose.
 
     Parameters
     ----------
-    keys, text_keys : array, shape (N, D) and (T, D)
+    keys, text_keys : array of float, shape (N, D) and (T, D)
+        Keys of the visual tokens and of the text tokens, as for `dart`.
     image_pivots, text_pivots, offset : int
         As for `dart`.
 
     Returns
     -------
     turns : list of int
-        0..N-1 are visual tokens, N..N+T-1 text tokens.
+        All pivots in their order: 0 to N - 1 are visual tokens, N to N + T - 1 text tokens.
     image : array of int64, shape (image_pivots,)
-        The visual ones, by falling norm.
+        The pivots among the visual tokens, the largest L1 norm of the key first.
 
     Raises
     ------
     TypeError
-        As `dart`.
+        If an array is not floating-point, or arrays are of different libraries; if a number is not an integer.
     ValueError
-        As `dart`.
+        If shapes or devices do not match, an axis is empty, or an entry or a computed value is not finite; if there are
+        more pivots than tokens, or no image pivot.
+
+    References
+    ----------
+    As `dart`.
 
     Examples
     --------
@@ -48,29 +54,30 @@ def dart_pivots(
 
 
 def dart_quota(share: float, total: int, /, *, pivots: int) -> int:
-    """Return the official number of tokens that each of all `pivots` adds: floor(share * total / pivots).
+    """Return how many tokens each pivot adds in the official code: floor(share * total / pivots).
 
-    Image pivots come on top, so that the tokens kept are not share * total.
+    The image pivots are kept in addition, so the number of tokens kept is not share * total.
 
     Parameters
     ----------
     share : float
-        1 - r, share of the visual tokens to be kept.
+        Share of the visual tokens to be kept, 0 to 1: one minus the official reduction ratio.
     total : int
-        N.
+        Number of visual tokens N.
     pivots : int
-        Image and text pivots together.
+        Number of image and text pivots together, at least 1.
 
     Returns
     -------
     int
+        The `quota` of `dart`.
 
     Raises
     ------
     TypeError
-        If a number is none.
+        If `share` is not a real number, or `pivots` not an integer.
     ValueError
-        If a number is out of range.
+        If `share` or `pivots` is out of range.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Density peaks clustering (DPC): centres are dense tokens far from denser ones."""
+"""Density peaks clustering (DPC): centres are dense tokens that are far from denser tokens."""
 
 from iwp_core._arrays import Array, arange_indices, namespace, order_descending
 from iwp_core.methods._precision import Precision
@@ -8,28 +8,30 @@ __all__ = ["density_peaks", "neighbour_density", "spread_peaks"]
 
 
 def density_peaks(distances: Array, density: Array, count: int, *, precision: Precision) -> tuple[Array, Array]:
-    """Cluster around the tokens of largest density times distance to a denser token.
+    """Cluster around the tokens with the largest product of density and distance to the nearest denser token.
 
     Parameters
     ----------
     distances : array, shape (N, N)
+        Distances between tokens.
     density : array, shape (N,)
+        Density of each token.
     count : int
         Number of centres M, at most N.
     precision : Precision
-        Of the arithmetic.
+        Dtypes of the arithmetic.
 
     Returns
     -------
     centres : array of int, shape (M,)
-        By falling product; the densest token counts as far from a denser one as any two tokens are.
+        The largest product first. For the densest token, the largest of all distances counts.
     assignment : array of int, shape (N,)
-        For each token the number of its nearest centre, the first on ties; a centre's own number for itself.
+        For each token the number of its nearest centre, the first of equal ones; for a centre its own number.
 
     References
     ----------
-    Rodriguez, Laio: Clustering by fast search and find of density peaks. Science 344 (2014). With k nearest
-    neighbours for the density: Du, Ding, Jia, Knowledge-Based Systems 99 (2016).
+    Rodriguez, Laio: Clustering by fast search and find of density peaks. Science 344 (2014). With k nearest neighbours
+    for the density: Du, Ding, Jia, Knowledge-Based Systems 99 (2016).
     """
     xp = namespace(distances)
     denser = density[None, :] > density[:, None]
@@ -44,31 +46,33 @@ def density_peaks(distances: Array, density: Array, count: int, *, precision: Pr
 
 
 def neighbour_density(distances: Array, width: float, *, precision: Precision) -> Array:
-    """Return the density (N,) of tokens at distances (N, N): each counts exp(-(distance / width)^2)."""
+    """Return the density (N,) of tokens from their distances (N, N): the sum of exp(-(distance / width)^2)."""
     scaled = precision.round(distances / width)
     return precision.sum(precision.round(namespace(scaled).exp(-precision.round(scaled * scaled))), axis=1)
 
 
 def spread_peaks(distances: Array, density: Array, cutoff: float) -> Array:
-    """Return the centres of the distance-bounded variant, ascending: no two of them lie within the cutoff.
+    """Return the centres of distance-bounded density peaks: no two of them are within the cutoff.
 
     Parameters
     ----------
     distances : array, shape (N, N)
+        Distances between tokens.
     density : array, shape (N,)
-        Ties: the lower index counts as the denser.
+        Density of each token. Of equal densities, the lower index counts as the denser.
     cutoff : float
-        A token becomes a centre if and only if no denser centre lies at this distance or nearer.
+        A token becomes a centre if and only if no denser centre is at this distance or nearer.
 
     Returns
     -------
     array of int, shape (M,)
-        Ascending.
+        Indices of the centres, ascending.
 
     Notes
     -----
-    In rounds: a token of the pool that is denser than all of the pool within its cutoff becomes a centre, and what
-    lies within the cutoff of a new centre leaves. That is one pass in decreasing density, in few passes over the array.
+    Works in rounds on a pool of tokens. A token that is denser than all others of the pool within its cutoff becomes a
+    centre, and tokens within the cutoff of a new centre leave the pool. The result is that of one pass in the order of
+    decreasing density, with few passes over the array.
     """
     xp = namespace(distances)
     total = distances.shape[0]

@@ -1,4 +1,4 @@
-"""Greedy MAP of a determinantal point process (DPP), by incremental Cholesky factors."""
+"""Greedy MAP inference in a determinantal point process (DPP), by incremental Cholesky factors."""
 
 from iwp_core._arrays import Array, arange_indices, device, namespace
 from iwp_core.methods._ranking import largest, remaining, tokens_at
@@ -18,17 +18,17 @@ def greedy_determinant(similarity: Array, quality: Array, count: int) -> Array:
     Parameters
     ----------
     similarity : array, shape (N, N)
-        S, positive semidefinite, float32 or float64.
+        S, positive semidefinite, in float32 or float64.
     quality : array, shape (N,)
-        q >= 0, of the dtype of `similarity`.
+        q >= 0, in the dtype of `similarity`.
     count : int
-        M, at most N.
+        Number of tokens M, at most N.
 
     Returns
     -------
     array of int, shape (M,)
-        Ties: lower index first. Once the chosen span all tokens, every larger determinant is zero; what is missing is
-        then filled up by quality.
+        Of equal determinants, the lower index is taken. Once the chosen tokens span all others, every larger
+        determinant is 0; the rest is then chosen by quality.
 
     Notes
     -----
@@ -62,7 +62,7 @@ def greedy_determinant(similarity: Array, quality: Array, count: int) -> Array:
 
 
 def _filled_up(chosen: list[Array], quality: Array, count: int) -> Array:
-    """Return the chosen, and behind them the best of the others until `count` are there."""
+    """Return the chosen tokens, followed by the best of the others, `count` in all."""
     xp = namespace(quality)
     if len(chosen) == count:
         return xp.concat(chosen)

@@ -1,4 +1,4 @@
-"""DivPrune: keep visual tokens that are far apart."""
+"""DivPrune: keep visual tokens that are far apart from each other."""
 
 from iwp_core._arrays import Array
 from iwp_core.budget import tokens_to_keep
@@ -10,38 +10,42 @@ __all__ = ["divprune", "divprune_order"]
 
 
 def divprune(features: Array, /, budget: float) -> Array:
-    """Keep tokens that maximise, greedily, the least cosine distance between any two.
+    """Keep tokens that greedily maximise the smallest cosine distance between any two kept tokens.
 
-    Reads the visual rows of the language model's input embeddings (as published), or any states of the tokens.
+    The published method reads the visual tokens among the input embeddings of the language model. Hidden states of a
+    later layer work too.
 
     Parameters
     ----------
-    features : array, shape (N, E)
+    features : array of float, shape (N, E)
+        Embeddings or states of the tokens.
     budget : int or float
-        Tokens to keep, or their share, as in `select_tokens`.
+        Number of tokens to keep, or their share, as in `select_tokens`.
 
     Returns
     -------
     array of int64, shape (M,)
-        Kept indices, ascending.
+        Indices of the tokens to keep, ascending and distinct.
 
     Raises
     ------
     TypeError
-        If `features` is no floating-point array, or `budget` no real number.
+        If `features` is not a floating-point array, or `budget` is not a real number.
     ValueError
-        If `features` has another rank, is empty or not finite, or the budget is out of range.
+        If `features` does not have two non-empty axes, an entry or a computed value is not finite, or `budget` is out
+        of range.
 
     Notes
     -----
-    Ties: lower index first. Half-precision inputs are rounded after every operation, as the official code does.
-    Deviations from the official code: chosen tokens cannot be chosen again, so M are distinct where fewer than M differ
-    or M exceeds N; a row of zeros is at distance 1 from all others instead of NaN; one token alone is kept.
-    O(N^2 E + M N) time, O(N^2) memory.
+    The first token is the one that is farthest from its nearest neighbour. Of equal scores, the lower index is taken.
+    In half precision every operation is rounded, as in the official code. O(N^2 E + M N) time, O(N^2) memory.
+
+    Deviations from the official code: no token is chosen twice, also where fewer than M tokens differ or M exceeds N; a
+    row of zeros has distance 1 to all others, where the official code computes NaN; a single token is kept.
 
     References
     ----------
-    Alvar et al.: DivPrune. CVPR 2025, arXiv 2503.02175; vbdi/divprune at 799e2d9.
+    Alvar et al.: DivPrune. CVPR 2025, arXiv 2503.02175. Code: vbdi/divprune at 799e2d9.
 
     Examples
     --------
@@ -53,7 +57,7 @@ def divprune(features: Array, /, budget: float) -> Array:
 
 
 def divprune_order(features: Array, /, budget: float) -> Array:
-    """Return what `divprune` keeps, in the order of choice.
+    """Return the tokens that `divprune` keeps, in the order of choice.
 
     Parameters
     ----------
@@ -63,6 +67,7 @@ def divprune_order(features: Array, /, budget: float) -> Array:
     Returns
     -------
     array of int64, shape (M,)
+        Indices of the kept tokens, the first choice first.
 
     Raises
     ------

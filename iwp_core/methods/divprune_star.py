@@ -1,4 +1,4 @@
-"""DivPrune*: DivPrune on the visual tokens that align with the text."""
+"""DivPrune*: DivPrune on the visual tokens that are best aligned with the text."""
 
 from iwp_core._arrays import Array
 from iwp_core.budget import tokens_to_keep
@@ -10,23 +10,25 @@ __all__ = ["divprune_star"]
 
 
 def divprune_star(visual: Array, text: Array, /, budget: float, *, alignment: str = "l2", share: float = 0.8) -> Array:
-    """Keep aligned tokens that are far from their nearest kept token.
+    """Keep tokens that are aligned with the text and far apart from each other.
 
-    Reads visual tokens and text embeddings at the input of the language model.
+    The published method reads the visual tokens and the text embeddings at the input of the language model.
 
     Parameters
     ----------
-    visual : array, shape (N, E)
-    text : array, shape (T, E)
+    visual : array of float, shape (N, E)
+        Visual tokens.
+    text : array of float, shape (T, E)
+        Text tokens.
     budget : int or float
-        Tokens to keep, or their share, as in `select_tokens`.
+        Number of tokens to keep, or their share, as in `select_tokens`.
     alignment, share : str, float
-        Of the first stage, as in `trimtokenator`.
+        Measure of alignment and share of the tokens that pass the first stage, as in `trimtokenator`.
 
     Returns
     -------
     array of int64, shape (M,)
-        Kept indices, ascending.
+        Indices of the tokens to keep, ascending and distinct.
 
     Raises
     ------
@@ -35,7 +37,8 @@ def divprune_star(visual: Array, text: Array, /, budget: float, *, alignment: st
 
     Notes
     -----
-    Ties: lower index first. No official code.
+    The first stage is that of `trimtokenator`, the second is `divprune`. Of equal scores, the lower index is taken.
+    There is no official code.
 
     References
     ----------

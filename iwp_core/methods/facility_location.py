@@ -1,4 +1,4 @@
-"""Greedy facility location: the next token is the one that adds most to how well all tokens are covered."""
+"""Greedy facility location: choose the token that adds most to the coverage of all tokens."""
 
 from collections.abc import Callable
 
@@ -15,29 +15,30 @@ BATCH = 16
 def greedy_coverage(
     similarity: Array, worth: Callable[[Array, Array], Array], count: int, *, precision: Precision
 ) -> Array:
-    """Choose tokens that cover all tokens best, weighed by what they are worth, in the order of choice.
+    """Choose tokens that cover all tokens best, with their gains weighed, in the order of choice.
 
     Parameters
     ----------
     similarity : array, shape (N, N)
-        S, symmetric. Token i is covered by c_i, the largest S_ij over the chosen j and at least 0; token j gains
-        sum_i max(0, S_ij - c_i).
+        S, symmetric. The coverage c_i of token i is the largest S_ij over the chosen j, at least 0. The gain of token j
+        is sum_i max(0, S_ij - c_i).
     worth : callable
-        Turns the gains (R,) of tokens (R,) into scores; a score must not fall when its gain rises.
+        Takes the gains (R,) and the indices (R,) of tokens, and returns their scores. A score must not fall if a gain
+        rises.
     count : int
-        M, at most N.
+        Number of tokens M, at most N.
     precision : Precision
-        Of the arithmetic.
+        Dtypes of the arithmetic.
 
     Returns
     -------
     array of int, shape (M,)
-        Ties: lower index first.
+        Of equal scores, the lower index is taken.
 
     Notes
     -----
-    Gains only fall as more is covered, so an old score is an upper bound, and only candidates whose bound reaches the
-    best score need to be computed anew (lazy greedy). The answer is that of the plain loop, which is O(M N^2).
+    Gains only fall as the coverage grows, so an old score is an upper bound. Only candidates whose bound reaches the
+    best score are computed anew (lazy greedy). The result is that of the plain loop, which takes O(M N^2).
     """
     xp = namespace(similarity)
     total = similarity.shape[0]

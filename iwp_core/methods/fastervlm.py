@@ -10,37 +10,38 @@ __all__ = ["fastervlm"]
 
 
 def fastervlm(attention: Array, /, budget: float) -> Array:
-    """Keep the visual tokens that get most attention from the class token.
+    """Keep the visual tokens that the class token attends to most.
 
-    Reads the attention of one layer of the vision tower.
+    The published method reads the attention of one layer of the vision tower.
 
     Parameters
     ----------
-    attention : array, shape (H, N)
-        Soft-max attention of the class token to each patch, by head; a tower without class token: the mean over all
-        queries.
+    attention : array of float, shape (H, N)
+        Softmax attention of the class token to each patch, for each head of the tower. Without a class token: the mean
+        attention over all queries.
     budget : int or float
-        Tokens to keep, or their share, as in `select_tokens`.
+        Number of tokens to keep, or their share, as in `select_tokens`.
 
     Returns
     -------
     array of int64, shape (M,)
-        Kept indices, ascending.
+        Indices of the tokens to keep, ascending and distinct.
 
     Raises
     ------
     TypeError
-        If `attention` is no floating-point array, or `budget` no real number.
+        If `attention` is not a floating-point array, or `budget` is not a real number.
     ValueError
-        If `attention` has another rank, is empty or not finite, or the budget is out of range.
+        If `attention` does not have two non-empty axes or is not finite, or `budget` is out of range.
 
     Notes
     -----
-    Ties: lower index first. No deviation from the official code but that.
+    A token's score is its attention, averaged over heads. Of equal scores, the lower index is taken, which is the only
+    deviation from the official code.
 
     References
     ----------
-    Zhang et al.: [CLS] Attention is All You Need for Training-Free Visual Token Pruning. arXiv 2412.01818;
+    Zhang et al.: [CLS] Attention is All You Need for Training-Free Visual Token Pruning. arXiv 2412.01818. Code:
     Theia-4869/FasterVLM at f5d5f12.
 
     Examples

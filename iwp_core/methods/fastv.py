@@ -1,4 +1,4 @@
-"""FastV: keep the visual tokens that the last token attends to most; or the last visual token."""
+"""FastV: keep the visual tokens that the last token of the prompt, or the last visual token, attends to most."""
 
 from iwp_core._arrays import Array
 from iwp_core.budget import tokens_to_keep
@@ -10,37 +10,40 @@ __all__ = ["fastv", "fastv_visual"]
 
 
 def fastv(attention: Array, /, budget: float) -> Array:
-    """Keep the visual tokens that get most attention from the last token of the prompt.
+    """Keep the visual tokens that the last token of the prompt attends to most.
 
-    Reads the attention of the layer before the one where tokens are dropped.
+    The published method reads the attention of the layer before the pruning layer.
 
     Parameters
     ----------
-    attention : array, shape (Hq, N)
-        Soft-max attention of the last token to each visual token, by head.
+    attention : array of float, shape (Hq, N)
+        Softmax attention of the last token to each visual token, for each head.
     budget : int or float
-        Tokens to keep, or their share, as in `select_tokens`.
+        Number of tokens to keep, or their share, as in `select_tokens`.
 
     Returns
     -------
     array of int64, shape (M,)
-        Kept indices, ascending.
+        Indices of the tokens to keep, ascending and distinct.
 
     Raises
     ------
     TypeError
-        If `attention` is no floating-point array, or `budget` no real number.
+        If `attention` is not a floating-point array, or `budget` is not a real number.
     ValueError
-        If `attention` has another rank, is empty or not finite, or the budget is out of range.
+        If `attention` does not have two non-empty axes or is not finite, or `budget` is out of range.
 
     Notes
     -----
-    Ties: lower index first. Deviation from the official code: M is the library's rounding of a share, where the
-    official Hugging Face version takes Python's round(N (1 - r)), halves to even; and each sample has its own indices.
+    A token's score is its attention, averaged over heads. Of equal scores, the lower index is taken.
+
+    Deviations: a share of the tokens is rounded as in `select_tokens`, where the official Hugging Face version takes
+    Python's round(N (1 - r)), halves to even. Each sample has its own indices, where the official code takes those of
+    the first sample for the whole batch.
 
     References
     ----------
-    Chen et al.: An Image is Worth 1/2 Tokens After Layer 2. arXiv 2403.06764; pkunlp-icler/FastV at d165972.
+    Chen et al.: An Image is Worth 1/2 Tokens After Layer 2. arXiv 2403.06764. Code: pkunlp-icler/FastV at d165972.
 
     Examples
     --------
@@ -55,19 +58,19 @@ def fastv(attention: Array, /, budget: float) -> Array:
 
 
 def fastv_visual(attention: Array, /, budget: float) -> Array:
-    """Keep the visual tokens that get most attention from the last visual token, which has seen no question.
+    """Keep the visual tokens that the last visual token attends to most. It has not seen the question.
 
     Parameters
     ----------
-    attention : array, shape (Hq, N)
-        Soft-max attention of the last visual token to each visual token (itself included), by head.
+    attention : array of float, shape (Hq, N)
+        Softmax attention of the last visual token to each visual token, itself included, for each head.
     budget : int or float
-        As for `fastv`.
+        Number of tokens to keep, or their share, as in `select_tokens`.
 
     Returns
     -------
     array of int64, shape (M,)
-        Kept indices, ascending.
+        Indices of the tokens to keep, ascending and distinct.
 
     Raises
     ------
@@ -76,7 +79,8 @@ def fastv_visual(attention: Array, /, budget: float) -> Array:
 
     References
     ----------
-    arXiv 2502.11501 (there FastV_VIS).
+    Wen et al.: Token Pruning in Multimodal Large Language Models: Are We Solving the Right Problem? arXiv 2502.11501,
+    where it is called FastV_VIS.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""FastV balanced with redundancy: attention from the last token against similarity to it."""
+"""FastV balanced with redundancy: attention from the last token, weighed against similarity to that token."""
 
 from iwp_core._arrays import Array, namespace
 from iwp_core.budget import tokens_to_keep
@@ -10,39 +10,42 @@ __all__ = ["fastv_balanced"]
 
 
 def fastv_balanced(attention: Array, hidden: Array, last: Array, /, budget: float, *, balance: float = 0.5) -> Array:
-    """Keep the visual tokens that the last token attends to and that are unlike it.
+    """Keep the visual tokens that the last token attends to and that are not similar to it.
 
-    Reads attention of the layer before the one where tokens are dropped, and the states entering that one.
+    The published method reads the attention of the layer before the pruning layer, and the states that enter the
+    pruning layer.
 
     Parameters
     ----------
-    attention : array, shape (Hq, N)
-        Soft-max attention of the last token of the prompt to each visual token, by head.
-    hidden : array, shape (N, E)
+    attention : array of float, shape (Hq, N)
+        Softmax attention of the last token of the prompt to each visual token, for each head.
+    hidden : array of float, shape (N, E)
         States of the visual tokens.
-    last : array, shape (E,)
+    last : array of float, shape (E,)
         State of the last token.
     budget : int or float
-        Tokens to keep, or their share, as in `select_tokens`.
+        Number of tokens to keep, or their share, as in `select_tokens`.
     balance : float
-        alpha, 0 to 1: 1 is FastV, 0 needs no attention.
+        Weight alpha of the attention, 0 to 1. 1 is FastV; 0 uses the states alone.
 
     Returns
     -------
     array of int64, shape (M,)
-        Kept indices, ascending: those of largest alpha p + (1 - alpha) (1 - c), with attention p and cosine c each
-        scaled to 0..1 over the tokens; where all are equal they count 0.
+        Indices of the tokens to keep, ascending and distinct.
 
     Raises
     ------
     TypeError
-        If an argument is no floating-point array, or a number none.
+        If an array is not floating-point, or arrays are of different libraries; if a number has the wrong type.
     ValueError
-        If shapes do not fit, data is not finite, or a number is out of range.
+        If shapes or devices do not match, an axis is empty, or an entry or a computed value is not finite; if a number
+        is out of range.
 
     Notes
     -----
-    Ties: lower index first. No official code.
+    The tokens with the largest alpha p + (1 - alpha) (1 - c) are kept. Here p is the attention, averaged over heads,
+    and c the cosine of a token's state to that of the last token; both are min-max scaled over the tokens. If all p or
+    all c are equal, they count as 0. Of equal scores, the lower index is taken. There is no official code.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""FastV reversed: a control that keeps what the last token attends to least."""
+"""FastV reversed: a control that keeps the visual tokens that the last token attends to least."""
 
 from iwp_core._arrays import Array
 from iwp_core.budget import tokens_to_keep
@@ -10,29 +10,34 @@ __all__ = ["fastv_reverse"]
 
 
 def fastv_reverse(attention: Array, /, budget: float) -> Array:
-    """Keep the visual tokens that get least attention from the last token: a control that should do badly.
+    """Keep the visual tokens that the last token attends to least. This is a control, which should do badly.
 
     Parameters
     ----------
-    attention : array, shape (Hq, N)
+    attention : array of float, shape (Hq, N)
         As for `fastv`.
     budget : int or float
-        As for `fastv`.
+        Number of tokens to keep, or their share, as in `select_tokens`.
 
     Returns
     -------
     array of int64, shape (M,)
-        Kept indices, ascending.
+        Indices of the tokens to keep, ascending and distinct.
 
     Raises
     ------
     TypeError, ValueError
         As `fastv`.
 
+    Notes
+    -----
+    Of equal scores, the lower index is taken. Algorithm 2 as printed negates the scores twice, which is FastV. The
+    results in the paper's table show that the least attended tokens were kept, as here.
+
     References
     ----------
     Wen et al.: Token Pruning in Multimodal Large Language Models: Are We Solving the Right Problem? arXiv 2502.11501,
-    algorithm 2. As printed it negates twice and equals FastV; its table shows that the least attended were kept.
+    algorithm 2.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""FastV by windows: the same share of every window of the grid, by attention."""
+"""FastV by windows: keep the same share of the tokens in every window of the grid."""
 
 from iwp_core._arrays import Array, namespace
 from iwp_core.budget import tokens_to_keep
@@ -11,39 +11,42 @@ __all__ = ["fastv_window"]
 
 
 def fastv_window(attention: Array, /, budget: float, *, grid: tuple[int, int], window: int = 4) -> Array:
-    """Keep in each window of the grid the visual tokens that get most attention from the last token of the prompt.
+    """Keep, in each window of the grid, the visual tokens that the last token of the prompt attends to most.
 
-    Reads the attention of the layer before the one where tokens are dropped.
+    The published method reads the attention of the layer before the pruning layer.
 
     Parameters
     ----------
-    attention : array, shape (Hq, N)
-        Soft-max attention of the last token to each visual token, by head; tokens row by row of the grid.
+    attention : array of float, shape (Hq, N)
+        Softmax attention of the last token to each visual token, for each head. Tokens are in row-major order of the
+        grid.
     budget : int or float
-        Tokens to keep, or their share, as in `select_tokens`.
+        Number of tokens to keep, or their share, as in `select_tokens`.
     grid : tuple of int
-        Height and width; N is their product.
+        Height and width of the grid, whose product is N.
     window : int
-        Side of a window, at least 1.
+        Side of a square window, at least 1.
 
     Returns
     -------
     array of int64, shape (M,)
-        Kept indices, ascending.
+        Indices of the tokens to keep, ascending and distinct.
 
     Raises
     ------
     TypeError
-        If `attention` is no floating-point array, or a number none.
+        If `attention` is not a floating-point array, or a number has the wrong type.
     ValueError
-        If shapes do not fit, data is not finite, or a number is out of range.
+        If shapes or devices do not match, an axis is empty, or an entry or a computed value is not finite; if a number
+        is out of range.
 
     Notes
     -----
-    A window of w tokens keeps floor(w M / N) of them; what is left of M goes one each to the windows of largest
-    remainder, of equal ones to the first. So exactly M are kept, which round(w M / N) can miss; the paper gives neither
-    the number nor the window. Windows at the lower and right edge are smaller where a side is no multiple of the
-    window. Ties: lower index first. No official code.
+    A window of w tokens keeps floor(w M / N) of them. The rest of M goes, one token each, to the windows with the
+    largest remainder, and of equal remainders to the first. So exactly M tokens are kept, which rounding w M / N would
+    not ensure. The paper gives neither the rounding nor the size of the window. Windows at the lower and right edge are
+    smaller if a side is not a multiple of `window`. Of equal scores, the lower index is taken. There is no official
+    code.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""HoloV: share the budget among runs of tokens by how varied they are, then keep the most attended of each run."""
+"""HoloV: divide the budget among runs of tokens, and keep the most attended tokens of each run."""
 
 from itertools import pairwise
 
@@ -13,40 +13,47 @@ __all__ = ["holov", "holov_order"]
 
 
 def holov(features: Array, attention: Array, /, budget: float, *, patches: int = 16) -> Array:
-    """Keep the most attended tokens of each run of tokens, more of them where the run is attended and varied.
+    """Keep the most attended tokens of each run of tokens. A run that is more attended and more varied keeps more.
 
-    Reads features and class-token attention of the vision tower.
+    The published method reads the features and the attention of the class token in the vision tower.
 
     Parameters
     ----------
-    features : array, shape (N, E)
-    attention : array, shape (N,)
-        Attention to each token, mean over heads.
+    features : array of float, shape (N, E)
+        Features of the tokens.
+    attention : array of float, shape (N,)
+        Attention that each token receives, averaged over heads.
     budget : int or float
-        Tokens to keep, or their share, as in `select_tokens`.
+        Number of tokens to keep, or their share, as in `select_tokens`.
     patches : int
-        Runs P that the list of tokens is cut into, 1 to N.
+        Number P of runs into which the list of tokens is cut, 1 to N.
 
     Returns
     -------
     array of int64, shape (M,)
-        Kept indices, ascending.
+        Indices of the tokens to keep, ascending and distinct.
 
     Raises
     ------
     TypeError
-        If an argument is no floating-point array, or a number none.
+        If an array is not floating-point, or arrays are of different libraries; if a number has the wrong type.
     ValueError
-        If shapes do not fit, data is not finite, or a number is out of range.
+        If shapes or devices do not match, an axis is empty, or an entry or a computed value is not finite; if a number
+        is out of range.
 
     Notes
     -----
-    Ties: lower index first. Half-precision inputs are rounded after every operation, as the official code does.
-    Deviation: where a run has fewer tokens than its part, the most attended of the others fill up M, not zeros.
+    The list of tokens, not the grid, is cut into P runs of floor(N / P) tokens; the first N mod P runs have one more. A
+    run's score adds its mean attention and the variance of its tokens' cosines. The budget is divided in proportion to
+    the scores, rounded down; the rest goes, one token each, to the runs of the largest score. Of equal scores, the
+    lower index is taken. In half precision every operation is rounded, as in the official code.
+
+    Deviation: a run may be given more than it has tokens. The official code then fills up with zeros, this function
+    with the most attended of the other tokens.
 
     References
     ----------
-    Zou et al.: Don't Just Chase "Highlighted Tokens" in MLLMs. NeurIPS 2025, arXiv 2510.02912; obananas/HoloV at
+    Zou et al.: Don't Just Chase "Highlighted Tokens" in MLLMs. NeurIPS 2025, arXiv 2510.02912. Code: obananas/HoloV at
     1d2e65e.
 
     Examples
@@ -65,20 +72,29 @@ def holov(features: Array, attention: Array, /, budget: float, *, patches: int =
 
 
 def holov_order(features: Array, attention: Array, /, budget: float, *, patches: int = 16) -> Array:
-    """Return what the runs keep, run by run, by falling attention: fewer than M where a run has too few tokens.
+    """Return the tokens that the runs of `holov` keep by themselves.
 
     Parameters
     ----------
     features, attention, budget, patches : array, array, int or float, int
+        As for `holov`.
 
     Returns
     -------
     array of int64, shape (at most M,)
+        Indices, run by run: the most attended first, or in order if the whole run is kept. There are fewer than M if a
+        run has too few tokens.
 
     Raises
     ------
     TypeError, ValueError
         As `holov`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> holov_order(np.eye(4), np.asarray([0.2, 0.3, 0.4, 0.1]), 2, patches=2)
+    array([1, 2])
     """
     total = check_arrays({"features": (features, "N E"), "attention": (attention, "N")})["N"]
     check_count("patches", patches, 1, total)

@@ -1,4 +1,4 @@
-"""Greedy max-min dispersion: the next token is the one farthest from its nearest chosen token."""
+"""Greedy max-min dispersion: choose the token that is farthest from its nearest chosen token."""
 
 from iwp_core._arrays import Array, arange_indices, namespace
 from iwp_core.methods._cosine import cosines, largest_other
@@ -9,23 +9,25 @@ __all__ = ["greedy_max_min"]
 
 
 def greedy_max_min(features: Array, count: int) -> Array:
-    """Choose tokens that are far apart by cosine distance 1 - cos, in the order of choice.
+    """Choose tokens that are far apart in cosine distance 1 - cos, in the order of choice.
 
     Parameters
     ----------
     features : array, shape (N, E)
+        Features of the tokens.
     count : int
-        M, at most N.
+        Number of tokens M, at most N.
 
     Returns
     -------
     array of int, shape (M,)
-        First the token that is farthest from its nearest neighbour; ties: lower index first.
+        The first is the token that is farthest from its nearest neighbour. Of equal distances, the lower index is
+        taken.
 
     Notes
     -----
-    The distance to the nearest chosen token falls with the similarity to it, so one vector of largest similarities is
-    carried along: O(N^2 E) for the similarities (the first choice needs all of them), then O(M N). Memory O(N^2).
+    The distance to the nearest chosen token is one minus the largest cosine to a chosen token, so one vector of largest
+    cosines is kept: O(N^2 E) for the cosines, all of which the first choice needs, then O(M N). Memory O(N^2).
     """
     xp = namespace(features)
     precision = Precision.of(features)

@@ -1,4 +1,4 @@
-"""Greedy max-sum dispersion: the next token is the one of least summed similarity to the chosen."""
+"""Greedy max-sum dispersion: choose the token with the smallest summed cosine to the chosen tokens."""
 
 from iwp_core._arrays import Array, arange_indices, namespace
 from iwp_core.methods._cosine import cosines
@@ -9,18 +9,19 @@ __all__ = ["greedy_max_sum"]
 
 
 def greedy_max_sum(features: Array, count: int) -> Array:
-    """Choose tokens of largest summed cosine distance to those chosen before, in the order of choice.
+    """Choose tokens with the largest sum of cosine distances to those chosen before, in the order of choice.
 
     Parameters
     ----------
     features : array, shape (N, E)
+        Features of the tokens.
     count : int
-        M, at most N.
+        Number of tokens M, at most N.
 
     Returns
     -------
     array of int, shape (M,)
-        First the token of least mean similarity to all; ties: lower index first.
+        The first is the token with the smallest mean cosine to all. Of equal sums, the lower index is taken.
     """
     xp = namespace(features)
     precision = Precision.of(features)

@@ -1,6 +1,4 @@
-"""MustDrop: merge alike windows in the vision tower, then drop what neither all text nor any text token attends to."""
-
-import math
+"""MustDrop: drop visual tokens that get little attention from all text together and from every single text token."""
 
 from iwp_core._arrays import Array, namespace
 from iwp_core.budget import tokens_to_keep
@@ -8,7 +6,7 @@ from iwp_core.methods._checks import check_arrays, check_indices, check_number
 from iwp_core.methods._precision import Precision
 from iwp_core.methods._ranking import in_sequence, largest, mask_of
 
-__all__ = ["mustdrop", "mustdrop_key_tokens"]
+__all__ = ["mustdrop"]
 
 
 def mustdrop(
@@ -22,42 +20,45 @@ def mustdrop(
 ) -> Array:
     """Keep the visual tokens that text attends to, and the key tokens, at one stage.
 
-    Reads the attention of the layer after which tokens are dropped (as published layers 2, 6, 10 and 14).
+    The published method reads the attention of the layer after which tokens are dropped: layers 2, 6, 10 and 14.
 
     Parameters
     ----------
-    attention : array, shape (Hq, T, N)
-        Soft-max attention of each text token after the image to each visual token, by head.
+    attention : array of float, shape (Hq, T, N)
+        Softmax attention of each text token after the image to each visual token, for each head.
     key_tokens : array of int, shape (R,), or None
-        Indices kept in any case, ascending; see `mustdrop_key_tokens`. None where there are none.
+        Indices of tokens that are always kept, ascending; see `mustdrop_key_tokens`. None if there are none.
     share_threshold : float
-        A token is dropped if it gets less than this share of what all text tokens together give to all visual tokens,
+        A token is dropped if two conditions hold. First: of the attention that all text tokens give to all visual
+        tokens, it gets less than this share, at least 0.
     single_threshold : float
-        and no text token gives it this much.
+        Second: the attention from every single text token is below this, at least 0.
     budget : int or float
-        Instead: tokens to keep, or their share, as in `select_tokens`: the share threshold is set so that the key
-        tokens and those of largest share remain, whatever single text tokens give.
+        If given, it replaces both thresholds: number of tokens to keep, or their share, as in `select_tokens`. The key
+        tokens stay, and of the others those with the largest share of the attention.
 
     Returns
     -------
     array of int64, shape (M,)
-        Kept indices, ascending.
+        Indices of the tokens to keep, ascending and distinct. Without a `budget`, M depends on the data and may be 0.
 
     Raises
     ------
     TypeError
-        If an argument is no floating-point array (`key_tokens`: no integer array), or a number none.
+        If an array is not floating-point, or arrays are of different libraries; if `key_tokens` is not an integer
+        array; if a number has the wrong type.
     ValueError
-        If shapes do not fit, data is not finite, a number is out of range, or the budget is below the key tokens.
+        If shapes or devices do not match, an axis is empty, or an entry or a computed value is not finite; if a number
+        is out of range; if `budget` is less than the number of key tokens.
 
     Notes
     -----
-    Half-precision inputs are rounded after every operation, as the official code does. No deviation but `budget`.
-    Stage V of the method, in the vision tower, is `mustdrop_merge`.
+    Attention is averaged over heads first. In half precision every operation is rounded, as in the official code.
+    `budget` is ours; there is no other deviation. The stage of the method in the vision tower is `mustdrop_merge`.
 
     References
     ----------
-    Liu et al.: Multi-Stage Vision Token Dropping. arXiv 2411.10803; liuting20/MustDrop at 909afa5.
+    Liu et al.: Multi-Stage Vision Token Dropping. arXiv 2411.10803. Code: liuting20/MustDrop at 909afa5.
 
     Examples
     --------
@@ -86,28 +87,3 @@ def mustdrop(
     keep = must | (shares >= least) | (xp.max(rows, axis=0) >= single_threshold)
     order = xp.argsort(xp.astype(~keep, xp.int32), stable=True)
     return order[: int(xp.sum(xp.astype(keep, xp.int32)))]
-
-
-def mustdrop_key_tokens(attention: Array, /, *, share: float = 0.08) -> Array:
-    """Return the visual tokens that get most attention from the class token, the largest first.
-
-    Parameters
-    ----------
-    attention : array, shape (H, N)
-        Soft-max attention of the class token to each token, by head.
-    share : float
-        Their share, rounded up.
-
-    Returns
-    -------
-    array of int64, shape (ceil(share * N),)
-
-    Raises
-    ------
-    TypeError, ValueError
-        As `mustdrop`.
-    """
-    total = check_arrays({"attention": (attention, "H N")})["N"]
-    check_number("share", share, 0.0, 1.0)
-    precision = Precision.of(attention)
-    return largest(precision.mean(precision.enter(attention), axis=0), max(1, math.ceil(share * total)))

@@ -1,4 +1,4 @@
-"""Stage V of MustDrop: windows of the grid whose tokens are all alike become one token."""
+"""The stage of MustDrop in the vision tower: a window of the grid whose tokens are all similar becomes one token."""
 
 from iwp_core._arrays import Array, arange_indices, namespace, order_descending
 from iwp_core.methods._checks import check_arrays, check_count, check_number
@@ -10,37 +10,40 @@ __all__ = ["mustdrop_merge"]
 
 
 def mustdrop_merge(tokens: Array, /, *, grid: tuple[int, int], threshold: float = 0.8, window: int = 3) -> MergedTokens:
-    """Merge windows of tokens by the mean cosine between their tokens.
+    """Merge each window of the grid whose tokens are similar, by the mean cosine between them.
 
-    Reads the tokens after the first layer of the vision tower, without a class token.
+    The published method reads the tokens behind the first layer of the vision tower, without the class token.
 
     Parameters
     ----------
-    tokens : array, shape (N, E)
-        Row by row of the grid.
+    tokens : array of float, shape (N, E)
+        Tokens in row-major order of the grid.
     grid : tuple of int
-        Height and width, multiples of the window; N is their product.
+        Height and width of the grid. Their product is N, and both are multiples of `window`.
     threshold : float
-        Least mean cosine, -1 to 1, of a window that is merged.
+        Smallest mean cosine, -1 to 1, with which a window is merged.
     window : int
-        Side of a window.
+        Side of a square window, at least 2.
 
     Returns
     -------
     MergedTokens
-        First merged windows by falling mean cosine (each in the place of its last token), then untouched tokens,
-        ascending. `sizes` are window * window and one.
+        First the merged windows, the largest mean cosine first, then the untouched tokens, ascending. A merged window
+        has the mean of its tokens, the place of its last token, and the size window * window.
 
     Raises
     ------
     TypeError
-        If `tokens` is no floating-point array, or a number none.
+        If `tokens` is not a floating-point array, or a number has the wrong type.
     ValueError
-        If shapes do not fit, data is not finite, or a number is out of range.
+        If shapes or devices do not match, an axis is empty, or an entry or a computed value is not finite; if a number
+        is out of range.
 
     Notes
     -----
-    Ties: lower window first. No deviation from the official code, but that a batch need not merge equally many.
+    Windows with equal mean cosines stay in their order. In half precision every operation is rounded, as in the
+    official code. Deviation: the official code merges the same number of windows in all samples of a batch, here each
+    sample merges its own.
 
     References
     ----------

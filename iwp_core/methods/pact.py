@@ -1,4 +1,4 @@
-"""PACT: prune unimportant visual tokens, cluster the others by density, and merge."""
+"""PACT: drop unimportant visual tokens, cluster the others by density, and merge each cluster."""
 
 from iwp_core._arrays import Array, namespace
 from iwp_core.budget import tokens_to_keep
@@ -26,47 +26,49 @@ def pact(
     share: float = 0.55,
     budget: float | None = None,
 ) -> MergedTokens:
-    """Keep one token for each cluster of visual tokens: the mean of the cluster, weighed by its size.
+    """Keep one token for each cluster of visual tokens: the mean of the cluster's states, with the cluster's size.
 
-    Reads the states entering one layer of the language model (as published layer 4) and what that layer projects.
+    The published method reads the states that enter layer 4, and the queries and keys of that layer.
 
     Parameters
     ----------
-    hidden : array, shape (N, E)
+    hidden : array of float, shape (N, E)
         States of the visual tokens.
-    keys : array, shape (N, D)
-        Their keys with rotary positions, all key/value heads of a token in a row.
-    importance : array, shape (N,)
+    keys : array of float, shape (N, D)
+        Their keys with rotary embedding, the key/value heads of a token concatenated.
+    importance : array of float, shape (N,)
         See `pact_importance`.
     cutoff : float
-        d_c, cosine distance (0 to 2) within which no two centres lie.
+        Cosine distance d_c, 0 to 2. No two centres are at this distance or nearer.
     share : float
-        Share of the tokens that is clustered, the most important: max(1, int(share * N)).
+        Share of the tokens that is clustered, 0 to 1: the max(1, int(share * N)) most important.
     budget : int or float
-        If given, the cutoff is raised until at most so many tokens, or that share of them, remain.
+        If given, `cutoff` is raised until at most this number or share of the tokens remains, as in `select_tokens`.
 
     Returns
     -------
     MergedTokens
-        One row a centre, ascending. `sizes` are to be weighed in later attention (their logarithm added to the logits).
-        A token that was pruned and lies farther than 1.5 cutoffs from every centre is lost.
+        One row for each centre, ascending. `sizes` are meant for proportional attention. A token outside of `share`
+        joins the nearest centre within 1.5 cutoffs; without such a centre it is dropped.
 
     Raises
     ------
     TypeError
-        If an argument is no floating-point array, or a number none.
+        If an array is not floating-point, or arrays are of different libraries; if a number has the wrong type.
     ValueError
-        If shapes do not fit, data is not finite, or a number is out of range.
+        If shapes or devices do not match, an axis is empty, a value is not finite, or a number is out of range.
 
     Notes
     -----
-    Ties: lower index first, also among equal densities (the official code ranks them in any order). Half-precision
-    inputs are rounded after every operation, sums of a cluster once. Deviations: ranks of densities do not collide in
-    half precision; at least one token is clustered, where the official code keeps N - 1 if int(share * N) is 0.
+    Of equal scores, the lower index is taken. In half precision every operation is rounded, as in the official code.
+    The states of a cluster are summed in float32 and rounded once.
+
+    Deviations: equal densities are ranked by index, where the official order is arbitrary; ranks do not collide in half
+    precision; if int(share * N) is 0, one token is clustered, where the official code keeps N - 1 tokens.
 
     References
     ----------
-    Dhouib et al.: PACT. CVPR 2025, arXiv 2504.08966; orailix/PACT at cf9a0c9.
+    Dhouib et al.: PACT. CVPR 2025, arXiv 2504.08966. Code: orailix/PACT at cf9a0c9.
 
     Examples
     --------
@@ -105,7 +107,7 @@ def pact(
 
 
 def _centres(distances: Array, density: Array, cutoff: float, most: int) -> tuple[Array, float]:
-    """Return the centres and the cutoff, raised by bisection where there would be more than `most` of them."""
+    """Return the centres and the cutoff. If there are more than `most` centres, the cutoff is raised by bisection."""
     centres = spread_peaks(distances, density, cutoff)
     if centres.shape[0] <= most:
         return centres, cutoff

@@ -1,4 +1,4 @@
-"""Importance of visual tokens for PACT: efficient unimportant token identification (EUTI)."""
+"""Importance of visual tokens as PACT computes it: efficient unimportant token identification (EUTI)."""
 
 from iwp_core._arrays import Array, namespace
 from iwp_core.methods._checks import check_arrays, check_indices
@@ -8,40 +8,42 @@ __all__ = ["pact_importance"]
 
 
 def pact_importance(hidden: Array, queries: Array, keys: Array, visual: Array, /) -> Array:
-    """Return how important each visual token is: EUTI, by a global query and the size of the state.
+    """Return the importance of each visual token: the norm of its state times its attention from a global query (EUTI).
 
     Parameters
     ----------
-    hidden : array, shape (L, E)
-        States entering the layer, of all tokens up to the last visual one.
-    queries : array, shape (Hq, L, D)
-        Their queries without rotary positions.
-    keys : array, shape (H, L, D)
-        Their keys without rotary positions; Hq is a multiple of H.
+    hidden : array of float, shape (L, E)
+        States that enter the layer, of all tokens up to the last visual token.
+    queries : array of float, shape (Hq, L, D)
+        Queries of these tokens without rotary embedding.
+    keys : array of float, shape (H, L, D)
+        Keys of these tokens without rotary embedding. Hq is a multiple of H.
     visual : array of int, shape (N,)
-        Where the visual tokens stand, ascending.
+        Indices of the visual tokens among the L tokens, ascending.
 
     Returns
     -------
-    array, shape (N,)
-        Float32 or float64.
+    array of float, shape (N,)
+        Importance, at least 0, in float32 or float64.
 
     Raises
     ------
     TypeError
-        If an argument is no floating-point array (`visual`: no integer array).
+        If an array is not floating-point, or arrays are of different libraries; if `visual` is not an integer array.
     ValueError
-        If shapes or heads do not fit, data is not finite, or indices are out of range.
+        If shapes or devices do not match, an axis is empty, or an entry or a computed value is not finite; if Hq is not
+        a multiple of H; if `visual` is not ascending or out of range.
 
     Notes
     -----
-    ||h_i|| times the attention to token i of the mean query of all L tokens, mean over heads. With half-precision
-    inputs the mean query is rounded and all that follows is float32, as in the official code. The paper takes the mean
-    query of the visual tokens; the code that of all L, as here.
+    The global query of a head is the mean of the queries of all L tokens. Its softmax attention over the L keys is
+    averaged over heads. With float16 or bfloat16 inputs the mean query is rounded to that dtype and the rest is
+    float32, as in the official code. The paper averages the queries of the visual tokens only; the official code
+    averages all, as here.
 
     References
     ----------
-    Dhouib et al.: PACT. CVPR 2025, arXiv 2504.08966; orailix/PACT at cf9a0c9.
+    Dhouib et al.: PACT. CVPR 2025, arXiv 2504.08966. Code: orailix/PACT at cf9a0c9.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Pooling: one token for each window of the grid."""
+"""Pooling: keep one token of each window of the grid."""
 
 from iwp_core._arrays import Array, device, namespace
 from iwp_core._validate import check_name
@@ -23,41 +23,43 @@ def pooling(
     budget: float | None = None,
     reading: str = "select",
 ) -> MergedTokens:
-    """Keep in each window of the grid the token of largest L1 norm, with its own state or the window's mean.
+    """Keep in each window of the grid the token with the largest L1 norm, with its own state or the window's mean.
 
-    Reads the states entering one layer of the language model (as published layer 2).
+    The published method reads the states that enter layer 2 of the language model.
 
     Parameters
     ----------
-    hidden : array, shape (N, E)
-        Row by row of the grid.
+    hidden : array of float, shape (N, E)
+        States of the tokens in row-major order of the grid.
     grid : tuple of int
-        Height and width; N is their product.
+        Height and width of the grid, whose product is N.
     window : int
-        Side of a window: 2 keeps a quarter, 3 a ninth. Exactly one of `window` and `budget` is given.
+        Side of a square window, at least 1: 2 keeps a quarter of the tokens, 3 a ninth. Give either `window` or
+        `budget`.
     budget : int or float
-        At most so many tokens, or that share of them, as in `select_tokens`: takes the smallest window that does.
-    reading : str
-        ``"select"`` (the algorithm as printed) leaves the token as it is, ``"average"`` (the text) writes the mean of
-        the window in its place.
+        Upper limit on the number of tokens, or on their share, as in `select_tokens`. The smallest window that meets it
+        is taken.
+    reading : {"select", "average"}
+        How the paper is read. "select", as its algorithm is printed, keeps the state of the token. "average", as its
+        text says, replaces the state by the mean of the window.
 
     Returns
     -------
     MergedTokens
-        A row a window, row by row of the grid; `kept` is in that order, which need not ascend.
+        One row for each window, in row-major order of the windows, so that `kept` may not be ascending.
 
     Raises
     ------
     TypeError
-        If `hidden` is no floating-point array, or a number none.
+        If `hidden` is not a floating-point array, or a number has the wrong type.
     ValueError
-        If shapes do not fit, data is not finite, both or none of `window` and `budget` are given, a number is out of
-        range, or the reading is unknown.
+        If shapes or devices do not match, an axis is empty, or an entry or a computed value is not finite; if a number
+        is out of range; if not exactly one of `window` and `budget` is given; if `reading` is unknown.
 
     Notes
     -----
-    Ties: lower index first. Windows at the lower and right edge are smaller where a side is no multiple of the window,
-    which the paper leaves open. No official code.
+    Of equal norms, the lower index is taken. Windows at the lower and right edge are smaller if a side is not a
+    multiple of the window, a case that the paper leaves open. There is no official code.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""PruMerge: keep tokens whose attention from the class token is an outlier, and merge their neighbours into them."""
+"""PruMerge: keep tokens whose attention from the class token is an outlier, and add their neighbours to them."""
 
 from iwp_core._arrays import Array, arange_indices, namespace
 from iwp_core.budget import tokens_to_keep
@@ -22,51 +22,53 @@ def prumerge(
     spread: bool = False,
     neighbours: int = 32,
 ) -> MergedTokens:
-    """Keep the most attended tokens, add their neighbours to them, and sum up the others in one token more.
+    """Keep the most attended tokens, add their neighbours to them, and sum up the dropped tokens in one extra token.
 
-    Reads the features that the language model gets and the keys and class attention of the vision tower's last layer.
+    The published method reads the features before the projector, and keys and attention of the tower's last layer.
 
     Parameters
     ----------
-    features : array, shape (N, E)
-        Patch features, without the class token.
-    keys : array, shape (N, D)
-        Their keys, all heads of a token in a row.
-    attention : array, shape (N,)
-        See `prumerge_attention`; a tower without class token: the mean over all queries.
+    features : array of float, shape (N, E)
+        Features of the patches, without the class token.
+    keys : array of float, shape (N, D)
+        Their keys, the heads of a token concatenated.
+    attention : array of float, shape (N,)
+        See `prumerge_attention`. Without a class token: the mean attention over all queries.
     share : float
-        Share of tokens kept by attention: int(N * share). Default: `outlier_share` of the attention.
+        Share of the tokens that is kept by attention, 0 to 1: max(1, int(N * share)). Default: `outlier_share`.
     budget : int or float
-        Sets the share so that at most so many tokens, or that share of them, remain, the one more included.
+        Upper limit on the number of tokens, or on their share, the extra token included. It sets `share`.
     spread : bool
-        PruMerge+: keep evenly spaced tokens as well, about three for each kept by attention.
+        PruMerge+: evenly spaced tokens are kept too, about three for each token kept by attention.
     neighbours : int
-        Tokens added to each kept one.
+        Number of tokens that are added to each kept token, at least 0.
 
     Returns
     -------
     MergedTokens
-        First those kept by attention, most attended first, then the evenly spaced ones, ascending, then the one more,
-        which stands in the place of the most attended dropped token. `sizes` are ones.
+        The tokens kept by attention, the most attended first; the evenly spaced ones, ascending; the extra token, in
+        the place of the most attended dropped token. `sizes` are ones.
 
     Raises
     ------
     TypeError
-        If an argument is no floating-point array, or a number none.
+        If an array is not floating-point, or arrays are of different libraries; if a number has the wrong type.
     ValueError
-        If shapes do not fit, data is not finite, a number is out of range, `share` and `budget` are both given, or the
-        budget is too small for one kept token and the one more.
+        If shapes or devices do not match, an axis is empty, or an entry or a computed value is not finite; if a number
+        is out of range; if both `share` and `budget` are given, or the budget is too small.
 
     Notes
     -----
-    A token's neighbours are the 32 others of most similar key (ties: lower index), each weighed by its attention, the
-    sum undivided, as in the official code. Half-precision inputs are rounded after every operation. int(N * share) can
-    be one less than a count that the share was computed from, as there. Deviations: no outlier keeps one token, where
-    PruMerge+ divides by zero; evenly spaced tokens span any N, not 576; the training branch is left out.
+    The neighbours of a token are the other tokens with the most similar keys. Each is weighed by its attention, and the
+    sum is not divided. Of equal scores, the lower index is taken. In half precision every operation is rounded, as in
+    the official code.
+
+    Deviations: without an outlier one token is kept, where PruMerge+ divides by zero; evenly spaced tokens span all N
+    tokens, not 576; the branch for training is left out.
 
     References
     ----------
-    Shang et al.: LLaVA-PruMerge. ICCV 2025, arXiv 2403.15388; 42Shawn/LLaVA-PruMerge at 097c041.
+    Shang et al.: LLaVA-PruMerge. ICCV 2025, arXiv 2403.15388. Code: 42Shawn/LLaVA-PruMerge at 097c041.
 
     Examples
     --------
@@ -76,8 +78,7 @@ def prumerge(
     >>> merged.kept, merged.tokens[0]
     (array([2, 1]), array([0. , 2.2]))
     """
-    sizes = check_arrays({"features": (features, "N E"), "keys": (keys, "N D"), "attention": (attention, "N")})
-    total = sizes["N"]
+    total = check_arrays({"features": (features, "N E"), "keys": (keys, "N D"), "attention": (attention, "N")})["N"]
     check_count("neighbours", neighbours, 0)
     if share is not None and budget is not None:
         msg = "`share` and `budget` exclude each other"

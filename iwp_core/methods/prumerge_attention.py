@@ -1,4 +1,4 @@
-"""Attention of the class token for PruMerge."""
+"""Attention of the class token as PruMerge computes it."""
 
 from iwp_core._arrays import Array
 from iwp_core.methods._checks import check_arrays
@@ -8,25 +8,30 @@ __all__ = ["prumerge_attention"]
 
 
 def prumerge_attention(query: Array, keys: Array, /) -> Array:
-    """Return the attention of the class token over its own key and the patches', heads not split, without its own.
+    """Return the attention of the class token to each patch, computed without splitting the heads.
 
     Parameters
     ----------
-    query : array, shape (D,)
-        Of the class token, all heads in a row.
-    keys : array, shape (N + 1, D)
-        The class token's key first.
+    query : array of float, shape (D,)
+        Query of the class token, all heads concatenated.
+    keys : array of float, shape (N + 1, D)
+        Keys of the class token, which comes first, and of the patches, all heads concatenated.
 
     Returns
     -------
-    array, shape (N,)
+    array of float, shape (N,)
+        Softmax attention over all N + 1 tokens, that of the class token to itself left out. In the dtype of the inputs.
 
     Raises
     ------
     TypeError
-        If an argument is no floating-point array.
+        If an array is not floating-point, or arrays are of different libraries.
     ValueError
-        If shapes do not fit or data is not finite.
+        If shapes or devices do not match, an axis is empty, or an entry or a computed value is not finite.
+
+    References
+    ----------
+    As `prumerge`.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Share of the tokens that PruMerge keeps by attention."""
+"""Share of the tokens that PruMerge keeps by their attention."""
 
 from iwp_core._arrays import Array, namespace
 from iwp_core.methods._checks import check_arrays
@@ -8,23 +8,30 @@ __all__ = ["affordable_share", "outlier_share", "spacing"]
 
 
 def outlier_share(attention: Array, /) -> float:
-    """Return the share of tokens whose attention is above the third quartile by 1.5 interquartile ranges.
+    """Return the share of tokens whose attention is an outlier.
+
+    An outlier is more than 1.5 interquartile ranges above the third quartile.
 
     Parameters
     ----------
-    attention : array, shape (N,)
+    attention : array of float, shape (N,)
+        Attention that each token receives.
 
     Returns
     -------
     float
-        0 to 1, at most about a quarter.
+        Share from 0 to about 0.25.
 
     Raises
     ------
     TypeError
-        If an argument is no floating-point array.
+        If `attention` is not a floating-point array.
     ValueError
-        If shapes do not fit or data is not finite.
+        If `attention` does not have one non-empty axis or is not finite.
+
+    References
+    ----------
+    As `prumerge`.
 
     Examples
     --------
@@ -56,12 +63,12 @@ def spacing(share: float) -> int:
 
 
 def affordable_share(count: int, total: int, *, spread: bool) -> float:
-    """Return a share that keeps at most `count` tokens, the one more included.
+    """Return a share with which at most `count` tokens are kept, the extra token included.
 
     Raises
     ------
     ValueError
-        If none does.
+        If there is no such share.
     """
     for top in range(min(count, total) - 1, 0, -1):
         share = (top + 0.5) / total  # int(total * share) is `top` whatever the rounding

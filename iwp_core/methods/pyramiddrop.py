@@ -1,4 +1,4 @@
-"""PyramidDrop: at each stage keep the visual tokens that the last token would attend to in the next layer."""
+"""PyramidDrop: at each stage, keep the visual tokens that the last token would attend to in the pruning layer."""
 
 from iwp_core._arrays import Array, namespace
 from iwp_core.budget import tokens_to_keep
@@ -10,43 +10,46 @@ __all__ = ["pyramiddrop", "pyramiddrop_scores"]
 
 
 def pyramiddrop(query: Array, keys: Array, visual: Array, /, budget: float) -> Array:
-    """Keep the visual tokens that get most attention from the last token of the prompt, at one stage.
+    """Keep the visual tokens that the last token of the prompt attends to most, at one stage.
 
-    Reads the query and keys that the layer *at whose entry* tokens are dropped computes from the states entering it.
+    The published method reads query and keys of the pruning layer itself, computed from the states that enter it.
 
     Parameters
     ----------
-    query : array, shape (Hq, D)
-        Of the last token of the prompt, with rotary positions.
-    keys : array, shape (Hq, L, D)
-        Of all tokens of the sequence, with rotary positions; key/value heads repeated to Hq.
+    query : array of float, shape (Hq, D)
+        Query of the last token of the prompt, with rotary embedding.
+    keys : array of float, shape (Hq, L, D)
+        Keys of all tokens of the sequence, with rotary embedding, each key/value head repeated for its query heads.
     visual : array of int, shape (N,)
-        Where the visual tokens stand in the sequence, ascending.
+        Indices of the visual tokens in the sequence, ascending.
     budget : int or float
-        Tokens to keep of the N, or their share, as in `select_tokens`. As published half, a quarter and an eighth of
-        the first stage's at layers 8, 16 and 24 of 32.
+        Number of the N tokens to keep, or their share, as in `select_tokens`. The paper keeps a half, a quarter and an
+        eighth of the original tokens at layers 8, 16 and 24 of 32.
 
     Returns
     -------
     array of int64, shape (M,)
-        Kept indices among the N, ascending.
+        Indices among the N visual tokens, ascending and distinct.
 
     Raises
     ------
     TypeError
-        If an argument is no floating-point array (`visual`: no integer array), or `budget` no real number.
+        If an array is not floating-point, or arrays are of different libraries; if `visual` is not an integer array; if
+        `budget` is not a real number.
     ValueError
-        If shapes do not fit, data is not finite, indices are out of range, or the budget is.
+        If shapes or devices do not match, an axis is empty, or an entry or a computed value is not finite; if `visual`
+        is not ascending or out of range; if `budget` is out of range.
 
     Notes
     -----
-    Ties: lower index first. Half-precision inputs are rounded after every operation, as the official code does.
-    Deviations: M is the library's rounding of a share, where the official code takes int(ratio * N); fewer key/value
-    heads than query heads work, once repeated.
+    Of equal scores, the lower index is taken. In half precision every operation is rounded, as in the official code.
+
+    Deviations: a share of the tokens is rounded as in `select_tokens`, where the official code takes int(ratio * N).
+    Models with fewer key/value heads than query heads work if their keys are repeated.
 
     References
     ----------
-    Xing et al.: PyramidDrop. CVPR 2025, arXiv 2410.17247; Cooperx521/PyramidDrop at 6444f30.
+    Xing et al.: PyramidDrop. CVPR 2025, arXiv 2410.17247. Code: Cooperx521/PyramidDrop at 6444f30.
 
     Examples
     --------
@@ -60,7 +63,7 @@ def pyramiddrop(query: Array, keys: Array, visual: Array, /, budget: float) -> A
 
 
 def pyramiddrop_scores(query: Array, keys: Array, visual: Array, /) -> Array:
-    """Return the attention of the last token to each visual token, mean over heads, shape (N,).
+    """Return the attention of the last token to each visual token, averaged over heads.
 
     Parameters
     ----------
@@ -69,12 +72,19 @@ def pyramiddrop_scores(query: Array, keys: Array, visual: Array, /) -> Array:
 
     Returns
     -------
-    array, shape (N,)
+    array of float, shape (N,)
+        Softmax weights over all L tokens, in float32 or float64.
 
     Raises
     ------
     TypeError, ValueError
         As `pyramiddrop`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> pyramiddrop_scores(np.ones((1, 1)), np.zeros((1, 4, 1)), np.asarray([0, 1]))
+    array([0.25, 0.25])
     """
     sizes = check_arrays({"query": (query, "Hq D"), "keys": (keys, "Hq L D")})
     check_indices("visual", visual, sizes["L"], ("query", query))

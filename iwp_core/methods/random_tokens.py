@@ -1,4 +1,4 @@
-"""Random choice of visual tokens: the honest baseline."""
+"""Random choice of visual tokens: the baseline that every method has to beat."""
 
 import random
 
@@ -14,24 +14,24 @@ def random_tokens(features: Array, /, budget: float, *, seed: int) -> Array:
 
     Parameters
     ----------
-    features : array, shape (N, E)
-        Any array of the tokens: its first axis says how many there are, and the answer is on its device.
+    features : array of float, shape (N, E)
+        Any array of the tokens. Only its number of rows and its device are used.
     budget : int or float
-        Tokens to keep, or their share, as in `select_tokens`.
+        Number of tokens to keep, or their share, as in `select_tokens`.
     seed : int
-        At least 0. The same seed draws the same tokens on every library and device; compare at least three.
+        At least 0. A seed draws the same tokens on every library and device. Report the mean of at least three seeds.
 
     Returns
     -------
     array of int64, shape (M,)
-        Kept indices, ascending.
+        Indices of the tokens to keep, ascending and distinct.
 
     Raises
     ------
     TypeError
-        If `features` is no floating-point array, or a number none.
+        If `features` is not a floating-point array, or a number has the wrong type.
     ValueError
-        If `features` has another rank or is empty, or a number is out of range.
+        If `features` does not have two non-empty axes or is not finite, or a number is out of range.
 
     Examples
     --------

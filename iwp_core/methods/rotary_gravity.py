@@ -1,4 +1,4 @@
-"""How much rotary positions alone let a text token attend to a visual one: SparseVLM 2 divides it out."""
+"""The part of the attention that comes from rotary positions alone, which version 2 of SparseVLM divides out."""
 
 from iwp_core._arrays import Array, accumulation_dtype, as_dtype, device, namespace
 from iwp_core.methods._checks import check_arrays, check_count, check_number
@@ -7,30 +7,36 @@ __all__ = ["rotary_gravity"]
 
 
 def rotary_gravity(text: Array, visual: Array, /, *, width: int, base: float = 10_000.0) -> Array:
-    """Return the scaled product of two vectors of ones under rotary positions.
+    """Return the scaled dot product of two vectors of ones under rotary embedding, for each pair of positions.
 
     Parameters
     ----------
-    text : array, shape (T,)
-        Positions of the text tokens, as floating-point numbers.
-    visual : array, shape (N,)
+    text : array of float, shape (T,)
+        Positions of the text tokens.
+    visual : array of float, shape (N,)
         Positions of the visual tokens.
     width : int
-        D, width of a head, even.
+        Head width D, at least 2 and even.
     base : float
-        Base of the rotary frequencies.
+        Base of the rotary frequencies, at least 1.
 
     Returns
     -------
-    array, shape (T, N)
-        <rope(1, i), rope(1, j)> / sqrt(D), which falls with the distance and can be small or negative far away.
+    array of float, shape (T, N)
+        <rope(1, i), rope(1, j)> / sqrt(D) for positions i and j. It falls with their distance, and may be small or
+        negative at long distances.
 
     Raises
     ------
     TypeError
-        If an argument is no floating-point array, or a number none.
+        If an array is not floating-point, or arrays are of different libraries; if a number has the wrong type.
     ValueError
-        If shapes do not fit, data is not finite, or a number is out of range.
+        If shapes or devices do not match, an axis is empty, or an entry or a computed value is not finite; if a number
+        is out of range.
+
+    References
+    ----------
+    Version 2 of SparseVLM; see `sparsevlm`.
 
     Examples
     --------

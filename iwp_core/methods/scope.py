@@ -1,4 +1,4 @@
-"""SCOPE: cover the visual tokens well, with tokens that the class token attends to."""
+"""SCOPE: keep visual tokens that cover the others well and that the class token attends to."""
 
 from iwp_core._arrays import Array, as_dtype, namespace
 from iwp_core._validate import check_name
@@ -17,46 +17,49 @@ COMBINATIONS = ("multiply", "add")
 def scope(
     features: Array, attention: Array, /, budget: float, *, exponent: float = 1.0, combination: str = "multiply"
 ) -> Array:
-    """Keep tokens by greedy facility location, whose gains are weighed by saliency.
+    """Keep tokens by greedy facility location, with each token's gain weighed by its saliency.
 
-    Reads one layer of the vision tower, before the projector.
+    The published method reads features and attention of one layer of the vision tower, before the projector.
 
     Parameters
     ----------
-    features : array, shape (N, E)
-        Patch features, without the class token.
-    attention : array, shape (H, N)
-        Soft-max attention of the class token to each patch, by head; a tower without class token: the mean over all
-        queries. Its sum over heads is the saliency w.
+    features : array of float, shape (N, E)
+        Features of the patches, without the class token.
+    attention : array of float, shape (H, N)
+        Softmax attention of the class token to each patch, for each head of the tower. Without a class token: the mean
+        attention over all queries. The sum over heads is the saliency w of a patch.
     budget : int or float
-        Tokens to keep, or their share, as in `select_tokens`.
+        Number of tokens to keep, or their share, as in `select_tokens`.
     exponent : float
-        alpha, 0 to 10: w is raised to this power.
-    combination : str
-        ``"multiply"`` (the paper) scores a token by gain * w^alpha, ``"add"`` by gain + w^alpha.
+        Exponent alpha of the saliency, 0 to 10.
+    combination : {"multiply", "add"}
+        How a token is scored: "multiply", as in the paper, by gain * w^alpha, "add" by gain + w^alpha.
 
     Returns
     -------
     array of int64, shape (M,)
-        Kept indices, ascending.
+        Indices of the tokens to keep, ascending and distinct.
 
     Raises
     ------
     TypeError
-        If an argument is no floating-point array, or a number none.
+        If an array is not floating-point, or arrays are of different libraries; if a number has the wrong type.
     ValueError
-        If shapes do not fit, data is not finite, a number is out of range, or the combination is unknown.
+        If shapes or devices do not match, an axis is empty, or an entry or a computed value is not finite; if a number
+        is out of range; if `combination` is unknown.
 
     Notes
     -----
-    Ties: lower index first. Half-precision inputs are rounded after every operation, as the official code does.
-    Evaluated lazily, with the answer of the official loop over all pairs in every step. Deviation: M distinct tokens at
-    most N, where the official code repeats index 0.
+    A token is covered as far as its largest cosine to a kept token; the gain of a token is what it adds to the coverage
+    of all. Gains are evaluated lazily, with the same result as the official loop over all pairs in every step. Of equal
+    scores, the lower index is taken. In half precision every operation is rounded, as in the official code.
+
+    Deviation: no token is chosen twice, where the official code repeats index 0 if M exceeds N.
 
     References
     ----------
-    Deng et al.: SCOPE: Saliency-Coverage Oriented Token Pruning. NeurIPS 2025, arXiv 2510.24214; kinredon/SCOPE at
-    6bf7306.
+    Deng et al.: SCOPE: Saliency-Coverage Oriented Token Pruning. NeurIPS 2025, arXiv 2510.24214. Code: kinredon/SCOPE
+    at 6bf7306.
 
     Examples
     --------
@@ -71,7 +74,7 @@ def scope(
 def scope_order(
     features: Array, attention: Array, /, budget: float, *, exponent: float = 1.0, combination: str = "multiply"
 ) -> Array:
-    """Return what `scope` keeps, in the order of choice.
+    """Return the tokens that `scope` keeps, in the order of choice.
 
     Parameters
     ----------
@@ -81,11 +84,19 @@ def scope_order(
     Returns
     -------
     array of int64, shape (M,)
+        Indices of the kept tokens, the first choice first.
 
     Raises
     ------
     TypeError, ValueError
         As `scope`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.asarray([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]])
+    >>> scope_order(x, np.asarray([[0.1, 0.2, 0.7]]), 2)
+    array([2, 1])
     """
     check_arrays({"features": (features, "N E"), "attention": (attention, "H N")})
     check_number("exponent", exponent, 0.0, 10.0)

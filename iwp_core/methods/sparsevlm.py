@@ -1,51 +1,56 @@
-"""SparseVLM: text tokens that look at the picture rate the visual tokens; the best of the dropped are merged."""
+"""SparseVLM: keep the visual tokens that a part of the text, the raters, attends to most."""
 
-from iwp_core._arrays import Array, namespace
+from iwp_core._arrays import Array
 from iwp_core.budget import tokens_to_keep
-from iwp_core.methods._checks import check_arrays, check_count, check_indices
-from iwp_core.methods._precision import Precision
 from iwp_core.methods._ranking import in_sequence, largest
+from iwp_core.methods.sparsevlm_scores import sparsevlm_scores
 
-__all__ = ["sparsevlm", "sparsevlm_heads", "sparsevlm_scores"]
+__all__ = ["sparsevlm"]
 
 
 def sparsevlm(attention: Array, raters: Array, /, budget: float, *, gravity: Array | None = None) -> Array:
     """Keep the visual tokens that the raters attend to most, at one stage.
 
-    Reads the attention of the layer after which tokens are dropped (as published layers 2, 6 and 15).
+    The published method reads the attention of the layer after which tokens are dropped: layers 2, 6 and 15.
 
     Parameters
     ----------
-    attention : array, shape (Hq, T, N)
-        Soft-max attention of each text token after the image to each visual token, by head.
+    attention : array of float, shape (Hq, T, N)
+        Softmax attention of each text token after the image to each visual token, for each head.
     raters : array of int, shape (R,)
-        See `sparsevlm_raters`.
+        Indices of the text tokens that score, ascending; see `sparsevlm_raters`.
     budget : int or float
-        Tokens to keep, or their share, as in `select_tokens`.
-    gravity : array, shape (T, N)
-        Version 2: see `rotary_gravity`. The attention is divided by it, and the `sparsevlm_heads` count alone.
+        Number of tokens to keep, or their share, as in `select_tokens`.
+    gravity : array of float, shape (T, N)
+        For version 2 of the method: see `rotary_gravity`. The attention is divided by it, and only the heads of
+        `sparsevlm_heads` count.
 
     Returns
     -------
     array of int64, shape (M,)
-        Kept indices, ascending.
+        Indices of the tokens to keep, ascending and distinct.
 
     Raises
     ------
     TypeError
-        If an argument is no floating-point array (`raters`: no integer array), or `budget` no real number.
+        If an array is not floating-point, or arrays are of different libraries; if `raters` is not an integer array; if
+        `budget` is not a real number.
     ValueError
-        If shapes do not fit, data is not finite, indices are out of range, or the budget is.
+        If shapes or devices do not match, an axis is empty, or an entry or a computed value is not finite; if `raters`
+        is not ascending or out of range; if `budget` is out of range.
 
     Notes
     -----
-    Ties: lower index first. Half-precision inputs are rounded after every operation, as the official code does.
-    Deviations: any budget, not those of its table; a budget of N keeps all, where it keeps N - 1 at most. In version 1
-    the dropped are merged into few more tokens: `sparsevlm_recycle`; `sparsevlm_counts` counts them within a budget.
+    Of equal scores, the lower index is taken. In half precision every operation is rounded, as in the official code. In
+    version 1, some of the dropped tokens come back as merged tokens: see `sparsevlm_recycle`, and `sparsevlm_counts`,
+    which makes room for them in a budget.
+
+    Deviations: any budget is allowed, where the official code has a table of four; a budget of N keeps all tokens,
+    where the official code keeps at most N - 1.
 
     References
     ----------
-    Zhang et al.: SparseVLM. ICML 2025, arXiv 2410.04417; Gumpest/SparseVLMs at 26a5f48.
+    Zhang et al.: SparseVLM. ICML 2025, arXiv 2410.04417. Code: Gumpest/SparseVLMs at 26a5f48.
 
     Examples
     --------
@@ -55,64 +60,3 @@ def sparsevlm(attention: Array, raters: Array, /, budget: float, *, gravity: Arr
     """
     scores = sparsevlm_scores(attention, raters, gravity=gravity)
     return in_sequence(largest(scores, tokens_to_keep(budget, scores.shape[0])))
-
-
-def sparsevlm_scores(attention: Array, raters: Array, /, *, gravity: Array | None = None) -> Array:
-    """Return the raters' attention to each visual token, mean over heads and raters, shape (N,).
-
-    Parameters
-    ----------
-    attention, raters, gravity : array
-        As for `sparsevlm`.
-
-    Returns
-    -------
-    array, shape (N,)
-
-    Raises
-    ------
-    TypeError, ValueError
-        As `sparsevlm`.
-    """
-    rated, precision = _rated(attention, raters, gravity)
-    if gravity is not None:
-        rated = namespace(rated).take(rated, sparsevlm_heads(attention, raters, gravity), axis=0)
-    return precision.mean(precision.mean(rated, axis=0), axis=0)
-
-
-def sparsevlm_heads(attention: Array, raters: Array, gravity: Array, /, *, count: int = 14) -> Array:
-    """Return the heads in which raters attend to visual tokens most once divided by the gravity, the first one most.
-
-    Parameters
-    ----------
-    attention, raters, gravity : array
-        As for `sparsevlm`.
-    count : int
-        Heads; all where there are fewer.
-
-    Returns
-    -------
-    array of int64, shape (count,)
-
-    Raises
-    ------
-    TypeError, ValueError
-        As `sparsevlm`; also if `count` is out of range.
-    """
-    rated, precision = _rated(attention, raters, gravity)
-    check_count("count", count, 1)
-    mass = precision.sum(precision.sum(rated, axis=2), axis=1)
-    return largest(mass, count)
-
-
-def _rated(attention: Array, raters: Array, gravity: Array | None) -> tuple[Array, Precision]:
-    """Return the attention of the raters (Hq, R, N), divided by the gravity if there is one."""
-    arrays = {"attention": (attention, "Hq T N")} | ({} if gravity is None else {"gravity": (gravity, "T N")})
-    sizes = check_arrays(arrays)
-    check_indices("raters", raters, sizes["T"], ("attention", attention))
-    xp = namespace(attention)
-    precision = Precision.of(attention)
-    rated = xp.take(precision.enter(attention), raters, axis=1)
-    if gravity is not None:
-        rated = precision.round(rated / xp.take(precision.enter(gravity), raters, axis=0)[None, :, :])
-    return rated, precision

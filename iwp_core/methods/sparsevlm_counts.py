@@ -1,4 +1,4 @@
-"""How many tokens SparseVLM keeps, and how many clusters of dropped ones it brings back."""
+"""How many tokens SparseVLM keeps, and how many clusters of dropped tokens it brings back."""
 
 from iwp_core.budget import tokens_to_keep
 from iwp_core.methods._checks import check_count
@@ -13,34 +13,38 @@ CLUSTER = 10
 
 
 def sparsevlm_counts(total: int, budget: float, /) -> tuple[int, int]:
-    """Divide a budget among tokens that are kept and clusters of dropped ones, so that both together meet it.
+    """Divide a budget between kept tokens and clusters of dropped tokens, so that both together meet it.
 
     Parameters
     ----------
     total : int
         Number of tokens N, at least 1.
     budget : int or float
-        Tokens to keep in all, or their share, as in `select_tokens`.
+        Number of kept tokens and clusters together, or their share of N, as in `select_tokens`.
 
     Returns
     -------
     kept : int
-        Tokens to keep with `sparsevlm`, at least 1.
+        Number of tokens to keep with `sparsevlm`, at least 1.
     clusters : int
-        Clusters to ask `sparsevlm_recycle` for; 0 where none is to be asked for.
+        Number of clusters for `sparsevlm_recycle`. If it is 0, do not call that function.
 
     Raises
     ------
     TypeError
-        If `total` is no integer or `budget` no real number.
+        If `total` is not an integer, or `budget` is not a real number.
     ValueError
-        If one is out of range.
+        If `total` or `budget` is out of range.
 
     Notes
     -----
-    The official code keeps as many as its table says and appends the clusters, whose number follows from how many were
-    dropped: about 3 % of them. Here that number counts within the budget; there are fewer clusters where it leaves room
-    for no more beside one token.
+    The official code keeps as many tokens as its table says and appends the clusters to them. Their number follows from
+    that of the dropped tokens and is about 3 % of it. Here clusters count within the budget. If the budget leaves no
+    room for all of them beside one kept token, there are fewer clusters.
+
+    References
+    ----------
+    As `sparsevlm`.
 
     Examples
     --------
@@ -56,10 +60,10 @@ def sparsevlm_counts(total: int, budget: float, /) -> tuple[int, int]:
 
 
 def recycled_of(dropped: int) -> int:
-    """Return how many of some dropped tokens are recycled."""
+    """Return how many of the dropped tokens are recycled."""
     return int(SHARE * dropped) + 1 if dropped else 0
 
 
 def clusters_of(dropped: int) -> int:
-    """Return in how many clusters the recycled of some dropped tokens come back."""
+    """Return into how many clusters the recycled tokens are merged, from the number of dropped tokens."""
     return recycled_of(dropped) // CLUSTER + 1 if dropped else 0

@@ -1,4 +1,4 @@
-"""Raters of SparseVLM: the text tokens that look at the picture."""
+"""Raters of SparseVLM: the text tokens that are most related to the picture."""
 
 from iwp_core._arrays import Array, namespace
 from iwp_core.methods._checks import check_arrays
@@ -8,35 +8,37 @@ __all__ = ["sparsevlm_raters"]
 
 
 def sparsevlm_raters(visual: Array, text: Array, /) -> Array:
-    """Return the text tokens that look at the picture more than text tokens do on average, ascending.
+    """Return the text tokens that are more related to the picture than the average text token.
 
     Parameters
     ----------
-    visual : array, shape (N, E)
+    visual : array of float, shape (N, E)
         Input embeddings of the visual tokens.
-    text : array, shape (T, E)
-        Input embeddings of the tokens after them.
+    text : array of float, shape (T, E)
+        Input embeddings of the text tokens after them.
 
     Returns
     -------
     array of int64, shape (R,)
-        All text tokens where none is above the mean, which the official code cannot do.
+        Indices of the raters, ascending. If no text token is above the average, all are returned; the official code
+        cannot handle this case.
 
     Raises
     ------
     TypeError
-        If an argument is no floating-point array.
+        If an array is not floating-point, or arrays are of different libraries.
     ValueError
-        If shapes do not fit or data is not finite.
+        If shapes or devices do not match, an axis is empty, or an entry or a computed value is not finite.
 
     Notes
     -----
-    A text token's look is its share of the soft-max over text tokens of plain products with a visual token, mean over
-    visual tokens. Half-precision inputs are rounded after every operation, as the official code does.
+    For each visual token, the softmax over the text tokens of their unscaled dot products with it is taken. A text
+    token's relation to the picture is its weight in these, averaged over visual tokens. In half precision every
+    operation is rounded, as in the official code.
 
     References
     ----------
-    Zhang et al.: SparseVLM. ICML 2025, arXiv 2410.04417; Gumpest/SparseVLMs at 26a5f48.
+    Zhang et al.: SparseVLM. ICML 2025, arXiv 2410.04417. Code: Gumpest/SparseVLMs at 26a5f48.
 
     Examples
     --------

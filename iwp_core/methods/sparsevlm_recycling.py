@@ -1,4 +1,4 @@
-"""Recycling of SparseVLM 1: the best of the dropped tokens come back as a few means of clusters."""
+"""Recycling of SparseVLM version 1: the best of the dropped tokens come back as the means of a few clusters."""
 
 from iwp_core._arrays import Array, namespace, tiles
 from iwp_core.methods._checks import check_arrays, check_count, check_indices
@@ -25,35 +25,39 @@ def sparsevlm_recycle(
 
     Parameters
     ----------
-    hidden : array, shape (N, E)
+    hidden : array of float, shape (N, E)
         States of the visual tokens after the layer.
-    scores : array, shape (N,)
-        `sparsevlm_scores`.
+    scores : array of float, shape (N,)
+        See `sparsevlm_scores`.
     kept : array of int, shape (M,)
-        Kept indices, ascending; at least one token is dropped.
+        Indices of the kept tokens, ascending, with M < N.
     clusters : int, optional
-        Instead of the official number; at most the tokens that are recycled. See `sparsevlm_counts`.
-    noise : array, shape (int(0.3 (N - M)) + 1,)
-        Added to the densities, in the order of falling scores. The official code draws 1e-6 U(0, 1) at every call;
-        default none, so that the result is determined.
+        Number of clusters, from 1 to the number of recycled tokens; see `sparsevlm_counts`. Default: the official
+        number.
+    noise : array of float, shape (int(0.3 (N - M)) + 1,), optional
+        Added to the densities of the recycled tokens, in descending order of their scores. The official code draws 1e-6
+        U(0, 1) at each call. By default nothing is added, so that the result is deterministic.
 
     Returns
     -------
     MergedTokens
-        A row a cluster, in the order of the centres' product of density and distance, to follow the kept tokens. A row
-        stands in its centre's place; kept tokens and those not recycled have the assignment -1.
+        One row for each cluster, in the place of its centre. The centre with the largest product of density and
+        distance comes first. Kept tokens and tokens that are not recycled have the assignment -1.
 
     Raises
     ------
     TypeError
-        If an argument is no floating-point array (`kept`: no integer array), or `clusters` no integer.
+        If an array is not floating-point, or arrays are of different libraries; if `kept` is not an integer array, or
+        `clusters` not an integer.
     ValueError
-        If shapes do not fit, data is not finite, indices or `clusters` are out of range, or nothing is dropped.
+        If shapes or devices do not match, an axis is empty, or an entry or a computed value is not finite; if `kept` or
+        `clusters` is out of range; if no token is dropped.
 
     Notes
     -----
-    Density peaks with k nearest neighbours, k = number of clusters, on Euclidean distances over sqrt(E). A row is the
-    sum of its tokens over (their number + 1e-6). Ties: lower index first.
+    Of the N - M dropped tokens, the int(0.3 (N - M)) + 1 with the largest scores are recycled. Their densities come
+    from the k nearest neighbours, with k the number of clusters, on Euclidean distances divided by sqrt(E). A row is
+    the sum of its tokens divided by their number plus 1e-6. Of equal scores, the lower index is taken.
 
     References
     ----------
@@ -98,7 +102,7 @@ def sparsevlm_recycle(
 
 
 def _distances(states: Array, precision: Precision) -> Array:
-    """Return the Euclidean distances over sqrt(E), from differences: they do not cancel as a matrix product would."""
+    """Return the Euclidean distances divided by sqrt(E). They are taken from differences, which do not cancel."""
     total, width = states.shape
     blocks = [
         precision.norm(precision.round(states[tile, None, :] - states[None, :, :]))

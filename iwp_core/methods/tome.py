@@ -1,4 +1,4 @@
-"""ToMe: merge the most similar pairs of tokens across two halves."""
+"""ToMe: merge the most similar pairs of tokens of even and odd index."""
 
 from iwp_core._arrays import Array, arange_indices, namespace, order_descending
 from iwp_core.budget import tokens_to_keep
@@ -22,47 +22,47 @@ def tome(
     sizes: Array | None = None,
     class_token: bool = False,
 ) -> MergedTokens:
-    """Merge pairs of tokens, one of even and one of odd index, that are most alike.
+    """Merge the most similar pairs of one token of even and one of odd index.
 
-    Reads the keys of the layer (mean over heads) and the tokens; acts between attention and MLP, in every layer.
+    The published method acts in every layer, between attention and MLP. Its `metric` is the mean key over heads.
 
     Parameters
     ----------
-    metric : array, shape (N, D)
-        By which tokens are compared.
-    x : array, shape (N, E)
+    metric : array of float, shape (N, D)
+        Features by which tokens are compared.
+    x : array of float, shape (N, E)
         Tokens.
     merge : int
-        r, tokens to merge away; at most half of the tokens are. Exactly one of `merge` and `budget` is given.
+        Number r >= 0 of tokens to merge into others, at most half of all. Give either `merge` or `budget`.
     budget : int or float
-        Tokens to keep, or their share, as in `select_tokens`.
-    sizes : array, shape (N,)
-        How many tokens each stands for from merges before; default ones.
+        Number of tokens to keep, or their share, as in `select_tokens`.
+    sizes : array of float, shape (N,)
+        Number of tokens that each token already stands for. Default: ones.
     class_token : bool
-        Whether token 0 is a class token: it is never merged into another, and unmerged tokens keep their order.
+        Whether token 0 is a class token. It is never merged into another token.
 
     Returns
     -------
     MergedTokens
-        First the unmerged even tokens (with a class token ascending, else by falling similarity), then the odd ones:
-        each the mean of what it stands for, weighed by sizes.
+        First the unmerged even tokens, by falling similarity, or ascending with a class token. Then the odd tokens,
+        each the mean of the tokens that it stands for, weighed by their sizes.
 
     Raises
     ------
     TypeError
-        If an argument is no floating-point array, or a number none.
+        If an array is not floating-point, or arrays are of different libraries; if a number has the wrong type.
     ValueError
-        If shapes do not fit, data is not finite, both or none of `merge` and `budget` are given, one is out of range,
-        or the budget asks to merge more than half of the tokens at once.
+        If shapes or devices do not match, an axis is empty, or an entry or a computed value is not finite; if not
+        exactly one of `merge` and `budget` is given, or it is out of range; if the budget merges too many.
 
     Notes
     -----
-    Ties: lower index first. Half-precision inputs are rounded after every operation; sums of several tokens are rounded
-    once. With r = 0 all tokens stay in their order, as in the official code.
+    Of equal scores, the lower index is taken. In half precision every operation is rounded, as in the official code.
+    With r = 0 all tokens stay in order.
 
     References
     ----------
-    Bolya et al.: Token Merging: Your ViT But Faster. ICLR 2023, arXiv 2210.09461; facebookresearch/ToMe at af95e4b.
+    Bolya et al.: Token Merging. ICLR 2023, arXiv 2210.09461. Code: facebookresearch/ToMe at af95e4b.
 
     Examples
     --------

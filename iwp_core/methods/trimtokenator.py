@@ -1,4 +1,4 @@
-"""TrimTokenator: visual tokens that align with the text, and of those a set of large summed distance."""
+"""TrimTokenator: keep visual tokens that are aligned with the text and have a large sum of distances."""
 
 import math
 
@@ -19,38 +19,42 @@ BLOCK = 1 << 22
 
 
 def trimtokenator(visual: Array, text: Array, /, budget: float, *, alignment: str = "l2", share: float = 0.8) -> Array:
-    """Keep aligned tokens that are far from each other on average (Greedy RepMax).
+    """Keep tokens that are aligned with the text and far from each other on average (Greedy RepMax).
 
-    Reads visual tokens and text embeddings at the input of the language model.
+    The published method reads the visual tokens and the text embeddings at the input of the language model.
 
     Parameters
     ----------
-    visual : array, shape (N, E)
-    text : array, shape (T, E)
+    visual : array of float, shape (N, E)
+        Visual tokens.
+    text : array of float, shape (T, E)
+        Text tokens.
     budget : int or float
-        Tokens to keep, or their share, as in `select_tokens`.
-    alignment : str
-        By which the first stage ranks, see `aligned`.
+        Number of tokens to keep, or their share, as in `select_tokens`.
+    alignment : {"l2", "mutual_information", "cosine"}
+        Alignment of a visual token, averaged over the text tokens: minus the distance (equation 3), minus the squared
+        distance, or the cosine.
     share : float
-        Share of the tokens that the first stage leaves, 0 to 1: max(M, floor(share * N)).
+        Share of the tokens that pass the first stage, 0 to 1: the max(M, floor(share * N)) best aligned.
 
     Returns
     -------
     array of int64, shape (M,)
-        Kept indices, ascending.
+        Indices of the tokens to keep, ascending and distinct.
 
     Raises
     ------
     TypeError
-        If an argument is no floating-point array, or a number none.
+        If an array is not floating-point, or arrays are of different libraries; if a number has the wrong type.
     ValueError
-        If shapes do not fit, data is not finite, a number is out of range, or the alignment is unknown.
+        If shapes or devices do not match, an axis is empty, or an entry or a computed value is not finite; if a number
+        is out of range; if `alignment` is unknown.
 
     Notes
     -----
-    The second stage takes the token of least mean similarity to all, and then always the one of least summed cosine to
-    the chosen. Ties: lower index first. The paper leaves open what happens where the first stage would leave fewer than
-    M; here it leaves M. No official code was found.
+    The second stage starts with the token of the smallest mean cosine to all tokens that passed, and goes on with the
+    token of the smallest summed cosine to the chosen ones. Of equal scores, the lower index is taken. The paper leaves
+    open what happens if fewer than M tokens pass the first stage; here M pass. No official code was found.
 
     References
     ----------
@@ -69,19 +73,18 @@ def trimtokenator(visual: Array, text: Array, /, budget: float, *, alignment: st
 
 
 def aligned(visual: Array, text: Array, /, budget: float, *, alignment: str = "l2", share: float = 0.8) -> Array:
-    """Return the candidates that the first stage leaves, ascending.
+    """Return the candidates that pass the first stage.
 
     Parameters
     ----------
-    visual, text, budget, alignment, share
-        As for `trimtokenator`. Candidates have the largest mean, over the text tokens, of: ``"l2"`` minus the distance
-        (equation 3), ``"mutual_information"`` minus the squared distance, which is the mutual information under the
-        Gaussian model of the paper's appendix B but for constants (its nearest-neighbour estimate is not offered),
-        ``"cosine"`` the cosine.
+    visual, text, budget, alignment, share : array, array, int or float, str, float
+        As for `trimtokenator`. "mutual_information" is the mutual information under the Gaussian model of the paper's
+        appendix B, up to constants. Its nearest-neighbour estimate is not offered.
 
     Returns
     -------
     array of int64, shape (max(M, floor(share * N)),)
+        Indices, ascending.
 
     Raises
     ------

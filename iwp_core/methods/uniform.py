@@ -1,4 +1,4 @@
-"""Evenly spaced visual tokens: a baseline without chance."""
+"""Evenly spaced visual tokens: a deterministic baseline."""
 
 from iwp_core._arrays import Array, arange_indices
 from iwp_core.budget import tokens_to_keep
@@ -8,26 +8,26 @@ __all__ = ["uniform"]
 
 
 def uniform(features: Array, /, budget: float) -> Array:
-    """Keep the token in the middle of each of M stretches of nearly equal length.
+    """Keep the middle token of each of M stretches of nearly equal length.
 
     Parameters
     ----------
-    features : array, shape (N, E)
-        Any array of the tokens: its first axis says how many there are, and the answer is on its device.
+    features : array of float, shape (N, E)
+        Any array of the tokens. Only its number of rows and its device are used.
     budget : int or float
-        Tokens to keep, or their share, as in `select_tokens`.
+        Number of tokens to keep, or their share, as in `select_tokens`.
 
     Returns
     -------
     array of int64, shape (M,)
-        floor((i + 1/2) N / M) for i = 0 .. M - 1.
+        Indices floor((i + 1/2) N / M) for i = 0 to M - 1.
 
     Raises
     ------
     TypeError
-        If `features` is no floating-point array, or `budget` no real number.
+        If `features` is not a floating-point array, or `budget` is not a real number.
     ValueError
-        If `features` has another rank or is empty, or the budget is out of range.
+        If `features` does not have two non-empty axes or is not finite, or `budget` is out of range.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""V2Drop: keep the visual tokens that a layer changes most."""
+"""V2Drop: keep the visual tokens whose states a layer changes most."""
 
 from iwp_core._arrays import Array
 from iwp_core.budget import tokens_to_keep
@@ -14,32 +14,36 @@ def v2drop(before: Array, after: Array, /, budget: float) -> Array:
 
     Parameters
     ----------
-    before, after : array, shape (N, E)
-        Hidden states of the visual tokens entering layer l - 1, and entering layer l, where tokens are dropped.
+    before, after : array of float, shape (N, E)
+        States of the visual tokens that enter the layer before the pruning layer, and that enter the pruning layer.
     budget : int or float
-        Tokens to keep, or their share, as in `select_tokens`.
+        Number of tokens to keep, or their share, as in `select_tokens`.
 
     Returns
     -------
     array of int64, shape (M,)
-        Kept indices, ascending.
+        Indices of the tokens to keep, ascending and distinct.
 
     Raises
     ------
     TypeError
-        If an argument is no floating-point array, or `budget` no real number.
+        If an array is not floating-point, or arrays are of different libraries; if `budget` is not a real number.
     ValueError
-        If shapes do not fit, data is not finite, or the budget is out of range.
+        If shapes or devices do not match, an axis is empty, or an entry or a computed value is not finite; if `budget`
+        is out of range.
 
     Notes
     -----
-    The change is the Euclidean length of the difference. Ties: lower index first. Half-precision inputs are rounded
-    after every operation, as the official code does. Deviations: M is the library's rounding of a share, where the
-    official code takes max(1, int(n * share)); and each sample has its own indices.
+    The change is the Euclidean norm of the difference. Of equal scores, the lower index is taken. In half precision
+    every operation is rounded, as in the official code.
+
+    Deviations: a share of the tokens is rounded as in `select_tokens`, where the official code takes max(1, int(n *
+    share)). Each sample has its own indices, where the official code takes those of the first sample for the whole
+    batch.
 
     References
     ----------
-    Chen et al.: Variation-aware Vision Token Dropping. arXiv 2509.01552; xuyang-liu16/V2Drop at 219e03e.
+    Chen et al.: Variation-aware Vision Token Dropping. arXiv 2509.01552. Code: xuyang-liu16/V2Drop at 219e03e.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""VisionZip: dominant tokens by attention of the class token, and contextual ones merged from the rest."""
+"""VisionZip: keep the most attended (dominant) tokens, and merge the others into contextual tokens."""
 
 from iwp_core._arrays import Array, arange_indices, namespace
 from iwp_core.methods._checks import check_arrays, check_count
@@ -13,48 +13,50 @@ __all__ = ["visionzip"]
 def visionzip(
     hidden: Array, keys: Array, attention: Array, /, *, dominant: int, contextual: int, class_token: bool = True
 ) -> MergedTokens:
-    """Keep dominant tokens, and merge the rest into contextual ones by similarity of keys.
+    """Keep dominant tokens, and merge the others into contextual tokens by the similarity of their keys.
 
-    Reads one layer of the vision tower (as published the last but one).
+    The published method reads the last layer but one of the vision tower.
 
     Parameters
     ----------
-    hidden : array, shape (N, E)
+    hidden : array of float, shape (N, E)
         Tokens, the class token first if there is one.
-    keys : array, shape (N, D)
-        Their keys, mean over heads.
-    attention : array, shape (H, N)
-        Soft-max attention of the class token to each token, by head; a tower without class token: the mean over all
-        queries.
+    keys : array of float, shape (N, D)
+        Their keys, averaged over heads.
+    attention : array of float, shape (H, N)
+        Softmax attention of the class token to each token, for each head of the tower. Without a class token: the mean
+        attention over all queries.
     dominant : int
-        Dominant tokens, the class token among them. As published 54, 108 or 162.
+        Number of dominant tokens, the class token included, 1 to N. The paper has 54, 108 or 162.
     contextual : int
-        Contextual tokens. As published 10, 20 or 30.
+        Number of contextual tokens, 0 to N - `dominant`. The paper has 10, 20 or 30.
     class_token : bool
         Whether row 0 is a class token, which is then always kept.
 
     Returns
     -------
     MergedTokens
-        First the dominant tokens as they are, ascending, then the contextual ones in the order of their targets: a
-        target plus the mean of what was assigned to it.
+        First the dominant tokens, unchanged and ascending, then the contextual tokens, in the order of their targets.
 
     Raises
     ------
     TypeError
-        If an argument is no floating-point array, or a count no integer.
+        If an array is not floating-point, or arrays are of different libraries; if a number is not an integer.
     ValueError
-        If shapes do not fit, data is not finite, or the counts ask for more tokens than there are.
+        If shapes or devices do not match, an axis is empty, or an entry or a computed value is not finite; if
+        `dominant` or `contextual` is out of range.
 
     Notes
     -----
-    Targets are evenly spaced among the rest. Ties: lower index first. Half-precision inputs are rounded after every
-    operation, as the official code does. A contextual token is the *sum* of target and mean, as in the official code;
-    the paper speaks of an average. Deviation: `contextual` may be 0.
+    Dominant are the tokens with the most attention, summed over heads. Evenly spaced tokens of the others are the
+    targets. Each remaining token is assigned to the target with the most similar key. A contextual token is the target
+    plus the mean of the tokens assigned to it, as in the official code; the paper speaks of an average. Of equal
+    scores, the lower index is taken. In half precision every operation is rounded, as in the official code. Deviation:
+    `contextual` may be 0.
 
     References
     ----------
-    Yang et al.: VisionZip. CVPR 2025, arXiv 2412.04467; dvlab-research/VisionZip at 3151f6d.
+    Yang et al.: VisionZip. CVPR 2025, arXiv 2412.04467. Code: dvlab-research/VisionZip at 3151f6d.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""VisPruner: important tokens by attention of the class token, diverse ones by removing near duplicates."""
+"""VisPruner: keep the most attended tokens, and of the others those that are least similar to each other."""
 
 from iwp_core._arrays import Array, arange_indices, namespace, order_descending
 from iwp_core.budget import tokens_to_keep
@@ -14,45 +14,48 @@ REMOVED = 8
 
 
 def vispruner(features: Array, attention: Array, /, budget: float, *, important: float = 0.5) -> Array:
-    """Keep the most attended tokens, and of the others those that are least alike.
+    """Keep the most attended tokens, and of the others those that are least similar to each other.
 
-    Reads the features and one layer's attention of the vision tower.
+    The published method reads features and attention of one layer of the vision tower.
 
     Parameters
     ----------
-    features : array, shape (N, E)
-        Patch features, without the class token.
-    attention : array, shape (H, N)
-        Soft-max attention of the class token to each patch, by head; a tower without class token: the mean over all
-        queries.
+    features : array of float, shape (N, E)
+        Features of the patches, without the class token.
+    attention : array of float, shape (H, N)
+        Softmax attention of the class token to each patch, for each head of the tower. Without a class token: the mean
+        attention over all queries.
     budget : int or float
-        Tokens to keep, or their share, as in `select_tokens`.
+        Number of tokens to keep, or their share, as in `select_tokens`.
     important : float
-        Share of the kept tokens chosen by attention, 0 to 1: floor(M * important) of them.
+        Share of the kept tokens that is chosen by attention, 0 to 1: int(M * important) tokens.
 
     Returns
     -------
     array of int64, shape (M,)
-        Kept indices, ascending.
+        Indices of the tokens to keep, ascending and distinct.
 
     Raises
     ------
     TypeError
-        If an argument is no floating-point array, or a number none.
+        If an array is not floating-point, or arrays are of different libraries; if a number has the wrong type.
     ValueError
-        If shapes do not fit, data is not finite, or a number is out of range.
+        If shapes or devices do not match, an axis is empty, or an entry or a computed value is not finite; if a number
+        is out of range.
 
     Notes
     -----
-    The others are listed by falling attention. Each pass compares the entries at even places of the list with those at
-    odd places, and removes the 8 even ones that are most similar to an odd one; the list then holds the even ones by
-    falling similarity, and the odd ones behind. Ties: earlier place first. Half-precision inputs are rounded after
-    every operation, as the official code does. Deviation: an odd list and a pass that would remove more than the even
-    entries, where the official code raises or loses count, work (the even entries are one more, or fewer are removed).
+    The other tokens are listed by falling attention and lose up to 8 in each pass, until the budget is met. A pass
+    compares the entries at even places of the list with those at odd places, and removes the even ones that are most
+    similar to an odd one. The new list has the even ones by falling similarity, then the odd ones. Of equal scores, the
+    earlier place is taken. In half precision every operation is rounded, as in the official code.
+
+    Deviation: the official code raises or keeps another number of tokens if a list has odd length, or if a pass would
+    remove more than all even entries. Here an odd list has one more even entry, and such a pass removes fewer.
 
     References
     ----------
-    Zhang et al.: Beyond Text-Visual Attention. ICCV 2025, arXiv 2412.01818v2; Theia-4869/VisPruner at aefa01a.
+    Zhang et al.: Beyond Text-Visual Attention. ICCV 2025, arXiv 2412.01818v2. Code: Theia-4869/VisPruner at aefa01a.
 
     Examples
     --------
@@ -75,7 +78,7 @@ def vispruner(features: Array, attention: Array, /, budget: float, *, important:
 
 
 def _least_alike(features: Array, listed: Array, count: int, precision: Precision) -> Array:
-    """Shorten a list of tokens to `count`, in the order that the passes leave."""
+    """Shorten a list of tokens to `count`, and return it in the order in which the passes leave it."""
     xp = namespace(features)
     similarity = cosines(tokens_at(features, listed), precision)
     places = arange_indices(listed.shape[0], listed)

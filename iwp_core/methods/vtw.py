@@ -1,4 +1,4 @@
-"""VTW: withdraw all visual tokens from one layer on, and find that layer."""
+"""VTW: drop all visual tokens from one layer on, and find that layer."""
 
 from iwp_core._arrays import Array, namespace
 from iwp_core.methods._checks import check_arrays, check_count, check_number
@@ -11,41 +11,43 @@ FIRST = 5
 
 
 def vtw_layer(full: Array, withdrawn: Array, /, *, threshold: float = 0.003, first: int = FIRST) -> int:
-    """Find the first layer from which on all visual tokens can be withdrawn without changing the next token much.
+    """Find the first layer from which on all visual tokens can be dropped while the next token hardly changes.
 
-    Reads the logits of the next token on calibration samples, once from the whole model and once for each layer that
-    is tried. The method itself keeps no visual token from the layer found.
+    The method itself keeps no visual token from that layer on. To find it, run the model on calibration samples: once
+    with all visual tokens, and once for each layer that is tried.
 
     Parameters
     ----------
-    full : array, shape (S, V)
-        Logits of the model with all tokens, for S samples.
-    withdrawn : array, shape (S, R, V)
-        Logits with all visual tokens withdrawn at layers first, first + 1, ..., first + R - 1.
+    full : array of float, shape (S, V)
+        Next-token logits of the model with all visual tokens, for S samples and a vocabulary of V tokens.
+    withdrawn : array of float, shape (S, R, V)
+        Next-token logits with all visual tokens dropped from layer `first`, `first` + 1, ..., `first` + R - 1 on.
     threshold : float
-        Largest mean divergence allowed. Official: 0.003 (LLaVA-1.5-7B and any other), 0.0005 (13B), 0.0001 (1.6-7B).
+        Largest mean divergence that is allowed, at least 0. The official code has 0.003 for LLaVA-1.5-7B and any other
+        model, 0.0005 for LLaVA-1.5-13B and 0.0001 for LLaVA-1.6-7B.
     first : int
-        First layer tried, at least 0.
+        First layer that is tried, at least 0.
 
     Returns
     -------
     int
-        The smallest layer k whose mean KL(p_k || p_full) over the samples is at most the threshold.
+        The smallest layer k at which KL(p_k || p_full), averaged over the samples, is at most `threshold`.
 
     Raises
     ------
     TypeError
-        If an argument is no floating-point array, or a number none.
+        If an array is not floating-point, or arrays are of different libraries; if a number has the wrong type.
     ValueError
-        If shapes do not fit, data is not finite, a number is out of range, or no layer qualifies.
+        If shapes or devices do not match, an axis is empty, or an entry or a computed value is not finite; if a number
+        is out of range; if no layer qualifies.
 
     Notes
     -----
-    Deviation from the official code: where no layer qualifies, the error says so and names the smallest divergence.
+    Deviation: if no layer qualifies, the error names the smallest divergence; the official code raises an IndexError.
 
     References
     ----------
-    Lin et al.: Boosting Multimodal LLMs with Visual Tokens Withdrawal. AAAI 2025, arXiv 2405.05803; lzhxmu/VTW at
+    Lin et al.: Boosting Multimodal LLMs with Visual Tokens Withdrawal. AAAI 2025, arXiv 2405.05803. Code: lzhxmu/VTW at
     a3d8cfc.
 
     Examples
@@ -67,7 +69,7 @@ def vtw_layer(full: Array, withdrawn: Array, /, *, threshold: float = 0.003, fir
 
 
 def vtw_divergence(full: Array, withdrawn: Array, /) -> Array:
-    """Return the Kullback-Leibler divergence of each withdrawal, for each sample, in nats.
+    """Return how much the distribution of the next token changes when the visual tokens are dropped.
 
     Parameters
     ----------
@@ -76,12 +78,19 @@ def vtw_divergence(full: Array, withdrawn: Array, /) -> Array:
 
     Returns
     -------
-    array, shape (S, R)
+    array of float, shape (S, R)
+        Kullback-Leibler divergence KL(p_k || p_full) in nats, at least 0, for each sample and each layer tried.
 
     Raises
     ------
     TypeError, ValueError
         As `vtw_layer`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> vtw_divergence(np.asarray([[0.0, 0.0]]), np.asarray([[[0.0, 0.0], [0.0, np.log(3)]]])).round(3)
+    array([[0.   , 0.131]])
     """
     check_arrays({"full": (full, "S V"), "withdrawn": (withdrawn, "S R V")})
     xp = namespace(full)

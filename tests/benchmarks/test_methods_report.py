@@ -72,10 +72,16 @@ def test_a_method_stands_where_two_standard_errors_put_it(made: dict[str, Any]) 
 
     assert tables.standing(results, "best", "layer 1") == {"cells": 1, "ahead": 1, "behind": 0, "best": 1}
     assert tables.standing(results, "bad", "layer 1") == {"cells": 1, "ahead": 0, "behind": 0, "best": 0}
-    assert tables.verdict(results, "best") == (
-        "At layer 1, right answers in percent: a 100 at 20.0%"
-        " (ahead of random in 1 of 1, behind it in 0, with the best in 1)."
-    )
+    assert tables.verdict(results, "best").splitlines() == [
+        "Right answers in percent; in brackets, those of random choice at the same place and budget.",
+        "",
+        "| where | miniature | 20.0% kept |",
+        "|---|---|---|",
+        "| layer 1 | a | 100 (50) |",
+        "",
+        "Layer 1: clearly ahead of random choice in 1 of 1 cells, clearly behind it in 0, level with the best method"
+        " in 1.",
+    ]
     assert tables.verdict(results, "none") == "Not measured."
 
 

@@ -22,22 +22,26 @@ TRAINED, RANDOM = "trained miniature", "tiny and random"
 
 HEAD = """# Models
 
-What `prune_visual_tokens` does with each class that `AutoModelForImageTextToText` of Transformers {version} loads, by
-its `model_type`. `python -m tests.models.table` writes this page from the tests in `tests/models`, which build a tiny
-random model of each class and compare it with a model of full length whose layers behind the one that prunes may not
-attend to the dropped tokens. `iwp models` prints the same, and `iwp models FOLDER` tells of a model on your disk.
+What `prune_visual_tokens` does with each class that `AutoModelForImageTextToText` of Transformers {version} loads,
+sorted by `model_type`. The tests in `tests/models` build a tiny random model of each class. They compare the pruned
+model with a model of full length whose layers from the pruning layer on may not attend to the dropped tokens.
+`python -m tests.models.table` writes this page from these tests. `iwp models` prints the same table, and
+`iwp models FOLDER` reports on a model on your disk.
 """
 
 EXACT_HEAD = """
 ## Exact: {count} of {all}
 
-Prefill of one sample and of two with left and right padding, and decoding, equal the model of full length to {bar:.0e}
-of the largest logit. *Tested*: with the trained miniature that comes with `iwp_miniature` too, or with random weights
-only. *Layers* are those of the tiny model's four that can prune. *Static cache*: decoding on one is
-exact, refused with a reason, or the class has none. *Paper's rule*: it reads queries, keys and values as the layer's
-attention receives them; without, the class is pruned with a selector of your own. *Pictures*: kept tokens are drawn
-on the picture itself, on the square tiles of it that the model saw (since its processor does not say what of the
-picture they show), or not at all.
+Prefill of one sample, prefill of two samples with left and right padding, and decoding differ from the model of full
+length by at most {bar:.0e} of the largest logit.
+
+- *Tested*: with random weights only, or also with the trained miniature in `iwp_miniature`.
+- *Layers*: which of the four layers of the tiny model can prune.
+- *Static cache*: decoding on a static cache is exact, refused with a reason, or the class has none.
+- *Paper's rule*: whether its queries, keys and values are those that the layer's attention receives. Without, the class
+  is pruned with a selector of your own.
+- *Pictures*: kept tokens are drawn on the picture, on the square tiles that the model saw (if the processor does not
+  record which part of the picture a tile shows), or not at all.
 
 | model type | class | tested | layers | static cache | paper's rule | pictures |
 |---|---|---|---|---|---|---|

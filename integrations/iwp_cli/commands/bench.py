@@ -69,8 +69,8 @@ def bench(
 ) -> None:
     """Measure time to the first token, tokens per second and memory, with and without pruning.
 
-    Generations with and without pruning take turns, after a warm-up. Printed are medians, minima and maxima. Without an
-    image or video of your own, a photograph is used that is shipped with the package.
+    Generations with and without pruning take turns, after a warm-up. Prints medians, minima and maxima. Without an
+    image or video of your own, it uses a photograph that is shipped with the package.
     """
     console = Console(stderr=as_json)
     arguments = pruning_arguments(budget=budget, layer=layer, method=method, strategy=strategy, settings=settings)

@@ -54,11 +54,11 @@ def demo(
 ) -> None:
     """Show which 11.1 % of the visual tokens three methods keep, what the model then answers, and what that saves.
 
-    A miniature LLaVA-OneVision answers, which is shipped with trained weights and knows coloured handwritten digits.
-    What pruning saves is measured on a photograph of 2,709 visual tokens, in a model with random weights. Nothing is
-    downloaded.
+    The answers are those of a miniature LLaVA-OneVision with trained weights, which is shipped with the package and
+    knows coloured handwritten digits. The saving is measured on a photograph of 2,709 visual tokens, in a model with
+    random weights. Nothing is downloaded.
 
-    With --browser you choose picture, question, method, budget and layer on a page, and see the same there.
+    With --browser, you choose picture, question, method, budget and layer on a page in your browser.
     """
     if browser:
         _check_alone({"--output": output, "--question": question, "--photo": photo})

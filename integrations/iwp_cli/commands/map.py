@@ -40,37 +40,44 @@ def map(
     ],
     *,
     model: Annotated[str, typer.Option(help="Folder of a model and its processor, or name on the Hub.")],
-    output: Annotated[Path, typer.Option(help="Folder of the answers, in parquet; a run that was stopped goes on.")],
-    prompt: Annotated[str | None, typer.Option(help="What to ask in rows without a prompt.")] = None,
+    output: Annotated[
+        Path, typer.Option(help="Folder for the answers, as parquet files; a stopped run continues in it.")
+    ],
+    prompt: Annotated[str | None, typer.Option(help="Question of rows without a prompt.")] = None,
     budget: Budget = None,
     layer: Layer = None,
     method: MethodName = None,
     strategy: Strategy = None,
     settings: SettingsFile = None,
     actors: Annotated[
-        int | None, typer.Option(min=1, help="Processes with a model each.", show_default="one for each GPU, or one")
+        int | None,
+        typer.Option(
+            min=1, help="Number of processes, each with its own model.", show_default="one for each GPU, or one"
+        ),
     ] = None,
     cpus: Annotated[
-        float | None, typer.Option(min=0, help="Processors of each.", show_default="an even share, less one")
+        float | None,
+        typer.Option(min=0, help="Processors of each process.", show_default="an even share, one left free"),
     ] = None,
     gpus: Annotated[
-        float | None, typer.Option(min=0, help="GPUs of each.", show_default="one, if there are any")
+        float | None, typer.Option(min=0, help="GPUs of each process.", show_default="one, if there are any")
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Rows answered together.")] = 8,
+    batch_size: Annotated[int, typer.Option(min=1, help="Number of rows answered together.")] = 8,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 64,
     frames: Frames = 16,
     dtype: Weights = NumberFormat.AUTO,
     attention: Attention = None,
     address: Annotated[
-        str | None, typer.Option(help="Of a Ray cluster, such as auto; by default Ray is started on this machine.")
+        str | None,
+        typer.Option(help="Address of a Ray cluster, such as auto; by default Ray is started on this machine."),
     ] = None,
     local_files_only: LocalFilesOnly = False,
 ) -> None:
     """Answer a question about every picture of a data set while dropping most of their tokens.
 
-    Answers, kept tokens and times go to parquet files, with a row for each row of the source. What cannot be read or
-    answered has the reason in the column error. Rows that are there already are left out, so the same command goes on
-    with what was stopped.
+    Writes answers, kept tokens and times to parquet files, one row for each row of the source. A row that cannot be
+    read or answered has the reason in its column error. Rows that were answered before are left out, so the same
+    command continues a run that was stopped.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The methods of the papers by name, each in a file of its own that is imported when it is first asked for."""
+"""Published methods by name. Each is in a file of its own, which is imported when the method is first asked for."""
 
 from collections.abc import Mapping
 from importlib import import_module
@@ -48,10 +48,15 @@ def method_class(name: str) -> type[Method]:
     name : str
         One of `METHODS`.
 
+    Returns
+    -------
+    type
+        The subclass of `Method`.
+
     Raises
     ------
     ValueError
-        If there is no such method; the message lists all.
+        If there is no such method. The message lists all names.
 
     Examples
     --------
@@ -67,19 +72,29 @@ def method_class(name: str) -> type[Method]:
 
 
 def method_named(method: str | Method) -> Method:
-    """Return a method with its default options, by its name; an object with options is returned as it is.
+    """Return the method of a name, with default options. A `Method` object is returned unchanged.
 
     Parameters
     ----------
     method : str or Method
         As given to `prune_visual_tokens`.
 
+    Returns
+    -------
+    Method
+        The method.
+
     Raises
     ------
     TypeError
-        If it is neither.
+        If `method` is neither a string nor a `Method`.
     ValueError
         If there is no method of that name.
+
+    Examples
+    --------
+    >>> method_named("fastv-window")
+    FastVWindow(window=4)
     """
     if isinstance(method, Method):
         return method

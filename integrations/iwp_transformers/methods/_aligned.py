@@ -1,4 +1,4 @@
-"""What the rules of TrimTokenator share: a first stage that leaves visual tokens that align with the text."""
+"""What TrimTokenator and DivPrune* share: a first stage that keeps the visual tokens best aligned with the text."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,14 +15,16 @@ __all__ = ["Aligned"]
 
 @dataclass(frozen=True, kw_only=True)
 class Aligned(Method):
-    """A rule on input embeddings; text is what follows the first visual token.
+    """A rule on input embeddings. Text means the text after the first visual token.
 
     Attributes
     ----------
     rule : callable
-        The core's function: takes visual tokens, text and budget, returns the indices to keep.
-    alignment, share : str, float
-        Of its first stage.
+        The core's function. It takes visual tokens, text tokens and a budget, and returns the indices to keep.
+    alignment : {"l2", "mutual_information", "cosine"}
+        Measure of alignment in the first stage, as in `iwp_core.methods.trimtokenator`.
+    share : float
+        Share of the visual tokens that pass the first stage, 0 to 1.
     """
 
     paper: ClassVar[Paper | None] = Paper(title="TrimTokenator", year=2025, arxiv="2509.00320")
@@ -37,8 +39,10 @@ class Aligned(Method):
 
         Raises
         ------
-        TypeError, ValueError
-            If `alignment` is unknown, or `share` no number from 0 to 1.
+        TypeError
+            If `share` is not a real number.
+        ValueError
+            If `alignment` is unknown, or `share` is not from 0 to 1.
         """
         token = torch.ones(1, 1)
         self._kept(token, token, 1)

@@ -1,4 +1,4 @@
-"""What a method is: when it acts, what it reads, and how it chooses among the visual tokens of one sample."""
+"""What a method is: where it acts, what it reads, and how it chooses among the visual tokens of one sample."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,11 +34,16 @@ class Paper:
     Attributes
     ----------
     title : str
-        Its short title.
+        Short title.
     year : int
-        Of its first version.
+        Year of the first version.
     arxiv : str
-        Its number, as ``"2403.06764"``.
+        arXiv number, such as ``"2403.06764"``.
+
+    Examples
+    --------
+    >>> Paper(title="FastV", year=2024, arxiv="2403.06764").year
+    2024
     """
 
     title: str
@@ -48,19 +53,27 @@ class Paper:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Merged:
-    """Answer of a method that gives kept tokens new states; one that only drops answers with indices alone.
+    """Answer of a method that merges tokens: which tokens stay, and with which states.
+
+    A method that only drops tokens returns the indices alone.
 
     Attributes
     ----------
     indices : torch.Tensor
-        Shape (M,), integers: which of the candidates stay, in any order.
+        Shape (M,), int64: indices of the candidates that stay, in any order.
     states : torch.Tensor
-        Shape (M, E): what enters the layer in place of their own states, row by row as `indices`.
+        Shape (M, E): states that enter the layer in place of their own, in the order of `indices`.
     sizes : torch.Tensor, optional
-        Shape (M,), > 0: how many tokens each stands for. From the layer on, the logarithm of its size is added to every
-        attention logit of a query with it; without sizes, attention is left alone.
+        Shape (M,), > 0: number of tokens that each stands for. From this layer on, the logarithm of a token's size is
+        added to its attention logits (proportional attention). Without sizes, attention is unchanged.
     assignment : torch.Tensor, optional
-        Shape (N,), integers: row that each candidate went into, -1 where it is lost; for the record.
+        Shape (N,), int64: for each candidate the row that it went into, -1 if it was dropped. It is kept in the record.
+
+    Examples
+    --------
+    >>> import torch
+    >>> Merged(indices=torch.tensor([1]), states=torch.zeros(1, 8), sizes=torch.tensor([2.0])).sizes
+    tensor([2.])
     """
 
     indices: Tensor
@@ -71,22 +84,22 @@ class Merged:
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """A rule that chooses among visual tokens, with its options as fields; one file a method.
+    """A rule that chooses among visual tokens. Its options are fields of a frozen dataclass.
 
     Attributes
     ----------
     name : str
-        What `prune_visual_tokens` takes as ``method=``.
+        Name that `prune_visual_tokens` takes as ``method=``.
     paper : Paper or None
         Where it was published; None for a baseline.
     reads : tuple of str
-        What it asks of its view.
+        Which parts of its view it reads. A model that cannot provide one of them is refused at the call.
     acts : str
         Where in the model it drops tokens, in words.
     flash : bool
-        Whether the model may run FlashAttention, which takes no additive mask.
+        Whether FlashAttention can be used. It cannot if the method needs an additive mask.
     layer : int
-        Where it acts if nobody says: first layer that no longer sees the dropped tokens.
+        Default pruning layer: the first layer that no longer sees the dropped tokens.
     own_count : bool
         Whether it may keep another number of tokens than its budget.
     """
@@ -100,14 +113,21 @@ class Method:
     own_count: ClassVar[bool] = False
 
     def stages(self, layer: Layers | None, budget: Budget | None, layers: int) -> tuple[Layers, Budget]:  # noqa: ARG002 - some scale with the depth
-        """Return the layers and budgets of the stages, as `prune_visual_tokens` takes them.
+        """Return the layers and budgets of the stages, in the form that `prune_visual_tokens` takes.
 
         Parameters
         ----------
         layer, budget : number, or sequence of numbers, or None
-            As given by the user; None where not given. One layer is one that the model has.
+            As given by the user; None if not given. A single layer is one that the model has.
         layers : int
-            Decoder layers of the model.
+            Number of decoder layers of the model.
+
+        Returns
+        -------
+        layer : int or sequence of int
+            Pruning layer of each stage.
+        budget : number, Tolerance, sequence or mapping
+            Budget of each stage.
 
         Raises
         ------
@@ -120,22 +140,37 @@ class Method:
         return self.layer if layer is None else layer, budget
 
     def reads_at(self, layer: int) -> tuple[Reads, ...]:  # noqa: ARG002 - a method of several phases reads different things
-        """Return what it asks of its view at the stage of one layer, with the options that it has.
+        """Return which parts of its view the method reads in the stage at one layer, with its present options.
 
         Parameters
         ----------
         layer : int
-            First layer that no longer sees what the stage drops.
+            Pruning layer of the stage.
+
+        Returns
+        -------
+        tuple of str
+            As `reads`.
         """
         return self.reads
 
     @classmethod
     def published_layers(cls) -> str:
-        """Return at which layers it acts by default, in words."""
+        """Return the default pruning layers, in words."""
         return str(cls.layer)
 
     def __call__(self, view: LayerView) -> object:
-        """Return the indices of the candidates to keep, integers of shape (M,) in any order, or `Merged`.
+        """Choose among the candidates of one sample.
+
+        Parameters
+        ----------
+        view : LayerView
+            The sample at the entrance of the pruning layer.
+
+        Returns
+        -------
+        torch.Tensor or Merged
+            Indices of the candidates to keep, int64 of shape (M,) in any order; or a `Merged`.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""Several grids of tokens, each by itself: a budget divided in proportion to their sizes."""
+"""A budget divided among several grids of tokens in proportion to their sizes."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,19 +11,19 @@ __all__ = ["kept_by_grid", "quotas"]
 
 
 def kept_by_grid(view: LayerView, rule: Callable[[Tensor, int], Tensor]) -> Tensor:
-    """Return what a rule keeps of all grids.
+    """Apply a rule to each grid of tokens, and return all that it keeps.
 
     Parameters
     ----------
     view : LayerView
-        Whose candidates and budget.
+        Its candidates and their budget.
     rule : callable
-        (indices of a grid's tokens, shape (h, w), and a count >= 1) to indices into the flattened grid.
+        Takes the indices of a grid's tokens, shape (h, w), and a count >= 1. Returns indices into the flattened grid.
 
     Returns
     -------
     torch.Tensor
-        Shape (M,), int64, ascending.
+        Shape (M,), int64, ascending: indices of the candidates to keep.
     """
     counts = quotas([grid.numel() for grid in view.grids], view.budget)
     pairs = zip(view.grids, counts, strict=True)
@@ -31,7 +31,7 @@ def kept_by_grid(view: LayerView, rule: Callable[[Tensor, int], Tensor]) -> Tens
 
 
 def quotas(sizes: Sequence[int], count: int) -> list[int]:
-    """Divide a count in proportion to some sizes, by largest remainder, the first of equal ones.
+    """Divide a count in proportion to sizes, by largest remainder. Of equal remainders, the first is served first.
 
     Examples
     --------

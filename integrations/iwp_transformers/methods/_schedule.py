@@ -1,4 +1,4 @@
-"""Schedules of methods that drop at several layers, scaled to a model's depth and to a mean share."""
+"""Schedules of methods that drop tokens at several layers, scaled to the depth of a model and to a budget."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,16 +16,16 @@ ROUNDING = 1e-9
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """Where a paper drops how much.
+    """At which layers a paper drops tokens, and how many stay.
 
     Attributes
     ----------
     depth : int
-        Decoder layers of the model that it was published for.
+        Number of decoder layers of the model for which it was published.
     layers : tuple of int
-        First layers that no longer see the dropped tokens, ascending.
+        Pruning layers, ascending.
     shares : tuple of float
-        Of all the visual tokens, those that stay from each of them on.
+        For each of them, the share of all visual tokens that stays from this layer on.
     """
 
     depth: int
@@ -33,19 +33,19 @@ class Schedule:
     shares: tuple[float, ...]
 
     def scaled_layers(self, layers: int, first: int | None) -> tuple[int, ...]:
-        """Return the layers for a model of another depth.
+        """Return the pruning layers for a model of another depth.
 
         Parameters
         ----------
         layers : int
-            Decoder layers of the model.
+            Number of decoder layers of the model.
         first : int, optional
-            Where the first stage is put; the others then stand as far towards the end as in the paper.
+            Layer of the first stage. The others keep their relative distance to the last layer.
 
         Raises
         ------
         ValueError
-            If the model has fewer layers than the schedule needs.
+            If the model has too few layers for the stages.
         """
         begin = layers * self.layers[0] / self.depth if first is None else first
         span = (layers - begin) / (self.depth - self.layers[0])
@@ -63,15 +63,24 @@ class Schedule:
         return tuple(found)
 
     def scaled_budgets(self, layers: Sequence[int], budget: float, depth: int) -> tuple[float, ...]:
-        """Return the budgets of the stages whose mean, over all layers from the first stage on, is a budget.
+        """Scale the shares of the stages so that their mean, over all layers from the first stage on, is the budget.
+
+        Parameters
+        ----------
+        layers : sequence of int
+            Pruning layers of the stages.
+        budget : int or float
+            Mean number of visual tokens, or their mean share.
+        depth : int
+            Number of decoder layers of the model.
 
         Raises
         ------
         TypeError
-            If `budget` is no number.
+            If `budget` is not a number.
         ValueError
-            If `budget` is out of range, or a share that would need a stage with more than all tokens; the message names
-            the nearest that does not.
+            If `budget` is out of range, or so large that a stage would keep more than all tokens. The message names the
+            nearest budget that is possible.
         """
         check_budget(budget)
         lasting = [after - before for before, after in pairwise((*layers, depth))]
@@ -96,12 +105,12 @@ def _shares(shares: Sequence[float]) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Staged(Method):
-    """A method whose paper drops at several layers.
+    """A method whose paper drops tokens at several layers.
 
     Attributes
     ----------
     schedule : Schedule
-        That of the paper.
+        The schedule of the paper.
     """
 
     acts: ClassVar[str] = "at several decoder layers"
@@ -109,27 +118,34 @@ class Staged(Method):
 
     @classmethod
     def published_layers(cls) -> str:
-        """Return at which layers of how many the paper drops."""
+        """Return the pruning layers of the paper, and the depth of its model, in words."""
         return f"{', '.join(map(str, cls.schedule.layers))} of {cls.schedule.depth}"
 
     def stages(self, layer: Layers | None, budget: Budget | None, layers: int) -> tuple[Layers, Budget]:
-        """Return the stages: those given as tuples, the rest from the schedule of the paper.
+        """Return the stages: what is given as a tuple is taken as it is, the rest follows the schedule of the paper.
 
         Parameters
         ----------
         layer : int, or tuple of int, or None
-            One number puts the first stage there.
-        budget : int or float, or tuple of these, or None
-            One number is the mean over all layers from the first stage on.
+            A single number is the layer of the first stage.
+        budget : int or float, or tuple of these
+            A single number is the mean over all layers from the first stage on.
         layers : int
-            Decoder layers of the model.
+            Number of decoder layers of the model.
+
+        Returns
+        -------
+        layer : sequence of int
+            Pruning layer of each stage.
+        budget : sequence of numbers
+            Budget of each stage.
 
         Raises
         ------
         TypeError
-            If `budget` is missing or no number.
+            If `budget` is missing or not a number.
         ValueError
-            If the schedule has no room in the model, cannot meet the budget, or has another number of stages than a
+            If the schedule does not fit into the model, cannot meet the budget, or has another number of stages than a
             tuple that is given.
         """
         _, budget = super().stages(layer, budget, layers)

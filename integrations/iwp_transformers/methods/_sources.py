@@ -1,4 +1,4 @@
-"""What rules that read the vision tower share: where they act, and a budget shared out among images and tiles."""
+"""What rules that read the vision tower share: where they act, and a budget divided among images, tiles and frames."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ __all__ = ["TowerMethod", "by_source", "merged_by_source", "unprojected"]
 
 @dataclass(frozen=True, kw_only=True)
 class TowerMethod(Method):
-    """A rule that reads the vision tower, and acts before the decoder unless told otherwise."""
+    """A rule that reads the vision tower. By default it acts before the decoder."""
 
     reads: ClassVar[tuple[Reads, ...]] = ("vision tower",)
     acts: ClassVar[str] = "before the decoder"
@@ -24,22 +24,22 @@ class TowerMethod(Method):
 
 
 def by_source(view: LayerView, choose: Callable[[Tensor, int], Tensor]) -> Tensor:
-    """Return what a rule keeps that is asked for one image, tile or video frame at a time.
+    """Apply a rule to one image, tile or video frame at a time, and return all that it keeps.
 
-    Each keeps the same share of its tokens, as where the official codes give as many tokens to each crop. Tokens
-    without patches (separators) are kept last.
+    Each keeps the same share of its tokens, as the official codes do for crops. Tokens without patches (separators) are
+    kept only if the budget exceeds the number of all others.
 
     Parameters
     ----------
     view : LayerView
         The candidates of a sample.
     choose : callable
-        Takes the indices (n,) of the candidates of one source, and how many to keep; returns indices among those.
+        Takes the indices (n,) of the candidates of one source, and how many to keep. Returns indices among these n.
 
     Returns
     -------
     torch.Tensor
-        Shape (M,), int64, ascending.
+        Shape (M,), int64, ascending: indices of the candidates to keep.
     """
     source = view.tower.source
     groups = [(source == number).nonzero().squeeze(1) for number in range(int(source.max()) + 1)]
@@ -52,14 +52,20 @@ def by_source(view: LayerView, choose: Callable[[Tensor, int], Tensor]) -> Tenso
 
 
 def merged_by_source(view: LayerView, merge: Callable[[Tensor, int], Merged]) -> Merged:
-    """Return what a rule merges that is asked for one image, tile or video frame at a time, as `by_source`.
+    """Apply a merging rule to one image, tile or video frame at a time, as `by_source`, and join its answers.
 
     Parameters
     ----------
     view : LayerView
         The candidates of a sample.
     merge : callable
-        Takes the indices (n,) of the candidates of one source, and how many to keep; its answer counts within those.
+        Takes the indices (n,) of the candidates of one source, and how many to keep. The indices in its answer count
+        among these n.
+
+    Returns
+    -------
+    Merged
+        What stays of the sample.
     """
     candidates, answers = [], []
 
@@ -82,10 +88,11 @@ def merged_by_source(view: LayerView, merge: Callable[[Tensor, int], Merged]) ->
 
 
 def unprojected(view: LayerView) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """Return what tokens are merged in, (N, E'), and what makes states out of it.
+    """Return the rows in which tokens are merged, (N, E'), and a function that turns merged rows into states.
 
-    The features before the projector in front of the decoder, and the states that enter the layer behind it; these too
-    where the model projects several patches as one.
+    At the entrance of the decoder the rows are the features before the projector, and the function is the projector. At
+    a later layer, or if the model projects several patches as one, the rows are the states that enter the layer, and
+    the function returns them unchanged.
     """
     features = view.tower.features
     if not view.at_entrance or view.tower.project(features[:1]) is None:

@@ -16,17 +16,18 @@ __all__ = ["CDPruner"]
 
 @dataclass(frozen=True, kw_only=True)
 class CDPruner(TowerMethod):
-    """`iwp_core.methods.cdpruner` on the visual tokens that the language model gets.
+    """`iwp_core.methods.cdpruner` on the visual tokens that enter the language model.
 
-    The relevance of a token is its mean cosine with the language model's embeddings of the question, the text after
-    the first visual token, over all images together: no model that is served has the text tower which the official
-    code takes from CLIP beside it. Its negative, which the authors found right for LLaVA's CLIP alone, is ``sign=-1``.
-    Each image, tile or frame keeps the same share of its tokens, as the official code does for crops.
+    The relevance of a token is its mean cosine to the embeddings of the question (the text after the first visual
+    token) in the language model, scaled over all images together. The official code takes it from CLIP's text tower,
+    which the supported models do not have. Each image, tile or frame keeps the same share of its tokens, as the
+    official code does for crops.
 
     Attributes
     ----------
-    sign : int
-        1 for the paper's formula, -1 for the negative cosine.
+    sign : {1, -1}
+        1 for the cosine, as in the paper. -1 for its negative, which the authors found to be right for LLaVA's CLIP
+        only.
     """
 
     name: ClassVar[str] = "cdpruner"

@@ -15,15 +15,18 @@ __all__ = ["DART"]
 
 @dataclass(frozen=True, kw_only=True)
 class DART(Method):
-    """`iwp_core.methods.dart`; text is what follows the first visual token.
+    """`iwp_core.methods.dart` on keys of the layer before and on states after the final norm.
 
-    Keeps at most the budget: the pivots share it out in equal whole numbers. A budget below the image pivots keeps so
-    many pivots alone; of a text of fewer tokens than text pivots all are pivots, where the official code raises.
+    Text means the text after the first visual token. At most the budget is kept: beside the image pivots, each pivot
+    adds the same number of tokens. If the budget is less than `image_pivots`, only as many pivots are kept. If the text
+    has fewer tokens than `text_pivots`, all are pivots, where the official code raises.
 
     Attributes
     ----------
-    image_pivots, text_pivots : int
-        Pivots among the visual tokens, which are kept, and among the text.
+    image_pivots : int
+        Number of pivots among the visual tokens, at least 1. These are kept.
+    text_pivots : int
+        Number of pivots among the text tokens, at least 0.
     """
 
     name: ClassVar[str] = "dart"
@@ -35,12 +38,12 @@ class DART(Method):
     text_pivots: int = 4
 
     def __post_init__(self) -> None:
-        """Check the pivots.
+        """Check the numbers of pivots.
 
         Raises
         ------
         TypeError
-            If a number of pivots is no int.
+            If one is not an int.
         ValueError
             If `image_pivots` is below 1, or `text_pivots` below 0.
         """

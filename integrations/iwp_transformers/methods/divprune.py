@@ -1,4 +1,4 @@
-"""DivPrune: keep visual tokens that are far apart."""
+"""DivPrune: keep visual tokens that are far apart from each other."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -14,7 +14,7 @@ __all__ = ["DivPrune"]
 
 @dataclass(frozen=True, kw_only=True)
 class DivPrune(Method):
-    """`iwp_core.methods.divprune` on the states that enter the layer; as published, layer 0."""
+    """`iwp_core.methods.divprune` on the states that enter the pruning layer. The paper prunes at layer 0."""
 
     name: ClassVar[str] = "divprune"
     paper: ClassVar[Paper | None] = Paper(title="DivPrune", year=2025, arxiv="2503.02175")

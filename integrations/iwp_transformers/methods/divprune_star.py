@@ -1,4 +1,4 @@
-"""DivPrune*: DivPrune on the visual tokens that align with the text."""
+"""DivPrune*: DivPrune on the visual tokens that are best aligned with the text."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,12 +12,14 @@ __all__ = ["DivPruneStar"]
 
 @dataclass(frozen=True, kw_only=True)
 class DivPruneStar(Aligned):
-    """`iwp_core.methods.divprune_star` on input embeddings; text is what follows the first visual token.
+    """`iwp_core.methods.divprune_star` on input embeddings. Text means the text after the first visual token.
 
     Attributes
     ----------
-    alignment, share : str, float
-        Of its first stage.
+    alignment : {"l2", "mutual_information", "cosine"}
+        Measure of alignment in the first stage.
+    share : float
+        Share of the visual tokens that pass the first stage, 0 to 1.
     """
 
     name: ClassVar[str] = "divprune-star"

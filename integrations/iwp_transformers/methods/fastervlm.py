@@ -1,4 +1,4 @@
-"""FasterVLM: keep the visual tokens that the vision tower's class token attends to most."""
+"""FasterVLM: keep the visual tokens that the class token of the vision tower attends to most."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -15,10 +15,10 @@ __all__ = ["FasterVLM"]
 
 @dataclass(frozen=True, kw_only=True)
 class FasterVLM(TowerMethod):
-    """`iwp_core.methods.fastervlm` on the attention of the tower's layer whose output are the features.
+    """`iwp_core.methods.fastervlm` on the attention of the tower layer whose output is the features.
 
-    A tower without class token has the mean over all patches in its place. Each image, tile or frame keeps the same
-    share of its tokens.
+    For a tower without class token, the attention is averaged over all patches as queries. Each image, tile or frame
+    keeps the same share of its tokens.
     """
 
     name: ClassVar[str] = "fastervlm"

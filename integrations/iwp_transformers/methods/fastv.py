@@ -1,4 +1,4 @@
-"""FastV: keep the visual tokens that the last token attends to most."""
+"""FastV: keep the visual tokens that the last token of the prompt attends to most."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -14,7 +14,7 @@ __all__ = ["FastV"]
 
 @dataclass(frozen=True, kw_only=True)
 class FastV(Method):
-    """`iwp_core.methods.fastv` on the last token's attention in the layer before."""
+    """`iwp_core.methods.fastv` on the attention of the last token in the layer before."""
 
     name: ClassVar[str] = "fastv"
     paper: ClassVar[Paper | None] = Paper(title="FastV", year=2024, arxiv="2403.06764")

@@ -1,4 +1,4 @@
-"""FastV balanced with redundancy: attention from the last token against similarity to it."""
+"""FastV balanced with redundancy: attention from the last token, weighed against similarity to that token."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -15,12 +15,12 @@ __all__ = ["FastVBalanced"]
 
 @dataclass(frozen=True, kw_only=True)
 class FastVBalanced(Method):
-    """`iwp_core.methods.fastv_balanced` on attention in the layer before and the states that enter the layer.
+    """`iwp_core.methods.fastv_balanced` on attention in the layer before and on states that enter the pruning layer.
 
     Attributes
     ----------
     balance : float
-        alpha, 0 to 1: 1 is FastV.
+        Weight alpha of the attention, 0 to 1. 1 is FastV.
     """
 
     name: ClassVar[str] = "fastv-balanced"
@@ -34,8 +34,10 @@ class FastVBalanced(Method):
 
         Raises
         ------
-        TypeError, ValueError
-            If `balance` is no number from 0 to 1.
+        TypeError
+            If `balance` is not a real number.
+        ValueError
+            If it is not from 0 to 1.
         """
         token = torch.ones(1, 1)
         fastv_balanced(token, token, token[0], 1, balance=self.balance)

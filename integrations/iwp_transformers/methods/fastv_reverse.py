@@ -1,4 +1,4 @@
-"""FastV reversed: keep the visual tokens that the last token attends to least."""
+"""FastV reversed: a control that keeps the visual tokens that the last token attends to least."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -14,7 +14,7 @@ __all__ = ["FastVReverse"]
 
 @dataclass(frozen=True, kw_only=True)
 class FastVReverse(Method):
-    """`iwp_core.methods.fastv_reverse` on the last token's attention in the layer before."""
+    """`iwp_core.methods.fastv_reverse` on the attention of the last token in the layer before."""
 
     name: ClassVar[str] = "fastv-reverse"
     paper: ClassVar[Paper | None] = Paper(title="Are We Solving the Right Problem?", year=2025, arxiv="2502.11501")

@@ -1,4 +1,4 @@
-"""FastV by windows: the same share of every window of the grid, by attention."""
+"""FastV by windows: keep the same share of the tokens in every window of the grid."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -16,15 +16,15 @@ __all__ = ["FastVWindow"]
 
 @dataclass(frozen=True, kw_only=True)
 class FastVWindow(Method):
-    """`iwp_core.methods.fastv_window` on the last token's attention in the layer before.
+    """`iwp_core.methods.fastv_window` on the attention of the last token in the layer before.
 
-    Each grid of a prompt (a view, all crops of an image together, a frame; separators are one of a row) keeps its share
-    of the budget.
+    The budget is divided among the grids of a prompt in proportion to their sizes. A grid is a view, all crops of an
+    image together, or a video frame. Separators form a grid with one row.
 
     Attributes
     ----------
     window : int
-        Side of a window, at least 1.
+        Side of a square window, at least 1.
     """
 
     name: ClassVar[str] = "fastv-window"
@@ -38,8 +38,10 @@ class FastVWindow(Method):
 
         Raises
         ------
-        TypeError, ValueError
-            If it is no int >= 1.
+        TypeError
+            If `window` is not an int.
+        ValueError
+            If it is below 1.
         """
         fastv_window(torch.ones(1, 1), 1, grid=(1, 1), window=self.window)
 

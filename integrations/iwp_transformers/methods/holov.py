@@ -1,4 +1,4 @@
-"""HoloV: keep tokens of every part of an image, more of them where the part is attended and varied."""
+"""HoloV: divide the budget among runs of tokens, and keep the most attended tokens of each run."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -18,13 +18,14 @@ __all__ = ["HoloV"]
 class HoloV(TowerMethod):
     """`iwp_core.methods.holov` on features and mean attention of the vision tower, before the projector.
 
-    A tower without class token has the mean over all patches in its place. Each image, tile or frame keeps the same
-    share of its tokens, and is cut into runs by itself.
+    For a tower without class token, the attention is averaged over all patches as queries. Each image, tile or frame is
+    cut into runs by itself, and keeps the same share of its tokens.
 
     Attributes
     ----------
     patches : int
-        Runs that an image's tokens are cut into, one a token where it has fewer.
+        Number of runs into which the tokens of an image are cut, at least 1. An image with fewer tokens has one run for
+        each token.
     """
 
     name: ClassVar[str] = "holov"
@@ -38,7 +39,7 @@ class HoloV(TowerMethod):
         Raises
         ------
         TypeError
-            If `patches` is no integer.
+            If `patches` is not an int.
         ValueError
             If it is below 1.
         """

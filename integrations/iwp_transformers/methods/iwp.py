@@ -1,4 +1,4 @@
-"""IWP: information magnitude and duplication in the implicit weight of attention."""
+"""IWP: choose by information magnitude and duplication, from the implicit weight of attention."""
 
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, get_args
@@ -24,7 +24,17 @@ QUERIES = get_args(Query)
 
 @dataclass(frozen=True, kw_only=True)
 class IWP(Method):
-    """Choose by information magnitude and duplication; the parameters are those of `prune_visual_tokens`."""
+    """The method of this library: `iwp_core.select_tokens` on queries, keys and values of the pruning layer.
+
+    Attributes
+    ----------
+    strategy, magnitude, similarity, heads : Strategy, str, str, str or float
+        As in `iwp_core.select_tokens`.
+    query : {"text", "image", "last_text"}
+        Whose queries are used: the text after the first visual token, the visual tokens, or the last text token.
+    rope_in_magnitude, rope_in_duplication : bool
+        Whether magnitude and duplication are computed with rotary embedding.
+    """
 
     name: ClassVar[str] = "iwp"
     paper: ClassVar[Paper | None] = Paper(title="IWP", year=2026, arxiv="2604.00757")
@@ -40,14 +50,14 @@ class IWP(Method):
     rope_in_duplication: bool = True
 
     def __post_init__(self) -> None:
-        """Check all names now, and not in the first forward.
+        """Check the options now, and not in the first forward.
 
         Raises
         ------
         TypeError
-            If `strategy` is none.
+            If `strategy` is not a strategy, or `heads` neither a name nor a number.
         ValueError
-            If a name is unknown.
+            If a name is unknown, or `heads` is out of range.
         """
         if self.query not in QUERIES:
             msg = f"`query` is {self.query!r}, expected one of {', '.join(map(repr, QUERIES))}"
@@ -72,7 +82,7 @@ class IWP(Method):
         return kept  # noqa: RET504 - typed above
 
     def scores(self, view: LayerView) -> Tensor:
-        """Return the logarithm of what each candidate carries, shape (N,), so that several layers can be pooled."""
+        """Return the logarithm of each candidate's magnitude, shape (N,). So several layers can be pooled."""
         (sample,) = check_tokens(**self._tokens(view), finite=False)
         with backend_context(sample.keys):
             scores: Tensor = self._rule.log_scores(sample)

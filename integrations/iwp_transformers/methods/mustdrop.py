@@ -1,4 +1,4 @@
-"""MustDrop: merge alike windows, then drop visual tokens that neither all text nor any text token looks at."""
+"""MustDrop: merge similar windows, then drop visual tokens that get little attention from the text."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,18 +18,18 @@ __all__ = ["MustDrop"]
 
 @dataclass(frozen=True, kw_only=True)
 class MustDrop(Staged):
-    """`iwp_core.methods.mustdrop` at several layers, behind `iwp_core.methods.mustdrop_merge` in front of the decoder.
+    """`iwp_core.methods.mustdrop` at several layers, after `iwp_core.methods.mustdrop_merge` before the decoder.
 
-    As published a stage keeps what passes two thresholds, and the key tokens of the vision tower. With a budget it
-    keeps those that text looks at most; the paper has no schedule of counts, here each stage keeps two thirds of the
-    stage before. Text is what follows the first visual token. Deviations of merging: see `TowerPhase`.
+    As published, a stage keeps the tokens that pass either of two thresholds, and the key tokens of the vision tower.
+    With a budget, it keeps the tokens with the most attention from the text after the first visual token. The paper has
+    no schedule for budgets; here each stage keeps two thirds of the one before. `TowerPhase` lists deviations.
 
     Attributes
     ----------
     share_threshold, single_threshold : float, optional
-        Those of the paper, instead of a budget: both or none.
+        Thresholds of `iwp_core.methods.mustdrop`, in place of a budget. Give both or none.
     merging : bool, optional
-        Whether windows are merged, in a stage at layer 0, and key tokens pass; by default with thresholds only.
+        Whether windows are merged in a stage at layer 0, and key tokens are kept. Default: with thresholds only.
     merge_threshold, window, key_share : float, int, float
         See `TowerPhase`.
     """
@@ -52,9 +52,9 @@ class MustDrop(Staged):
         Raises
         ------
         TypeError
-            If one is no number, or `merging` no bool.
+            If a number has the wrong type, or `merging` is not a bool.
         ValueError
-            If a threshold is given without the other, or an option is out of range.
+            If only one threshold is given, or an option is out of range.
         """
         if len(self._thresholds) == 1:
             msg = f"{self._thresholds} is one of `share_threshold` and `single_threshold`, expected both or none"
@@ -79,18 +79,18 @@ class MustDrop(Staged):
         return bool(self._thresholds) if self.merging is None else self.merging
 
     def reads_at(self, layer: int) -> tuple[Reads, ...]:
-        """Return what it reads: tower and grid at layer 0, attention behind it, and the tower there where it merges."""
+        """Return what a stage reads: at layer 0 tower and grid, later the attention, and the tower too if it merges."""
         return self.reads[2:] if not self._merges else self.reads[::2] if layer else self.reads[:2]
 
     def stages(self, layer: Layers | None, budget: Budget | None, layers: int) -> tuple[Layers, Budget]:
-        """Return the stages; with thresholds, each may keep everything.
+        """Return the stages. With thresholds, the budget of each stage is all tokens.
 
         Raises
         ------
         TypeError
             As `Staged.stages`.
         ValueError
-            As `Staged.stages`, or if a budget is given beside thresholds, or layer 0 beside merging.
+            As `Staged.stages`; if a budget is given with thresholds, or layer 0 while windows are merged.
         """
         if self._thresholds:
             if budget is not None:
@@ -107,7 +107,7 @@ class MustDrop(Staged):
         return (0, *layer), (1.0, *budget)
 
     def __call__(self, view: LayerView) -> Tensor | Merged:
-        """Return the indices to keep, shape (M,), ascending; with the means of windows in front of the decoder."""
+        """Return the indices to keep, shape (M,), ascending; before the decoder, with the means of merged windows."""
         if self._merges and view.at_entrance:
             return self._phase.merge(view)
         attention = view.attention_rows(view.question)

@@ -1,4 +1,4 @@
-"""MustDrop's phase in the vision tower: which visual tokens are merged, and which are key tokens."""
+"""The phase of MustDrop in the vision tower: which visual tokens are merged, and which are key tokens."""
 
 from dataclasses import dataclass
 from typing import cast
@@ -16,20 +16,21 @@ __all__ = ["TowerPhase"]
 
 @dataclass(frozen=True, kw_only=True)
 class TowerPhase:
-    """Merge windows that are alike, and find the tokens that the vision tower attends to most.
+    """Merge similar windows, and find the tokens that the vision tower attends to most.
 
-    Deviations: the tower runs at full length, and windows that are alike behind its first layer are merged in front of
-    the projector (where that projects several patches as one, behind it); windows are cut out of the grids that the
-    language model sees, and a merged one stands in the place of its last token.
+    Deviations: the tower runs at full length. Windows that are similar behind its first layer are merged before the
+    projector, or behind it if it projects several patches as one. Windows are cut out of the grids that the language
+    model sees. A merged window stands in the place of its last token.
 
     Attributes
     ----------
     threshold : float
-        Least mean cosine, -1 to 1, between what the tower's first layer returned for the tokens of a merged window.
+        Smallest mean cosine, -1 to 1, with which a window is merged. It is computed from the output of the tower's
+        first layer.
     window : int
-        Its side. Rows and columns of a grid that fill no window stay as they are.
+        Side of a square window, at least 2. Rows and columns of a grid that fill no window are not merged.
     share : float
-        Share of key tokens among those of each image, tile or frame after merging, rounded up, 0 to 1; 0 is none.
+        Share of key tokens among the tokens of each image, tile or frame after merging, 0 to 1, rounded up. 0: none.
     """
 
     threshold: float
@@ -42,16 +43,16 @@ class TowerPhase:
         Raises
         ------
         TypeError
-            If one is no number.
+            If a number has the wrong type.
         ValueError
-            If one is out of range.
+            If an option is out of range.
         """
         side = self.window if isinstance(self.window, int) and self.window > 1 else 1
         mustdrop_merge(torch.ones(side**2, 1), grid=(side, side), threshold=self.threshold, window=self.window)
         mustdrop_key_tokens(torch.ones(1, 1), share=self.share)
 
     def merge(self, whole: LayerView) -> Merged:
-        """Return the tokens of a sample at the entrance of the decoder; a window's last has the mean of the window."""
+        """Return the tokens of a sample before the decoder; the last token of a merged window has the window's mean."""
         kept, slots, sizes = self._merged(whole)
         features, project = unprojected(whole)
         states = whole.visual.hidden[kept].clone()
@@ -62,9 +63,10 @@ class TowerPhase:
         return Merged(indices=kept, states=states, assignment=slots)
 
     def key_tokens(self, view: LayerView) -> Tensor:
-        """Return the candidates that are key tokens of their sample, shape (R,), ascending.
+        """Return the candidates that are key tokens, shape (R,), int64, ascending.
 
-        The tower's last layer says which; a merged window gets the mean of its tokens' attention.
+        Key tokens are found by the attention of the tower's last layer. A merged window gets the mean attention of its
+        tokens.
         """
         whole = view.entrance
         kept, slots, sizes = self._merged(whole)
@@ -77,7 +79,7 @@ class TowerPhase:
         return torch.isin(view.visual_positions, positions).nonzero().squeeze(1)
 
     def _merged(self, whole: LayerView) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the tokens that stay, ascending, which of them each token goes into, and how many go there."""
+        """Return the tokens that stay, ascending; for each token the one it goes into; and how many go into each."""
         states = whole.tower.first_states
         place = torch.arange(len(states), device=states.device)
         for grid in whole.grids:

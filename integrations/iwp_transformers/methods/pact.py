@@ -1,4 +1,4 @@
-"""PACT: prune unimportant visual tokens, cluster the others by density, and weigh clusters by their size."""
+"""PACT: drop unimportant visual tokens, cluster the others by density, and weigh each cluster by its size."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,18 +15,18 @@ __all__ = ["PACT"]
 
 @dataclass(frozen=True, kw_only=True)
 class PACT(Method):
-    """`iwp_core.methods.pact` at the entrance of a decoder layer, with that layer's queries and keys.
+    """`iwp_core.methods.pact` on the states that enter the pruning layer, with that layer's queries and keys.
 
-    A cluster has the mean of its states at the position of its centre, and the logarithm of its size is added to the
-    logits of later attention. The count follows from the cutoff, which the budget raises until at most so many remain;
-    1.0 leaves it as it is.
+    A cluster becomes one token: the mean of its states, at the position of its centre. The logarithm of its size is
+    added to its attention logits from this layer on. The number of clusters follows from `cutoff`. A budget raises the
+    cutoff until at most that many tokens remain; a budget of 1.0 leaves it unchanged.
 
     Attributes
     ----------
     cutoff : float
-        Cosine distance of keys, 0 to 2, within which no two centres lie.
+        Cosine distance of keys, 0 to 2. No two centres are at this distance or nearer.
     share : float
-        Share of the tokens that is clustered, the most important, 0 to 1.
+        Share of the tokens that is clustered, 0 to 1, the most important first.
     """
 
     name: ClassVar[str] = "pact"
@@ -44,21 +44,23 @@ class PACT(Method):
 
         Raises
         ------
-        TypeError, ValueError
-            If an option is no number, or out of range.
+        TypeError
+            If an option is not a real number.
+        ValueError
+            If an option is out of range.
         """
         token = torch.ones(1, 1)
         pact(token, token, token[0], cutoff=self.cutoff, share=self.share)
 
     def stages(self, layer: Layers | None, budget: Budget | None, layers: int) -> tuple[Layers, Budget]:
-        """Return the stage.
+        """Return the one stage.
 
         Raises
         ------
         TypeError
             If `budget` is missing.
         ValueError
-            If there are several: clusters of clusters are not defined.
+            If several stages are given: clusters of clusters are not defined.
         """
         if isinstance(layer, Sequence) or isinstance(budget, Sequence):
             msg = f"`layer` is {layer!r} and `budget` is {budget!r}, expected one of each: pact has one stage"

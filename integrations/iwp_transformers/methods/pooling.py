@@ -1,4 +1,4 @@
-"""Pooling: one token for each window of the grid."""
+"""Pooling: keep one token of each window of the grid."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -16,16 +16,19 @@ __all__ = ["Pooling"]
 
 @dataclass(frozen=True, kw_only=True)
 class Pooling(Method):
-    """`iwp_core.methods.pooling` on the states that enter the layer: the token of largest L1 norm of each window.
+    """`iwp_core.methods.pooling` on the states that enter the pruning layer.
 
-    Each grid of a prompt (a view, all crops of an image together, a frame; separators are one of a row) has the
-    smallest windows of which there are no more than its share of the budget, so that at most the budget is kept.
+    In each window of a grid, the token of largest L1 norm is kept. The budget is divided among the grids of a prompt in
+    proportion to their sizes. A grid is a view, all crops of an image together, or a video frame. Separators form a
+    grid with one row. Each grid has the smallest windows with which it keeps at most its part, so at most the budget is
+    kept.
 
     Attributes
     ----------
-    reading : str
-        ``"select"``, as the paper's algorithm is printed, leaves the token as it is; ``"average"``, as its text says,
-        writes the mean of the window in its place. Later attention is not weighed by the size of a window.
+    reading : {"select", "average"}
+        How the paper is read. "select", as its algorithm is printed, keeps the state of the token. "average", as its
+        text says, replaces the state by the mean of the window. In both, attention is not weighed by the size of a
+        window.
     """
 
     name: ClassVar[str] = "pooling"
@@ -42,12 +45,12 @@ class Pooling(Method):
         Raises
         ------
         ValueError
-            If there is no such reading.
+            If `reading` is unknown.
         """
         pooling(torch.ones(1, 1), grid=(1, 1), window=1, reading=self.reading)
 
     def __call__(self, view: LayerView) -> Tensor | Merged:
-        """Return the indices to keep, shape (M,), ascending; with the means of their windows if they are asked for."""
+        """Return the indices to keep, shape (M,), ascending; with "average", a `Merged` with the windows' means."""
         hidden = view.visual.hidden
 
         def kept(grid: Tensor, count: int) -> Tensor:

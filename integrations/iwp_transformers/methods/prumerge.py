@@ -1,4 +1,4 @@
-"""PruMerge: keep tokens whose attention from the class token stands out, and merge their neighbours into them."""
+"""PruMerge: keep tokens whose attention from the class token is an outlier, and add their neighbours to them."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -16,20 +16,20 @@ __all__ = ["PruMerge"]
 
 @dataclass(frozen=True, kw_only=True)
 class PruMerge(TowerMethod):
-    """`iwp_core.methods.prumerge` on the features and on attention and keys of the tower's last layer.
+    """`iwp_core.methods.prumerge` on features of the vision tower, with attention and keys of its last layer.
 
-    Tokens are merged before the projector, which then projects them; where it projects several patches as one
-    (Qwen2-VL, Qwen2.5-VL), and behind the first layer of the decoder, the states that enter the layer are merged. A
-    merged token has the position of the kept one, the one more that sums up the rest that of its most attended token. A
-    tower without class token has the mean over all patches in its place. Each image, tile or frame keeps the same share
-    of its tokens, at most; one whose share is a single token keeps that without the one more.
+    Tokens are merged before the projector. If the model projects several patches as one (Qwen2-VL, Qwen2.5-VL), or at a
+    later layer, the states that enter the layer are merged. A kept token keeps its position. The extra token, which
+    sums up the dropped ones, has the position of the most attended of them. For a tower without class token, the
+    attention is averaged over all patches as queries. Each image, tile or frame keeps at most the same share of its
+    tokens. If that is a single token, there is no extra token.
 
     Attributes
     ----------
     spread : bool
-        PruMerge+: evenly spaced tokens stay as well.
+        PruMerge+: evenly spaced tokens are kept too.
     neighbours : int
-        Tokens added to each kept one.
+        Number of tokens that are added to each kept token, at least 0.
     """
 
     name: ClassVar[str] = "prumerge"
@@ -45,8 +45,10 @@ class PruMerge(TowerMethod):
 
         Raises
         ------
-        TypeError, ValueError
-            If `neighbours` is no integer >= 0.
+        TypeError
+            If `neighbours` is not an int.
+        ValueError
+            If it is below 0.
         """
         token = torch.ones(1, 1)
         prumerge(token, token, token[0], share=1.0, neighbours=self.neighbours)

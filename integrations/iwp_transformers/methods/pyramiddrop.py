@@ -1,4 +1,4 @@
-"""PyramidDrop: at several layers keep the visual tokens that the last token would attend to next."""
+"""PyramidDrop: at several layers, keep the visual tokens that the last token attends to most in that layer."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -16,7 +16,7 @@ __all__ = ["PyramidDrop"]
 
 @dataclass(frozen=True, kw_only=True)
 class PyramidDrop(Staged):
-    """`iwp_core.methods.pyramiddrop` on the queries and keys of the layer that drops."""
+    """`iwp_core.methods.pyramiddrop` at several layers, on the queries and keys of the pruning layer itself."""
 
     name: ClassVar[str] = "pyramiddrop"
     paper: ClassVar[Paper | None] = Paper(title="PyramidDrop", year=2024, arxiv="2410.17247")

@@ -1,4 +1,4 @@
-"""Random choice of visual tokens: the honest baseline."""
+"""Random choice of visual tokens: the baseline that every method has to beat."""
 
 from dataclasses import dataclass
 from hashlib import sha256
@@ -16,12 +16,14 @@ __all__ = ["Random"]
 
 @dataclass(frozen=True, kw_only=True)
 class Random(Method):
-    """`iwp_core.methods.random_tokens`, drawn anew for every prompt and the same for the same one, whatever the batch.
+    """`iwp_core.methods.random_tokens` with a draw that depends on the seed and on the prompt alone.
+
+    So different prompts have different draws, and the same prompt has the same draw in every batch and on every device.
 
     Attributes
     ----------
     seed : int
-        At least 0; compare at least three.
+        At least 0. Report the mean of at least three seeds.
     """
 
     name: ClassVar[str] = "random"
@@ -35,8 +37,10 @@ class Random(Method):
 
         Raises
         ------
-        TypeError, ValueError
-            If it is no int >= 0.
+        TypeError
+            If `seed` is not an int.
+        ValueError
+            If it is below 0.
         """
         random_tokens(torch.ones(1, 1), 1, seed=self.seed)
 

@@ -1,4 +1,4 @@
-"""SCOPE: cover the visual tokens well, with tokens that the class token attends to."""
+"""SCOPE: keep visual tokens that cover the others well and that the class token attends to."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -18,15 +18,15 @@ __all__ = ["SCOPE"]
 class SCOPE(TowerMethod):
     """`iwp_core.methods.scope` on features and attention of the vision tower, before the projector.
 
-    A tower without class token has the mean over all patches in its place. Each image, tile or frame keeps the same
-    share of its tokens, as the official code does for crops.
+    For a tower without class token, the attention is averaged over all patches as queries. Each image, tile or frame
+    keeps the same share of its tokens, as the official code does for crops.
 
     Attributes
     ----------
     exponent : float
-        alpha, 0 to 10: the saliency is raised to this power.
-    combination : str
-        ``"multiply"`` or ``"add"``: how coverage and saliency are put together.
+        Exponent alpha of the saliency, 0 to 10.
+    combination : {"multiply", "add"}
+        Whether the saliency multiplies the gain in coverage or is added to it.
     """
 
     name: ClassVar[str] = "scope"
@@ -41,9 +41,9 @@ class SCOPE(TowerMethod):
         Raises
         ------
         TypeError
-            If the exponent is no number.
+            If `exponent` is not a real number.
         ValueError
-            If an option is out of range.
+            If `exponent` is out of range, or `combination` is unknown.
         """
         token = torch.ones(1, 1)
         scope(token, token, 1, exponent=self.exponent, combination=self.combination)

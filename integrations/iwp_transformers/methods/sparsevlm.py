@@ -1,4 +1,4 @@
-"""SparseVLM: at several layers keep the visual tokens that raters among the text attend to most."""
+"""SparseVLM: at several layers, keep the visual tokens that a part of the text, the raters, attends to most."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -23,21 +23,22 @@ __all__ = ["SparseVLM"]
 
 @dataclass(frozen=True, kw_only=True)
 class SparseVLM(Staged):
-    """`iwp_core.methods.sparsevlm`, with recycling: some of the dropped come back as the means of clusters.
+    """`iwp_core.methods.sparsevlm` at several layers. In version 1 some dropped tokens come back as means of clusters.
 
-    The raters are found once, at the entrance of the decoder, among the text after the first visual token. The schedule
-    is that for 192 of 576 tokens. Deviations of recycling: the official code appends merged tokens at new positions
-    behind those that it keeps; here each stands in the place of its cluster's centre, at the centre's position, and the
-    budget counts it (`iwp_core.methods.sparsevlm_counts`). The official code adds noise to the densities; here none.
+    The raters are found once, before the decoder, among the text after the first visual token. The schedule is the
+    published one for 192 of 576 tokens. Deviations of recycling: a merged token stands in the place and at the position
+    of its cluster's centre, where the official code appends it at a new position. It counts within the budget
+    (`iwp_core.methods.sparsevlm_counts`). No noise is added to the densities.
 
     Attributes
     ----------
-    version : int
-        2 divides the attention by what rotary positions alone cause, and lets the 14 heads vote that look most.
+    version : {1, 2}
+        Version 2 divides the attention by its part that comes from rotary positions alone, and averages only the 14
+        heads in which the raters attend most to visual tokens.
     base : float
-        Base of the rotary frequencies, for version 2.
+        Base of the rotary frequencies, at least 1, for version 2.
     recycling : bool, optional
-        Whether dropped tokens are recycled. As published version 1 does, and version 2 does not: the default.
+        Whether dropped tokens are recycled. Default: in version 1 only, as published.
     """
 
     name: ClassVar[str] = "sparsevlm"
@@ -54,9 +55,9 @@ class SparseVLM(Staged):
         Raises
         ------
         TypeError
-            If `base` is no number, or `recycling` no bool.
+            If `base` is not a real number, or `recycling` is not a bool.
         ValueError
-            If `version` is neither 1 nor 2, or `base` below 1.
+            If `version` is neither 1 nor 2, or `base` is below 1.
         """
         if self.version not in (1, 2):
             msg = f"`version` is {self.version!r}, expected 1 or 2"

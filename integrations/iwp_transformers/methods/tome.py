@@ -1,4 +1,4 @@
-"""ToMe: merge the most similar pairs of visual tokens, and weigh them by how many they stand for."""
+"""ToMe: merge the most similar pairs of visual tokens, and weigh each by the number of tokens that it stands for."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -15,12 +15,14 @@ __all__ = ["ToMe"]
 
 @dataclass(frozen=True, kw_only=True)
 class ToMe(Method):
-    """`iwp_core.methods.tome` on the visual tokens of the decoder, compared by the mean of their rotated keys.
+    """`iwp_core.methods.tome` in a decoder layer, comparing tokens by their mean key with rotary embedding.
 
-    One matching merges at most half of the tokens; where the budget is less, matchings follow each other at the same
-    layer, with the keys merged as the states are. The official code merges some in every block of a vision transformer:
-    give `layer` and `budget` as tuples for that. A merged token has the position of the one that others went into, and
-    the logarithm of its size is added to the logits of later attention.
+    One matching merges at most half of the tokens. For a smaller budget, several matchings follow each other at the
+    same layer; keys are merged like the states. A merged token has the position of the token that the others went into.
+    The logarithm of its size is added to its attention logits from this layer on.
+
+    Deviation: the official code merges some tokens in every block of a vision transformer. For the same in the decoder,
+    give `layer` and `budget` as tuples.
     """
 
     name: ClassVar[str] = "tome"

@@ -1,4 +1,4 @@
-"""TrimTokenator: tokens that align with the text, and of those a set of large summed distance."""
+"""TrimTokenator: keep visual tokens that are aligned with the text and have a large sum of distances."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,12 +12,14 @@ __all__ = ["TrimTokenator"]
 
 @dataclass(frozen=True, kw_only=True)
 class TrimTokenator(Aligned):
-    """`iwp_core.methods.trimtokenator` on input embeddings; text is what follows the first visual token.
+    """`iwp_core.methods.trimtokenator` on input embeddings. Text means the text after the first visual token.
 
     Attributes
     ----------
-    alignment, share : str, float
-        Of its first stage.
+    alignment : {"l2", "mutual_information", "cosine"}
+        Measure of alignment in the first stage.
+    share : float
+        Share of the visual tokens that pass the first stage, 0 to 1.
     """
 
     name: ClassVar[str] = "trimtokenator"

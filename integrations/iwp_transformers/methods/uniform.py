@@ -1,4 +1,4 @@
-"""Evenly spaced visual tokens: a baseline without chance."""
+"""Evenly spaced visual tokens: a deterministic baseline."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -14,7 +14,7 @@ __all__ = ["Uniform"]
 
 @dataclass(frozen=True, kw_only=True)
 class Uniform(Method):
-    """`iwp_core.methods.uniform`."""
+    """`iwp_core.methods.uniform`: tokens evenly spaced along the sequence."""
 
     name: ClassVar[str] = "uniform"
     paper: ClassVar[Paper | None] = None

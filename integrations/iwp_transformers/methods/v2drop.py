@@ -1,4 +1,4 @@
-"""V2Drop: at several layers keep the visual tokens that the layer before has changed most."""
+"""V2Drop: at several layers, keep the visual tokens whose states the layer before changed most."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -15,9 +15,10 @@ __all__ = ["V2Drop"]
 
 @dataclass(frozen=True, kw_only=True)
 class V2Drop(Staged):
-    """`iwp_core.methods.v2drop`; from the last stage on no visual token stays.
+    """`iwp_core.methods.v2drop` at several layers, with the schedule that is published for LLaVA-1.5.
 
-    As published for LLaVA-1.5. The official code keeps one token at its last stage, whose share is 0.
+    Deviation: from the last stage on no visual token is left. Its share is 0, with which the official code keeps one
+    token.
     """
 
     name: ClassVar[str] = "v2drop"

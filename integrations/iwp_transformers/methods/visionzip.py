@@ -1,4 +1,4 @@
-"""VisionZip: dominant tokens by attention of the class token, and contextual ones merged from the rest."""
+"""VisionZip: keep the most attended (dominant) tokens, and merge the others into contextual tokens."""
 
 from dataclasses import dataclass
 from numbers import Real
@@ -16,18 +16,18 @@ __all__ = ["VisionZip"]
 
 @dataclass(frozen=True, kw_only=True)
 class VisionZip(TowerMethod):
-    """`iwp_core.methods.visionzip` on the tower's layer whose output are the features.
+    """`iwp_core.methods.visionzip` on the tower layer whose output is the features.
 
-    Contextual tokens are merged before the projector, which then projects them; where it projects several patches as
-    one (Qwen2-VL, Qwen2.5-VL), and behind the first layer of the decoder, the states that enter the layer are merged. A
-    contextual token has the position of its target. A tower without class token has the mean over all patches in its
-    place. Each image, tile or frame keeps the same share of its tokens, as the official code does for crops.
-    Deviation: the class token has no place in the sequence; one more dominant token stays for it.
+    Tokens are merged before the projector. If the model projects several patches as one (Qwen2-VL, Qwen2.5-VL), or at a
+    later layer, the states that enter the layer are merged. A contextual token has the position of its target. For a
+    tower without class token, the attention is averaged over all patches as queries. Each image, tile or frame keeps
+    the same share of its tokens, as the official code does for crops. Deviation: the class token has no place in the
+    sequence, so one more dominant token is kept.
 
     Attributes
     ----------
     contextual : float
-        Share of the kept tokens that is contextual, 0 to 1; one stays dominant. As published 10 of 64.
+        Share of the kept tokens that is contextual, 0 to 1. At least one token is dominant. The paper has 10 of 64.
     """
 
     name: ClassVar[str] = "visionzip"
@@ -42,7 +42,7 @@ class VisionZip(TowerMethod):
         Raises
         ------
         TypeError
-            If `contextual` is no number.
+            If `contextual` is not a real number.
         ValueError
             If it is not from 0 to 1.
         """

@@ -1,4 +1,4 @@
-"""VisPruner: important tokens by attention of the class token, diverse ones by removing near duplicates."""
+"""VisPruner: keep the most attended tokens, and of the others those that are least similar to each other."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -18,8 +18,8 @@ __all__ = ["VisPruner"]
 class VisPruner(TowerMethod):
     """`iwp_core.methods.vispruner` on features and attention of the vision tower, before the projector.
 
-    A tower without class token has the mean over all patches in its place. Each image, tile or frame keeps the same
-    share of its tokens.
+    For a tower without class token, the attention is averaged over all patches as queries. Each image, tile or frame
+    keeps the same share of its tokens.
 
     Attributes
     ----------
@@ -37,8 +37,10 @@ class VisPruner(TowerMethod):
 
         Raises
         ------
-        TypeError, ValueError
-            If `important` is no number from 0 to 1.
+        TypeError
+            If `important` is not a real number.
+        ValueError
+            If it is not from 0 to 1.
         """
         token = torch.ones(1, 1)
         vispruner(token, token, 1, important=self.important)

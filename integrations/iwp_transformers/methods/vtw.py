@@ -1,4 +1,4 @@
-"""VTW: from one layer on, no visual token at all."""
+"""VTW: drop all visual tokens from one layer on."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ PUBLISHED, DEPTH = 15, 32
 
 @dataclass(frozen=True, kw_only=True)
 class VTW(Method):
-    """Withdraw all visual tokens; takes a layer and no budget.
+    """Visual token withdrawal: no visual token from `layer` on. It takes a layer and no budget.
 
-    The layer is by default as deep as the published one; that of a model is found by
-    `iwp_transformers.vtw_calibration.calibrated_vtw_layer`.
+    The default layer is at the same relative depth as the published one, 15 of 32.
+    `iwp_transformers.vtw_calibration.calibrated_vtw_layer` finds the layer for a model.
     """
 
     name: ClassVar[str] = "vtw"
@@ -28,7 +28,7 @@ class VTW(Method):
 
     @classmethod
     def published_layers(cls) -> str:
-        """Return at which layer of how many the paper withdraws."""
+        """Return the pruning layer of the paper, and the depth of its model, in words."""
         return f"{PUBLISHED} of {DEPTH}"
 
     def stages(self, layer: Layers | None, budget: Budget | None, layers: int) -> tuple[Layers, Budget]:
@@ -50,7 +50,7 @@ class VTW(Method):
         return (layer,), (0,)
 
     def __call__(self, view: LayerView) -> NoReturn:
-        """Choose nothing: a stage without a budget asks no rule.
+        """Raise: a stage without a budget asks no rule.
 
         Raises
         ------

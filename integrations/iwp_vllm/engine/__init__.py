@@ -1,1 +1,1 @@
-"""What imports vLLM: only vLLM itself loads these modules."""
+"""The modules that import vLLM. Only vLLM itself loads them."""

@@ -1,4 +1,4 @@
-"""The part of a model that prunes: it drops tokens where vLLM caches what the vision tower returned."""
+"""The part of a model that prunes: it drops tokens from the output of the vision tower, which vLLM caches."""
 
 from typing import Any
 
@@ -15,12 +15,12 @@ __all__ = ["PruningModel"]
 
 
 class PruningModel:
-    """Mixed into a multimodal model of vLLM with a Qwen2 decoder, in front of it.
+    """Mixin for a multimodal model of vLLM with a Qwen2 decoder.
 
     Attributes
     ----------
     iwp_outputs : TowerOutputs
-        What the vision tower returned for the latest images that were pruned.
+        Outputs of the vision tower for the latest images that were pruned.
     """
 
     language_model: Any

@@ -1,4 +1,4 @@
-"""The part of a multimodal processor that prunes: it announces fewer placeholders and says what they depend on."""
+"""The part of a multimodal processor that prunes: it announces fewer placeholders, and passes on their directives."""
 
 from collections.abc import Mapping
 from dataclasses import replace

@@ -22,7 +22,7 @@ class Processor(PruningProcessor, original.Qwen2_5_VLMultiModalProcessor):
     Processor, info=original.Qwen2_5_VLProcessingInfo, dummy_inputs=original.Qwen2_5_VLDummyInputsBuilder
 )
 class PrunedQwen25VL(PlacedModel, original.Qwen2_5_VLForConditionalGeneration):
-    """Kept tokens stand where they stood in the grid, text where it stands behind the whole grid."""
+    """Kept tokens have their positions in the whole grid. Text has its positions behind the whole grid."""
 
     def _iwp_places(self, _count: int, arguments: Any) -> Tensor:
         modality = "image" if "image_grid_thw" in arguments else "video"

@@ -131,6 +131,16 @@ def test_a_line_that_is_no_sample_is_named_with_what_it_lacks(line: str, message
     assert message in str(refused.value)
 
 
+def test_a_sample_is_a_line_of_the_file_whatever_its_text_holds(tmp_path: Path) -> None:
+    """A line separator within JSON text ends no line, and a mark of byte order before the first one is no JSON."""
+    (tmp_path / "a.png").write_bytes(b"x")
+    prompts = ["one\u2028line", "the\u0085next\x0c"]
+    lines = [json.dumps({"image": "a.png", "prompt": each}, ensure_ascii=False) for each in prompts]
+    (tmp_path / "list.jsonl").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode())
+
+    assert [sample.prompt for sample in read_samples(tmp_path / "list.jsonl", None)] == prompts
+
+
 def test_samples_of_a_list_and_of_a_folder_are_what_stands_there(tmp_path: Path) -> None:
     """Paths count from the list; in a folder a text file of the same name asks, or one prompt for all."""
     for name in ("a.png", "b.gif", "c.mp4"):

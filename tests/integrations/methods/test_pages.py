@@ -12,6 +12,7 @@ from tests.integrations.tiny_models import FACTORIES, make_inputs
 from tests.pages import ROOT, python_blocks
 
 PAGES = ROOT / "docs" / "methods"
+REFERENCE = ROOT / "docs" / "api" / "model_methods.md"
 PARTS = ["Idea", "Formula", "Cost", "Deviations", "Example", "Where it wins here"]
 
 
@@ -26,6 +27,15 @@ def test_every_method_has_a_page() -> None:
     named = {page.stem for page in PAGES.glob("*.md")} - {"README", "evidence"}
 
     assert named == set(METHODS)
+
+
+def test_the_reference_has_the_class_of_every_method() -> None:
+    """Its options are described there."""
+    listed = re.findall(
+        r"^\.\. autoclass:: iwp_transformers\.methods\.(\S+)$", REFERENCE.read_text(), flags=re.MULTILINE
+    )
+
+    assert sorted(listed) == sorted(METHODS.values())
 
 
 @pytest.mark.parametrize("name", METHODS)
