@@ -70,6 +70,8 @@ demo: $(VENV)/ready  ## see tokens kept, answers, and the time and memory that p
 demo-browser: $(VENV)-demo/ready  ## the same on a page for your browser: your own pictures and questions, any method
 	env -u OMP_NUM_THREADS $(VENV)-demo/bin/iwp demo --browser --seed 14
 
+# XLA's older code for the CPU compiles twice as fast, and the tests compile thousands of small programs.
+test: export XLA_FLAGS ?= --xla_cpu_use_fusion_emitters=false
 test: $(VENV)/ready  ## run all tests
 	$(BIN)/python -m pytest --numprocesses auto
 

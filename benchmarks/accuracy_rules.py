@@ -32,6 +32,7 @@ __all__ = [
     "Options",
     "options",
     "runs_of",
+    "shows_what_is_asked",
 ]
 
 
@@ -150,15 +151,7 @@ def _asked_for(asked: Asked) -> Options:
     samples = iter(asked.examples)
 
     def select(view: LayerView) -> Tensor:
-        example = next(samples)
-        height, width, _ = example.scene.pixels.shape
-        shows = torch.tensor([
-            any(
-                _overlap(region, thing.top / height, thing.left / width, 16 / height, 16 / width)
-                for thing in example.question.about
-            )
-            for region in asked.regions
-        ])
+        shows = shows_what_is_asked(next(samples), asked.regions)
         # Finest level first: a token of the shrunken view shows four times the area.
         fine = torch.tensor([region.level in ("crop", "grid") for region in asked.regions])
         spaced = torch.zeros(len(view.visual))
@@ -166,6 +159,18 @@ def _asked_for(asked: Asked) -> Options:
         return (4.0 * (shows & fine) + 2.0 * shows + spaced).topk(view.budget).indices
 
     return {"selector": select}
+
+
+def shows_what_is_asked(example: Example, regions: Sequence[Region]) -> Tensor:
+    """Tell which visual tokens show a digit that the question is about, shape (N,), bool."""
+    height, width, _ = example.scene.pixels.shape
+    return torch.tensor([
+        any(
+            _overlap(region, thing.top / height, thing.left / width, 16 / height, 16 / width)
+            for thing in example.question.about
+        )
+        for region in regions
+    ])
 
 
 def _overlap(region: Region, top: float, left: float, height: float, width: float) -> bool:

@@ -1,8 +1,8 @@
 """Speed of `select_tokens` beside the plain dense loop, on every kind of data: the worst case beside the best.
 
-Run: ``python benchmarks/bench_selection_kinds.py`` (about an hour). Synthetic tokens of wide heads, and narrow
-ones that models computed. One thread, float32. Ours and the plain loop take turns on the same tokens, in processor time
-of the thread, so that ratios hold on a machine with other work.
+Run: ``python benchmarks/bench_selection_kinds.py`` (about a quarter of an hour on an idle machine). Synthetic tokens of
+wide heads, and narrow ones that models computed. One thread, float32. Ours and the plain loop take turns on the same
+tokens, in processor time of the thread, so that ratios hold on a machine with other work.
 """
 
 import os
@@ -33,6 +33,9 @@ SIZES: dict[int, tuple[float, ...]] = {
     7290: (0.111, 0.353),
     20_000: (0.111,),
 }
+FEWER_TURNS = {7290: 7, 20_000: 3}
+"""Sizes whose single calls take seconds, so that chance moves them less."""
+
 LIBRARIES: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "NumPy": (np.asarray, dense_pc_mmr_numpy),
     "torch": (torch.from_numpy, dense_pc_mmr),
@@ -93,20 +96,21 @@ def summarise(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def main(
-    repeats: Annotated[int, typer.Option(help="Turns of each.")] = 15,
+    repeats: Annotated[int, typer.Option(help="Turns of each, fewer from 7,290 tokens on.")] = 15,
     largest: Annotated[int, typer.Option(help="Largest number of tokens.")] = 20_000,
 ) -> None:
     """Time all kinds at all sizes; write results/selection_kinds.json."""
     torch.set_num_threads(1)
     conditions = {"threads": 1, "dtype": "float32", "heads": HEADS, "query heads": QUERY_HEADS, "width": WIDTH}
     about = header("python benchmarks/bench_selection_kinds.py", **conditions, repeats=repeats)
+    about["fewer repeats"] = {str(total): turns for total, turns in FEWER_TURNS.items()}
     about["load average of the machine"] = os.getloadavg()
     cases: list[dict[str, Any]] = []
     for total in [total for total in SIZES if total <= largest]:
         for share in SIZES[total]:
             for kind in (*KINDS, *(CAPTURED if total <= MOST_CAPTURED else ())):
                 for library in LIBRARIES:
-                    turns = repeats if total < max(SIZES) else min(repeats, 3)
+                    turns = min(repeats, FEWER_TURNS.get(total, repeats))
                     cases.append(run_case(total, share, kind, library, turns))
         write("selection_kinds", {**about, "summary": summarise(cases), "cases": cases})  # the last ones take long
     for row in summarise(cases):

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from _harness import header, write
+from answers import paired_difference
 from PIL import Image
 
 import tests.vllm.settings  # noqa: F401 - before vLLM is imported
@@ -32,6 +33,10 @@ QUESTION, IMAGE, NEITHER = "the question", "the image alone", "neither"
 RULES: dict[str, tuple[str, dict[str, Any]]] = {
     "IWP at layer 2": (QUESTION, {"layer": 2}),
     "per-query preset at layer 2": (QUESTION, {"layer": 2, "preset": "per-query"}),
+    "hidden states above chance at layer 2": (
+        QUESTION,
+        {"layer": 2, "preset": "per-query", "similarity": "hidden", "above_chance": True},
+    ),
     "FastV at layer 2": (QUESTION, {"method": "fastv", "layer": 2}),
     "TrimTokenator": (QUESTION, {"method": "trimtokenator"}),
     "IWP at layer 0": (IMAGE, {"query": "image"}),
@@ -80,6 +85,7 @@ def _answers(engine: Engine, miniature: Trained) -> dict[str, Any]:
     rows = {}
     for rule, (where, reads, right) in flags.items():
         lost, won = int((~right & question).sum()), int((right & ~question).sum())
+        gap, error = paired_difference(right, flags["DivPrune"][2])
         rows[rule] = {
             "where": where,
             "chosen_by": reads,
@@ -87,6 +93,8 @@ def _answers(engine: Engine, miniature: Trained) -> dict[str, Any]:
             "percent": 100 * float(right.mean()),
             "below_iwp_at_layer_2": 100 * (lost - won) / len(right),
             "standard_error_of_it": 100 * math.sqrt(max(lost + won - (lost - won) ** 2 / len(right), 0)) / len(right),
+            "above_divprune": gap,
+            "standard_error_of_that": error,
         }
         sys.stdout.write(f"{miniature.name:16} {rule:40} {where:12} {rows[rule]['right']:4} of {len(right)}\n")
     return {"questions": len(question), "rules": rows}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 import pytest
@@ -23,3 +24,9 @@ def xp(request: pytest.FixtureRequest) -> Library:
     Session-scoped, because hypothesis rightly refuses fixtures that would be shared between its examples.
     """
     return load(request.param)
+
+
+def pytest_collection_finish() -> None:
+    """Leave what is imported and collected out of every later garbage collection: it stays to the end."""
+    gc.collect()
+    gc.freeze()

@@ -1,15 +1,17 @@
 """The hooks of one session on one model, from attaching to detaching."""
 
+import sys
 import threading
 import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.hooks import RemovableHandle
 from transformers.utils.generic import ModelOutput
 
+from iwp_transformers.callers import calls_of, running_elsewhere
 from iwp_transformers.checkpointing import shorten_outside, unwrap_checkpointing
 from iwp_transformers.chunks import running_chunk
 from iwp_transformers.decode import check_step, restore_attentions, step_mask
@@ -31,6 +33,9 @@ __all__ = ["Attachment"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+# Seconds until close() looks whether the prefills that it waits for are still there.
+PATIENCE = 0.5
+
 Changed = tuple[tuple[Any, ...], dict[str, Any]] | None
 
 
@@ -81,8 +86,6 @@ class Attachment:
             Hook(self._leave_text).after(plan.text),
             Hook(self._leave_model).after(plan.inner),
         ]
-        if plan.model is not plan.inner:
-            handles += [Hook(self._see_labels).before(plan.model), Hook(self._forget_labels).after(plan.model)]
         for index, layer in enumerate(plan.layers):
             handles.append(Hook(self._enter_layer, index).before(layer))
         return handles if self._watch is None else handles + self._watch.attach()
@@ -92,24 +95,13 @@ class Attachment:
         self._lease.open = False
         mine = len(self._thread.forwards)
         with self._changed:
-            self._changed.wait_for(lambda: self._running <= mine)
+            while self._running > mine:
+                # No hook is called behind a forward that Ctrl-C broke off: after a while, the threads are looked at.
+                if not self._changed.wait(PATIENCE) and not running_elsewhere(self._plan.inner):
+                    break
         for handle in self._handles:
             handle.remove()
         unwrap_checkpointing(self._plan.layers)
-
-    # What the model with a head is called with.
-
-    def _see_labels(self, _module: nn.Module, _args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if kwargs.get("labels") is not None:
-            self._keep_labels(kwargs["labels"])
-
-    def _forget_labels(self, _module: nn.Module, _args: tuple[Any, ...], kwargs: dict[str, Any], _output: Any) -> None:
-        if kwargs.get("labels") is not None:
-            self._keep_labels(None)
-
-    @_uncompiled
-    def _keep_labels(self, labels: Tensor | None) -> None:
-        self._thread.labels = labels
 
     # The multimodal model.
 
@@ -136,10 +128,19 @@ class Attachment:
             brings = chunk.brings(self._bringers)
         if self._lease.open and session is not None:
             check_ids(arguments.get("input_ids"))
+        self._forget_broken_off()
         pruning = brings and self._lease.open and session is not None
         if pruning or self._thread.forwards:
             self._thread.forwards.append(Forward(session, arguments, chunk) if pruning and session else None)
             self._count(running=1)
+
+    def _forget_broken_off(self) -> None:
+        """Forget forwards of this thread that Ctrl-C broke off: torch calls the hooks behind them for errors alone."""
+        forwards = self._thread.forwards
+        around = calls_of(self._plan.inner, sys._getframe()) - 1 if forwards else 0
+        for _ in range(len(forwards) - max(around, 0)):
+            forwards.pop()
+            self._count(running=-1)
 
     @_uncompiled
     def _end(self, output: Any) -> None:

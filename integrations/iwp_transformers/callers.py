@@ -2,6 +2,7 @@
 
 import inspect
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -11,7 +12,14 @@ from typing import Any
 from torch import nn
 from transformers import GenerationConfig, GenerationMixin
 
-__all__ = ["drafted_tokens", "followed_by_answer", "generation_inputs", "running_generation"]
+__all__ = [
+    "calls_of",
+    "drafted_tokens",
+    "followed_by_answer",
+    "generation_inputs",
+    "running_elsewhere",
+    "running_generation",
+]
 
 _GENERATE, _ASSISTED = (
     inspect.unwrap(getattr(GenerationMixin, name)).__code__ for name in ("generate", "_assisted_decoding")
@@ -104,6 +112,25 @@ def drafted_tokens(model: nn.Module) -> int:
     return count
 
 
+def calls_of(module: nn.Module, frame: FrameType | None) -> int:
+    """Return how many calls of a module a frame is within."""
+    count = 0
+    while frame is not None:
+        count += _calls(frame, module)
+        frame = frame.f_back
+    return count
+
+
+def running_elsewhere(module: nn.Module) -> bool:
+    """Tell whether another thread is in the middle of a call of a module."""
+    frames = sys._current_frames()
+    return any(calls_of(module, frame) for thread, frame in frames.items() if thread != threading.get_ident())
+
+
+def _calls(frame: FrameType, module: nn.Module) -> bool:
+    return frame.f_code.co_name == "_call_impl" and frame.f_locals.get("self") is module
+
+
 def _frame_of_generate(model: nn.Module) -> FrameType | None:
     frame = _calling_loop(model)
     while frame is not None and frame.f_code is not _GENERATE:
@@ -111,13 +138,23 @@ def _frame_of_generate(model: nn.Module) -> FrameType | None:
     return frame
 
 
-def _calling_loop(model: nn.Module) -> FrameType | None:
-    """Return the frame of the loop that is calling a model; None where somebody else does."""
-    frame: FrameType | None = sys._getframe()
-    while frame is not None and not (frame.f_code.co_name == "_call_impl" and frame.f_locals.get("self") is model):
+def _frame_around(frame: FrameType | None, model: nn.Module) -> FrameType | None:
+    """Return the frame outside of `frame` that calls a model."""
+    while frame is not None and not _calls(frame, model):
         frame = frame.f_back
     while frame is not None and frame.f_globals.get("__name__") == nn.Module.__module__:
         frame = frame.f_back
+    return frame
+
+
+def _calling_loop(model: nn.Module) -> FrameType | None:
+    """Return the frame of the loop that is calling a model; None where somebody else does."""
+    frame: FrameType | None = sys._getframe()
+    whole: Any = model
+    while frame is not None and isinstance(whole, nn.Module):
+        frame = _frame_around(frame, whole)
+        # A model without its head may be called by that head, of whose caller is asked then.
+        whole = frame.f_locals.get("self") if frame is not None and frame.f_code.co_name == "forward" else None
     if frame is None or not str(frame.f_globals.get("__name__")).startswith(_LOOPS):
         return None
     return frame

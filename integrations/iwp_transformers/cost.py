@@ -110,7 +110,7 @@ def cache_sizes(cache: Cache, full: int, held: Sequence[int]) -> list[tuple[int 
     full : int
         Tokens of the prompt T.
     held : sequence of int
-        For each layer, the tokens that it holds.
+        For each layer, the tokens that it was given.
 
     Returns
     -------
@@ -128,6 +128,8 @@ def _cache_size(layer: Any, full: int, held: int) -> tuple[int | None, int | Non
     if isinstance(layer, StaticLayer):
         # What it can hold counts, whatever it holds.
         full, held = getattr(layer, "full_capacity", layer.max_cache_len), layer.max_cache_len
+    elif getattr(layer, "is_sliding", False) and not getattr(layer, "record_past", False):
+        full, held = (min(count, layer.sliding_window - 1) for count in (full, held))
     return size * full // held, size
 
 

@@ -85,13 +85,25 @@ class Drops:
         # A single layer is not shortened, it hides what was dropped.
         return last.where(self.made[-1].visible.to(last.device).unsqueeze(-1), 0)
 
+    def without_hidden_queries(self, index: int, weights: Tensor) -> Tensor:
+        """Return attention weights of layer `index` at full length, zero for queries of tokens that it hides."""
+        hidden = self._hidden_at(index)
+        return weights if hidden is None else weights.where(hidden.visible.to(weights.device)[:, None, :, None], 0)
+
+    def _hidden_at(self, index: int) -> Drop | None:
+        """Return what was dropped last in a layer that holds all rows; None where it lacks some, or hides none."""
+        made = [drop for drop in self.made if drop.layer <= index]
+        return made[-1] if made and self.rows_at(index) is None else None
+
     def restored_states(self, states: Sequence[Tensor | None], last: Tensor) -> tuple[Tensor | None, ...]:
         """Return the states between the layers at full length; one is None where the caller selected others."""
         restored = list(states)
         for place in range(1, len(states) - 1):
             # What stands at `place` is what the layer before returned.
-            rows, state = self.rows_at(place - 1), states[place]
-            if rows is not None and state is not None:
+            rows, state, hidden = self.rows_at(place - 1), states[place], self._hidden_at(place - 1)
+            if state is not None and rows is not None:
                 restored[place] = rows.scatter(state)
+            elif state is not None and hidden is not None:
+                restored[place] = state.where(hidden.visible.to(state.device).unsqueeze(-1), 0)
         restored[-1] = None if states[-1] is None else last
         return tuple(restored)

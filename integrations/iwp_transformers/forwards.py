@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from torch import Tensor
 from transformers import Cache
 
 from iwp_transformers.chunked_prefill import ChunkedPrefill
@@ -67,7 +66,6 @@ class ThreadState(threading.local):
 
     def __init__(self) -> None:
         self.forwards: list[Forward | None] = []
-        self.labels: Tensor | None = None
         self.replay: Replay | None = None
         self.encoding: Encoding | None = None
         self.held: WeakKeyDictionary[Cache, ChunkedPrefill] = WeakKeyDictionary()

@@ -16,6 +16,8 @@ from iwp_transformers.rows import KeptRows
 
 __all__ = [
     "MASKED",
+    "PADDING",
+    "SQUARE",
     "WEIGHING",
     "allowed_rows",
     "block_mask",

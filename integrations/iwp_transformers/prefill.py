@@ -16,7 +16,7 @@ from iwp_transformers.deepstack import DeepFeatures
 from iwp_transformers.drops import Drop, Drops
 from iwp_transformers.later_turns import EarlierTokens
 from iwp_transformers.layer_inputs import LayerInputs, Sources
-from iwp_transformers.layer_kinds import attending_layers
+from iwp_transformers.layer_kinds import ATTENDING, attending_layers
 from iwp_transformers.masks import check_weighing
 from iwp_transformers.merging import Chosen, TokenSizes, replaced_states
 from iwp_transformers.plan import PruningPlan, Stage
@@ -145,7 +145,8 @@ class Prefill:
         if getattr(output, "attentions", None):
             indices = attending_layers(self._plan.kinds, len(output["attentions"]))
             rows = [self._drops.rows_at(index) for index in range(len(self._plan.layers))]
-            output["attentions"] = self._earlier.restored(output["attentions"], indices, self._plan.kinds, rows)
+            restored = self._earlier.restored(output["attentions"], indices, self._plan.kinds, rows)
+            output["attentions"] = tuple(map(self._drops.without_hidden_queries, indices, restored))
         if not self._drops.made:
             return output
         last = self._drops.restored(output["last_hidden_state"])
@@ -170,7 +171,11 @@ class Prefill:
         held = [full] * len(cached)
         for stage in self._stages:
             held[stage.removal :] = [stage.padded] * len(held[stage.removal :])
-        held = [old + new for old, new in zip(cached, held, strict=True)]
+        # A recurrent state is as large whatever entered it.
+        held = [
+            old + new if kind in ATTENDING else before + full
+            for old, new, kind in zip(cached, held, self._plan.kinds, strict=True)
+        ]
         return PruningRecord(
             visual=tuple(rows + before for rows in self._prompt.visual),
             stages=tuple(stage.behind(before) for stage in self._stages),
@@ -218,7 +223,7 @@ class Prefill:
         before = self._stages[-1].lengths if self._stages else tuple(self._prompt.real.sum(1).tolist())
         self._watches.append(watch)
         self.kept.append(kept)
-        removal, padded = plan.removal(stage), inputs.hidden.shape[1]
+        removal, padded = plan.removal(stage), self._stages[-1].padded if self._stages else keep.shape[1]
         weighed = self._sizes.update((keep.shape[0], keep.shape[1]), kept, device)
         if weighed:
             check_weighing(plan.config._attn_implementation)

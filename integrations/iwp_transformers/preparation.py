@@ -15,6 +15,7 @@ from iwp_transformers.chunks import Chunk
 from iwp_transformers.decode import check_step
 from iwp_transformers.deepstack import DeepFeatures, take_away
 from iwp_transformers.forwards import Forward, ThreadState
+from iwp_transformers.labels import labelled_rows
 from iwp_transformers.later_turns import EarlierTokens
 from iwp_transformers.masks import PADDING, real_tokens
 from iwp_transformers.plan import PruningPlan
@@ -127,7 +128,7 @@ class Preparation:
         tower = (
             None if self._watch is None else tower_reader(self._watch, plan.model_config, arguments, forward.encoded)
         )
-        prompt = prompt_of(modalities, real, self._thread.labels, drafted_tokens(plan.model))
+        prompt = prompt_of(modalities, real, labelled_rows(tokens), drafted_tokens(plan.model))
         return Prefill(plan, prompt, arguments, chosen, self._costs, deep, earlier, tower)
 
 

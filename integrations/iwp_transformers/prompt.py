@@ -8,9 +8,6 @@ from torch import Tensor
 
 __all__ = ["Prompt", "prompt_of"]
 
-# The label of a token that no loss is computed for.
-IGNORED = -100
-
 
 @dataclass(frozen=True, eq=False)
 class Prompt:
@@ -49,7 +46,7 @@ class Prompt:
         return {name: _rows(where) for name, where in self.modalities.items()}
 
 
-def prompt_of(modalities: Mapping[str, Tensor], real: Tensor, labels: Tensor | None, drafts: int) -> Prompt:
+def prompt_of(modalities: Mapping[str, Tensor], real: Tensor, labelled: Tensor | None, drafts: int) -> Prompt:
     """Describe the prompts of a batch.
 
     Parameters
@@ -58,8 +55,8 @@ def prompt_of(modalities: Mapping[str, Tensor], real: Tensor, labels: Tensor | N
         For each modality, shape (B, T), bool: where placeholders of its tokens stand.
     real : torch.Tensor
         Shape (B, T), bool: which tokens are no padding.
-    labels : torch.Tensor, optional
-        Shape (B, T): what each token should have been predicted to be; -100 for those that do not count.
+    labelled : torch.Tensor, optional
+        Shape (B, T), bool: which rows a loss is computed of.
     drafts : int
         Tokens at the end that assisted decoding guessed.
     """
@@ -68,8 +65,8 @@ def prompt_of(modalities: Mapping[str, Tensor], real: Tensor, labels: Tensor | N
     modalities = {name: where & asked for name, where in modalities.items()}
     visual = torch.stack(list(modalities.values())).any(0)
     read = tokens == (tokens * asked).amax(1, keepdim=True)
-    if labels is not None:
-        read[:, :-1] |= labels[:, 1:].to(real.device) != IGNORED
+    if labelled is not None:
+        read |= labelled.to(real.device)
     return Prompt(
         visual=_rows(visual),
         text=asked & ~visual,

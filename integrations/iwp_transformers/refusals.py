@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 from transformers import Cache
 from transformers.cache_utils import CacheLayerMixin, DynamicLayer, DynamicSlidingWindowLayer, StaticLayer
@@ -13,7 +14,8 @@ from iwp_transformers.checkpointing import check_checkpointing
 from iwp_transformers.chunks import HANDS_OUT_FEATURES
 from iwp_transformers.hooks import is_pruned
 from iwp_transformers.layer_kinds import RECURRENT, SERVED, WINDOWED
-from iwp_transformers.masks import MASKED
+from iwp_transformers.masks import MASKED, SQUARE
+from iwp_transformers.packing import check_packing
 from iwp_transformers.versions import cache_in
 
 if TYPE_CHECKING:
@@ -33,8 +35,8 @@ __all__ = [
 
 # Layers of a cache that give back what they were given.
 IN_CHUNKS = (DynamicLayer, DynamicSlidingWindowLayer, StaticLayer)
-# Rows of M-RoPE positions when those of the text are put in front: text, time, height, width.
-TEXT_AND_MULTIMODAL = 4
+# What additive masks hold where nothing may be attended to lies below this.
+FORBIDDING = -1000.0
 
 
 def check_history(history: int) -> None:
@@ -172,9 +174,8 @@ def check_prefill(plan: "PruningPlan", arguments: Mapping[str, Any], length: int
             " `prefill_chunk_size`, or pass contiguous positions"
         )
         raise NotImplementedError(msg)
-    if arguments.get("cu_seq_lens_q") is not None or _packed(arguments):
-        msg = "several sequences are packed into one row: pruning chooses for each row; use one sequence a row"
-        raise NotImplementedError(msg)
+    _check_values(arguments.get("attention_mask"))
+    check_packing(arguments, length, seen)
     check_checkpointing(plan.text, plan.layers, cache)
 
 
@@ -249,20 +250,24 @@ def _check_windows(plan: "PruningPlan", cache: Cache | None) -> None:
         raise NotImplementedError(msg)
 
 
+def _check_values(mask: object) -> None:
+    """Raise if a mask weighs tokens, instead of showing or hiding them.
+
+    Raises
+    ------
+    NotImplementedError
+        If it does.
+    """
+    if not isinstance(mask, Tensor) or mask.ndim != SQUARE or mask.dtype == torch.bool:
+        return
+    if bool(((mask != 0) & (mask > FORBIDDING)).any()):
+        msg = (
+            f"`attention_mask` holds numbers other than 0 and those below {FORBIDDING:g}, which forbid: rules that read"
+            " attention take these tokens for hidden ones or for padding; expected a mask that shows or hides"
+        )
+        raise NotImplementedError(msg)
+
+
 def _cut(positions: Tensor | None) -> bool:
     """Tell whether positions are some columns of a wider tensor, which is how `generate` makes chunks."""
     return positions is not None and positions.ndim > 1 and positions.stride(-2) > positions.shape[-1]
-
-
-def _packed(arguments: Mapping[str, Any]) -> bool:
-    """Tell whether Transformers would read the positions as several sequences in a row."""
-    positions = arguments.get("position_ids")
-    if positions is None or arguments.get("attention_mask") is not None or cache_in(arguments) is not None:
-        return False
-    *rows, _, _ = positions.shape
-    if rows:
-        # Multimodal positions jump within one sequence; only the text row in front of their three tells.
-        if rows != [TEXT_AND_MULTIMODAL]:
-            return False
-        positions = positions[0]
-    return bool((positions.diff(dim=-1) != 1).any())

@@ -1,5 +1,6 @@
 """`prune_visual_tokens`: hooks on a model, from the call until the session is closed."""
 
+import threading
 import warnings
 import weakref
 from collections import deque
@@ -232,6 +233,7 @@ class PruningSession:
         self._plan = plan
         self._lease = Lease()
         self._costs: Costs = {}
+        self._entering, self._entered = threading.Lock(), 0
         self._attach()
 
     def _attach(self) -> None:
@@ -257,15 +259,20 @@ class PruningSession:
 
     def __enter__(self) -> Self:
         """Return the session, which is attached already, or again if it was closed."""
-        if self.closed:
-            self._attach()
+        with self._entering:
+            if self.closed:
+                self._attach()
+            self._entered += 1
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close."""
-        self.close()
+        """Close, unless a `with` block around this one, or another thread's, goes on."""
+        with self._entering:
+            self._entered -= 1
+            if not self._entered:
+                self.close()
 
     def __repr__(self) -> str:
         """Return what is pruned where."""

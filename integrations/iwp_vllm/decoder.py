@@ -24,7 +24,7 @@ def look(
     hidden : torch.Tensor
         Shape (T, E): embeddings of the prompt.
     positions : torch.Tensor
-        Shape (T,), or (3, T) with multimodal positions.
+        Shape (3, T), equal on all axes where the model counts in one row.
     visual : slice
         Rows of the image.
     depth : int

@@ -11,9 +11,9 @@ from torch import Tensor
 from iwp_vllm.question import Around
 from iwp_vllm.rules import Rule
 
-__all__ = ["Directive", "Plan", "taken"]
+__all__ = ["Directive", "Plan", "taken", "whole_length"]
 
-COUNT, SOURCE, BEFORE, AFTER = "iwp_count", "iwp_source", "iwp_before", "iwp_after"
+COUNT, WHOLE, SOURCE, BEFORE, AFTER = "iwp_count", "iwp_whole", "iwp_source", "iwp_before", "iwp_after"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,16 +44,19 @@ class Directive:
         """
         return sha256(repr((self.source, repr(self.budget), rule, self.around)).encode()).hexdigest()
 
-    def tensors(self, count: int) -> dict[str, Tensor]:
+    def tensors(self, count: int, whole: int) -> dict[str, Tensor]:
         """Return what travels with the pixels, by name.
 
         Parameters
         ----------
         count : int
             M.
+        whole : int
+            N.
         """
         return {
             COUNT: torch.tensor(count),
+            WHOLE: torch.tensor(whole),
             SOURCE: torch.tensor(list(self.source.encode()), dtype=torch.uint8),
             BEFORE: torch.tensor(self.around.before, dtype=torch.int64),
             AFTER: torch.tensor(self.around.after, dtype=torch.int64),
@@ -64,9 +67,20 @@ def taken(arguments: MutableMapping[str, Any]) -> Directive | None:
     """Take the directive out of what the model is called with; None if these images are not pruned."""
     if COUNT not in arguments:
         return None
-    count, source, before, after = (arguments.pop(name) for name in (COUNT, SOURCE, BEFORE, AFTER))
+    count, _, source, before, after = (arguments.pop(name) for name in (COUNT, WHOLE, SOURCE, BEFORE, AFTER))
     around = Around(before=tuple(before.tolist()), after=tuple(after.tolist()))
     return Directive(budget=int(count), source=bytes(source.tolist()).decode(), around=around)
+
+
+def whole_length(item: Mapping[str, Any] | None) -> int | None:
+    """Return N, the tokens of an image or video before it was pruned; None if it is not.
+
+    Parameters
+    ----------
+    item : mapping of str to vllm.multimodal.inputs.MultiModalFieldElem, or None
+        What travels with its pixels, also where the pixels are not needed any more.
+    """
+    return int(item[WHOLE].data) if item and WHOLE in item else None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,11 +2,22 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["AXES", "CHANNELS", "Span", "grid_places", "prompt_positions", "read_places", "with_places"]
+__all__ = [
+    "AXES",
+    "CHANNELS",
+    "Span",
+    "grid_places",
+    "on_equal_axes",
+    "prompt_positions",
+    "read_places",
+    "row_places",
+    "with_places",
+]
 
 AXES = 3
 """Time, row and column."""
@@ -40,6 +51,48 @@ def grid_places(frames: int, rows: int, columns: int, time_step: float = 1.0) ->
     grid = torch.stack(torch.meshgrid(*map(torch.arange, (frames, rows, columns)), indexing="ij")).reshape(AXES, -1)
     grid[0] = (grid[0].double() * time_step).long()
     return grid
+
+
+def row_places(count: int) -> Tensor:
+    """Return the place of each token of an image that stands in one row with the text, equal on all axes.
+
+    Parameters
+    ----------
+    count : int
+        N.
+
+    Returns
+    -------
+    torch.Tensor
+        Shape (3, N), int64.
+    """
+    return torch.arange(count).expand(AXES, -1)
+
+
+def on_equal_axes(text_config: Any) -> bool:
+    """Let a decoder with plain rotary positions take three equal ones instead, which turn queries and keys alike.
+
+    Only so does vLLM ask a model where its tokens stand.
+
+    Parameters
+    ----------
+    text_config : transformers.PreTrainedConfig
+        Its `rope_parameters` are changed, unless they have axes already.
+
+    Returns
+    -------
+    bool
+        Whether it takes them: rotary embeddings of other types than "default" are left as they are.
+    """
+    rope = text_config.rope_parameters
+    if "mrope_section" in rope:
+        return True
+    if rope.get("rope_type", "default") != "default":
+        return False
+    head = getattr(text_config, "head_dim", None) or text_config.hidden_size // text_config.num_attention_heads
+    pairs = int(head * rope.get("partial_rotary_factor", 1.0)) // 2
+    rope["mrope_section"] = [pairs - 2 * (pairs // AXES), pairs // AXES, pairs // AXES]
+    return True
 
 
 def with_places(embeddings: Tensor, places: Tensor) -> Tensor:

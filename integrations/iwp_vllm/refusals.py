@@ -21,7 +21,7 @@ def _full_graphs(config: Any) -> bool:
     return has_graphs(config) and (mode is None or bool(mode.has_full_cudagraphs()))
 
 
-EVERYWHERE: tuple[Reason, ...] = (
+REASONS: tuple[Reason, ...] = (
     (
         lambda config: config.parallel_config.pipeline_parallel_size > 1,
         "pipeline parallelism: the process that embeds images lacks the later layers and their weights",
@@ -75,9 +75,11 @@ EVERYWHERE: tuple[Reason, ...] = (
         lambda config: config.use_v2_model_runner,
         "Model Runner V2, with which it was not tried; set VLLM_USE_V2_MODEL_RUNNER=0",
     ),
-)
-
-MULTIMODAL_POSITIONS: tuple[Reason, ...] = (
+    (
+        lambda config: not config.model_config.uses_mrope,
+        "plain positions, which vLLM counts itself, so that kept tokens would move together: start the engine with"
+        " hf_overrides={'iwp': {}}, and with rotary embeddings of type 'default'",
+    ),
     (
         _full_graphs,
         "CUDA graphs of whole steps: a step that is replayed would not put kept tokens at their positions;"
@@ -98,5 +100,4 @@ def refusal(config: Any, layer: int) -> str | None:
     text = config.model_config.hf_text_config
     if layer >= text.num_hidden_layers:
         return f"`layer` is {layer}, expected less than {text.num_hidden_layers}, the number of the model's layers"
-    reasons = EVERYWHERE + (MULTIMODAL_POSITIONS if config.model_config.uses_mrope else ())
-    return next((f"iwp_vllm does not prune with {reason}" for applies, reason in reasons if applies(config)), None)
+    return next((f"iwp_vllm does not prune with {reason}" for applies, reason in REASONS if applies(config)), None)

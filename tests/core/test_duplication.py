@@ -13,12 +13,12 @@ from tests.libraries import Library
 from tests.strategies import sample
 
 metrics = pytest.mark.parametrize("metric", oracles.SIMILARITIES)
+KERNELS = st.sampled_from(oracles.KERNELS)
 kernels = pytest.mark.parametrize("kernel", oracles.KERNELS)
 
 
 @metrics
-@kernels
-@given(data=st.data())
+@given(data=st.data(), kernel=KERNELS)
 def test_duplication_is_the_oracles(xp: Library, metric: str, kernel: str, data: st.DataObject) -> None:
     """Every metric of table 3, with either kernel, equals the slow reading."""
     tokens = data.draw(xp.samples())
@@ -105,8 +105,7 @@ def test_a_token_without_value_is_similar_to_nothing(xp: Library, kernel: str) -
     assert not squared[4].any()
 
 
-@kernels
-@given(data=st.data())
+@given(data=st.data(), kernel=KERNELS)
 def test_update_cosine_is_the_oracles_and_keeps_its_sign(xp: Library, kernel: str, data: st.DataObject) -> None:
     """Proposition 1 a head at a time; opposite values give a negative cosine."""
     tokens = data.draw(xp.samples())
@@ -123,6 +122,8 @@ def test_one_constant_vector_added_to_all_keys_changes_no_duplication(
     xp: Library, metric: str, dtype: str, tolerance: float
 ) -> None:
     """Distances of keys do not see the bias, however long: real models have biases of norm 300."""
+    if dtype == "float64":
+        xp.skip_if_operations_are_compiled()
     tokens = sample(4, tokens=40, clusters=5, width=64, value_width=16)
     bias = np.random.default_rng(4).normal(size=(2, 1, 64))
     moved = tokens.keys + 300.0 * bias / np.linalg.norm(bias, axis=-1, keepdims=True)

@@ -35,8 +35,8 @@ def test_tokens_of_few_values_are_told_apart(tokens: NDArray[np.float64]) -> Non
 
 def test_binary_tokens_with_late_copies_are_found(xp: Library) -> None:
     """Thousands of tokens that agree in every coordinate the first look reads."""
-    total = 300 if xp.slow_to_compile else 3000
-    tokens = np.random.default_rng(0).integers(0, 2, (2, total, 24)).astype(np.float64)
+    xp.skip_if_operations_are_compiled()
+    tokens = np.random.default_rng(0).integers(0, 2, (2, 3000, 24)).astype(np.float64)
     tokens[:, :, ::6] = 1.0
     tokens[:, -40:] = tokens[:, :40]
 
@@ -74,6 +74,7 @@ def test_nearly_identical_tokens_cost_a_few_passes(
 
 def test_tokens_that_share_a_hash_are_told_apart(xp: Library, monkeypatch: pytest.MonkeyPatch) -> None:
     """The hash only proposes: where it says nothing at all, the answer is the same."""
+    xp.skip_if_operations_are_compiled()
     tokens = np.random.default_rng(2).integers(0, 2, (2, 60, 3)).astype(np.float64)
     silent = xp.array(np.zeros(60, dtype=np.int64))
     monkeypatch.setattr(identical, "hash_rows", lambda _, positions: silent[: positions.shape[0]])

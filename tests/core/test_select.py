@@ -42,8 +42,7 @@ def test_kept_positions_are_ascending_distinct_in_range_and_as_many_as_promised(
     data: st.DataObject,
 ) -> None:
     """The contract's promise on the returned positions."""
-    if not isinstance(strategy, PCMMR):
-        xp.skip_if_operations_are_compiled()
+    xp.skip_if_operations_are_compiled()
     tokens, budget = data.draw(xp.samples()), data.draw(budgets(xp))
 
     kept = choose(xp, tokens, budget, strategy=strategy)
@@ -125,8 +124,7 @@ def test_mmr_and_top_k_are_the_oracles_from_end_to_end(xp: Library, data: st.Dat
 @given(data=st.data())
 def test_permuted_tokens_give_the_permuted_answer(xp: Library, strategy: Strategy, data: st.DataObject) -> None:
     """Without ties a position means nothing to the rule."""
-    if not isinstance(strategy, PCMMR):
-        xp.skip_if_operations_are_compiled()
+    xp.skip_if_operations_are_compiled()
     tokens = data.draw(xp.samples())
     order = np.random.default_rng(data.draw(st.integers(0, 99))).permutation(tokens.count)
 
@@ -140,8 +138,7 @@ def test_permuted_tokens_give_the_permuted_answer(xp: Library, strategy: Strateg
 @given(seed=st.integers(0, 2**32 - 1))
 def test_queries_and_keys_rotated_together_change_nothing(xp: Library, strategy: Strategy, seed: int) -> None:
     """Scores and similarities read products and distances only."""
-    if not isinstance(strategy, PCMMR):
-        xp.skip_if_operations_are_compiled()
+    xp.skip_if_operations_are_compiled()
     tokens = sample(seed, clusters=4)
     rotation = np.linalg.qr(np.random.default_rng(seed).normal(size=(4, 4)))[0]
     keys, values, queries = xp.arrays(tokens)
@@ -157,8 +154,7 @@ def test_queries_and_keys_rotated_together_change_nothing(xp: Library, strategy:
 @given(data=st.data())
 def test_selections_are_nested_in_the_budget(xp: Library, strategy: Strategy, data: st.DataObject) -> None:
     """A larger budget keeps what the smaller one kept."""
-    if not isinstance(strategy, PCMMR):
-        xp.skip_if_operations_are_compiled()
+    xp.skip_if_operations_are_compiled()
     tokens = data.draw(xp.samples())
     small, large = sorted(oracles.number_kept(data.draw(budgets(xp)), tokens.count) for _ in range(2))
 
@@ -185,6 +181,7 @@ def test_each_row_of_a_batch_is_its_own_call(xp: Library, strategy: Strategy, le
 
 def test_arrays_without_a_head_axis_mean_one_head(xp: Library) -> None:
     """Keys (N, D), values (N, Dv) and queries (D,) or (T, D) equal one head of one query head."""
+    xp.skip_if_operations_are_compiled()
     tokens = sample(3, heads=1, group=1)
     text = np.stack([tokens.queries[0] + 0.5, tokens.queries[0] - 0.5])
     keys, values, queries = (x[0, ...] for x in xp.arrays(tokens))
@@ -197,6 +194,7 @@ def test_arrays_without_a_head_axis_mean_one_head(xp: Library) -> None:
 
 def test_magnitude_keys_decide_the_magnitude_and_keys_the_duplication(xp: Library) -> None:
     """Keys without and with rotary embedding have one duty each (table E.2)."""
+    xp.skip_if_operations_are_compiled()
     tokens, other = sample(4, tokens=20, clusters=4), sample(5, tokens=20)
     scores = oracles.log_magnitude(tokens.queries, other.keys, tokens.values)
     pairs = oracles.pair_lookup(oracles.duplication(tokens.keys, tokens.values))
@@ -347,6 +345,7 @@ def test_the_inputs_are_only_read(strategy: Strategy) -> None:
 @given(tokens=fixed_samples(), budget=st.sampled_from([3, 5, 0.25]))
 def test_the_same_call_gives_the_same_answer(xp: Library, tokens: Tokens, budget: float) -> None:
     """Nothing is random."""
+    xp.skip_if_operations_are_compiled()
     assert choose(xp, tokens, budget) == choose(xp, tokens, budget)
 
 

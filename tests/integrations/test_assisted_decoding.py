@@ -42,6 +42,21 @@ class Drafts(CandidateGenerator):
         """Guess on as before."""
 
 
+def test_drafts_are_told_from_the_question_if_the_session_has_no_head() -> None:
+    """The decoder's model alone is pruned, and the model around it generates."""
+    model: Any = FACTORIES["llava-onevision"]()
+    inputs = lookup_prompt(model)
+
+    with prune_visual_tokens(model.model, budget=0.3, layer=1) as session:
+        plain = greedy(model, inputs, max_new_tokens=NEW)
+        assisted = greedy(model, inputs, max_new_tokens=NEW, prompt_lookup_num_tokens=3)
+
+    first, second = session.records
+    assert first.lengths_full[0] < second.lengths_full[0], "no draft stood behind the prompt"
+    assert torch.equal(first.kept[0], second.kept[0])
+    assert torch.equal(assisted, plain)
+
+
 def lookup_prompt(model: Any) -> dict[str, Any]:
     """Return a prompt whose end repeats its middle, so that what followed there is guessed to follow here."""
     inputs = make_inputs(model, [(3, Image(), 30)])

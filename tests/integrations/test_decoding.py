@@ -28,6 +28,9 @@ MODES: dict[str, dict[str, Any]] = {
     "several samples": {"do_sample": True, "num_return_sequences": 2},
     "several beams": {"do_sample": False, "num_beams": 3, "num_return_sequences": 2},
 }
+WAYS = [(mode, *pair) for mode in MODES for pair in (("dynamic", 0), ("static", 2))]
+WAYS += [("greedy", "dynamic", 2), ("greedy", "static", 0)]
+"""Mode of decoding, cache and layer: each pair of them meets."""
 
 
 def assert_generates_the_truth(model: Any, inputs: dict[str, Any], layer: int, **options: Any) -> None:
@@ -48,9 +51,7 @@ def assert_generates_the_truth(model: Any, inputs: dict[str, Any], layer: int, *
     assert len(session.records) == 1
 
 
-@pytest.mark.parametrize("layer", [0, 2])
-@pytest.mark.parametrize("cache", ["dynamic", "static"])
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("mode", "cache", "layer"), WAYS)
 @pytest.mark.parametrize("family", FACTORIES)
 def test_decoded_tokens_equal_those_of_the_masked_full_model(family: str, mode: str, cache: str, layer: int) -> None:
     """Ids and logits agree in every way of decoding, with either cache."""

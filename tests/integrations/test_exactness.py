@@ -18,6 +18,12 @@ MEDIA = {
     "mixture": [(3, Video(), 4, Image(), 2), (2, Image(16, 32), 9)],
 }
 
+WAYS = [
+    (0, "left", "sdpa"), (0, "right", "eager"), (1, "left", "eager"), (1, "right", "sdpa"),
+    (LAYERS - 1, "left", "sdpa"), (LAYERS - 1, "right", "eager"),
+]  # fmt: skip
+"""Layer, padding and attention: each pair of them meets."""
+
 
 def scattered(view: LayerView) -> torch.Tensor:
     """Keep tokens at random, and for every sample others."""
@@ -32,9 +38,7 @@ def prompts_for(family: str, media: str) -> list:
     return MEDIA[media]
 
 
-@pytest.mark.parametrize("layer", [0, 1, LAYERS - 1])
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
-@pytest.mark.parametrize("padding", ["left", "right"])
+@pytest.mark.parametrize(("layer", "padding", "attention"), WAYS)
 @pytest.mark.parametrize("media", MEDIA)
 @pytest.mark.parametrize("family", FACTORIES)
 def test_text_rows_equal_those_of_the_masked_full_model(

@@ -91,7 +91,7 @@ def test_without_the_picture_the_answers_are_guesses(name: str) -> None:
 def test_answers_are_not_read_before_layer_2(name: str) -> None:
     """With all visual tokens hidden from layer 2 on, the answers are guesses too: only so does pruning there matter."""
     miniature, asked = load_miniature(name), examples(name)
-    words = []
+    asked, words = asked[::2], []
     for batch in in_batches(asked, 60):
         inputs = encoded(miniature, batch)
         visual = inputs["input_ids"] == miniature.model.config.image_token_id

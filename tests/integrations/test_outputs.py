@@ -39,11 +39,11 @@ def test_hidden_states_and_attentions_come_back_at_full_length(family: str, laye
     assert len(output.hidden_states) == LAYERS + 1
     for state, true_state in zip(output.hidden_states, expected.hidden_states, strict=True):
         assert_close(state[rows], true_state[rows])
-    assert not output.hidden_states[-1][dropped].any()
+    assert not any(state[dropped].any() for state in output.hidden_states[layer + 1 :])
     assert len(output.attentions) == LAYERS
     for weights, true_weights in zip(output.attentions, expected.attentions, strict=True):
         assert_close(weights.transpose(1, 2)[rows], true_weights.transpose(1, 2)[rows])
-    assert not output.attentions[-1].transpose(1, 2)[dropped].any()
+    assert not any(weights.transpose(1, 2)[dropped].any() for weights in output.attentions[layer:])
 
 
 @pytest.mark.parametrize("cache", ["dynamic", "static"])

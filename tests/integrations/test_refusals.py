@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from torch import nn
+from torch import Tensor, nn
 from transformers import DynamicCache, StaticCache
 
 from iwp_transformers import family_of, prune_visual_tokens, supported_models
@@ -102,6 +102,46 @@ def test_packed_sequences_are_refused(model: nn.Module) -> None:
             model(**inputs, position_ids=positions, use_cache=False)
         with pytest.raises(NotImplementedError, match="packed"):
             model(**inputs, cu_seq_lens_q=torch.tensor([0, half]))
+
+
+def square_mask(length: int) -> Tensor:
+    """Return a causal mask of four dimensions, as somebody gives it who makes masks of his own."""
+    return torch.ones(length, length, dtype=torch.bool).tril()[None, None]
+
+
+@pytest.mark.parametrize("additive", [False, True])
+def test_sequences_that_a_mask_keeps_apart_are_refused(model: nn.Module, additive: bool) -> None:
+    """They are packed as well; a mask that hides something from everybody, or shows a prefix both ways, is served."""
+    inputs = make_inputs(model, [PROMPTS[1]])
+    length = inputs["input_ids"].shape[1]
+    half, masks = length // 2, {}
+    for name in ("apart", "without the first", "prefix"):
+        masks[name] = square_mask(length)
+    masks["apart"][..., half:, :half] = False
+    masks["without the first"][..., 0] = False
+    masks["prefix"][..., :half, :half] = True
+
+    with prune_visual_tokens(model, budget=0.3, layer=1) as session, torch.no_grad():
+        for name, mask in masks.items():
+            given = torch.zeros(mask.shape).masked_fill(~mask, -1e9) if additive else mask
+            if name == "apart":
+                with pytest.raises(NotImplementedError, match="packed"):
+                    model(**{**inputs, "attention_mask": given})
+            else:
+                model(**{**inputs, "attention_mask": given})
+
+    assert len(session.records) == len(masks) - 1
+
+
+def test_masks_that_weigh_tokens_are_refused(model: nn.Module) -> None:
+    """A bias by distance is no padding: nothing was pruned of such a prompt, without a word."""
+    inputs = make_inputs(model, [PROMPTS[1]])
+    length = inputs["input_ids"].shape[1]
+    bias = -0.1 * torch.arange(1, length + 1).float().expand(1, 1, length, length)
+    inputs["attention_mask"] = bias.masked_fill(~square_mask(length), torch.finfo(torch.float32).min)
+
+    with prune_visual_tokens(model, budget=0.3, layer=1), pytest.raises(NotImplementedError, match="`attention_mask`"):
+        model(**inputs)
 
 
 @pytest.mark.parametrize("kind", ["dynamic", "static"])

@@ -78,6 +78,60 @@ def test_a_closed_session_that_is_entered_again_prunes_again(model: nn.Module) -
         assert len(session.records) == times
 
 
+def test_a_session_that_is_entered_again_within_itself_lasts_until_the_outermost_end(model: nn.Module) -> None:
+    """A function with a `with` of its own, called within one, ends nothing for its caller."""
+    inputs = make_inputs(model, PAIR)
+    before, expected = anatomy(model), pruned_logits(model, inputs)
+
+    with prune_visual_tokens(model, budget=0.3, layer=1) as session:
+        with session:
+            assert torch.equal(logits_of(model, inputs), expected)
+        assert not session.closed
+        assert torch.equal(logits_of(model, inputs), expected)
+
+    assert session.closed
+    assert anatomy(model) == before
+
+
+def test_close_ends_a_session_whatever_blocks_are_open(model: nn.Module) -> None:
+    """Who calls `close` means it; leaving the blocks afterwards is harmless."""
+    before = anatomy(model)
+
+    with prune_visual_tokens(model, budget=0.3, layer=1) as session, session:
+        session.close()
+        assert anatomy(model) == before
+
+    assert session.closed
+
+
+def test_a_forward_that_was_broken_off_keeps_nobody_from_closing(model: nn.Module) -> None:
+    """Torch calls no hook behind a KeyboardInterrupt: the next forward is right, and another thread can close."""
+    inputs = make_inputs(model, PAIR)
+    expected = pruned_logits(model, inputs)
+    session = prune_visual_tokens(model, budget=0.3, layer=1)
+
+    def interrupt(*_args: Any) -> None:
+        raise KeyboardInterrupt
+
+    def breaks_off() -> None:
+        inner: Any = model
+        handle = inner.model.language_model.layers[2].register_forward_pre_hook(interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            greedy(model, inputs)
+        handle.remove()
+
+    breaks_off()
+    assert torch.equal(logits_of(model, inputs), expected)
+    assert not session._attachment._busy
+    breaks_off()
+    closing = threading.Thread(target=session.close, daemon=True)
+    closing.start()
+    closing.join(4 * PATIENCE)
+
+    assert not closing.is_alive()
+    assert session.closed
+
+
 def test_a_session_is_not_entered_beside_another(model: nn.Module) -> None:
     """Attaching anew is refused while another session prunes the model, and leaves that one alone."""
     inputs = make_inputs(model, PAIR)

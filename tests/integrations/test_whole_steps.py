@@ -16,7 +16,7 @@ from tests.integrations.prompts import BOTH, PAIR, greedy
 from tests.integrations.test_exactness import scattered
 from tests.integrations.tiny_models import FACTORIES, Image, make_inputs
 
-SEVERAL = [(3, Image(), 4), (2, Image(32, 16), 6), (5, Image(16, 16), 9), (3, Image(32, 32), 4), (1, Image(), 6)]
+SEVERAL = [(3, Image(), 4), (2, Image(32, 16), 6), (5, Image(16, 16), 9)]
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch.compile warns of its own parts
 
 
@@ -65,14 +65,15 @@ def graphs_and_breaks(model: Any, inputs: dict[str, Any], **pruning: Any) -> tup
     return len(backend.graphs), sum(counters["graph_break"].values()), ids
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
-@pytest.mark.parametrize("layer", [0, 2])
-@pytest.mark.parametrize("family", BOTH)
+@pytest.mark.parametrize(
+    ("family", "layer", "attention"),
+    [(BOTH[0], 0, "sdpa"), (BOTH[0], 2, "eager"), (BOTH[1], 0, "eager"), (BOTH[1], 2, "sdpa")],
+)
 def test_a_pruned_step_has_no_more_graphs_and_breaks_than_an_unpruned_one(
     family: str, layer: int, attention: str
 ) -> None:
     """One graph, no break, and the ids of the step that is not compiled."""
-    model = FACTORIES[family]()
+    model = FACTORIES[family](num_hidden_layers=3)
     model.set_attn_implementation(attention)
     inputs = make_inputs(model, PAIR)
     pruning = {"budget": 0.3, "layer": layer, "selector": scattered}
@@ -90,7 +91,7 @@ def test_a_pruned_step_has_no_more_graphs_and_breaks_than_an_unpruned_one(
 @pytest.mark.parametrize("family", BOTH)
 def test_a_pruned_step_compiles_as_a_whole(family: str) -> None:
     """`fullgraph=True` allows neither a break nor a value read off the device."""
-    model = FACTORIES[family]()
+    model = FACTORIES[family](num_hidden_layers=2)
     inputs = make_inputs(model, PAIR)
 
     with prune_visual_tokens(model, budget=0.3, layer=1, selector=scattered):
@@ -100,8 +101,8 @@ def test_a_pruned_step_compiles_as_a_whole(family: str) -> None:
 
 @pytest.mark.parametrize("family", BOTH)
 def test_prompts_of_several_lengths_share_compiled_steps_in_one_session(family: str) -> None:
-    """No more graphs are compiled for five prompts than without pruning, and each answer is right."""
-    model = FACTORIES[family]()
+    """No more graphs are compiled for three prompts than without pruning, and each answer is right."""
+    model = FACTORIES[family](num_hidden_layers=2)
     prompts = [make_inputs(model, [prompt]) for prompt in SEVERAL]
     plain, pruned = Counting(), Counting()
     for inputs in prompts:
@@ -116,13 +117,13 @@ def test_prompts_of_several_lengths_share_compiled_steps_in_one_session(family: 
 
 
 def test_many_sessions_do_not_run_into_the_limit_of_recompilation() -> None:
-    """Ten sessions one after the other compile their steps, and none falls back or answers wrongly."""
-    model = FACTORIES["llava-onevision"]()
+    """More sessions than the limit, one after the other, compile their steps; none falls back or answers wrongly."""
+    model = FACTORIES["llava-onevision"](num_hidden_layers=2)
     inputs = make_inputs(model, PAIR)
     with prune_visual_tokens(model, budget=0.3, layer=1, selector=scattered):
         expected = greedy(model, inputs)
 
-    for _ in range(10):
+    for _ in range(torch._dynamo.config.recompile_limit + 1):
         backend = Counting()
         with prune_visual_tokens(model, budget=0.3, layer=1, selector=scattered):
             assert torch.equal(compiled(model, inputs, backend, fullgraph=True), expected)

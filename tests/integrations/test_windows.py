@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterator
+from itertools import product
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from transformers import DynamicCache
 from iwp_transformers import prune_visual_tokens
 from tests.integrations.oracle import assert_close
 from tests.integrations.test_exactness import scattered
+from tests.integrations.test_record import cached_bytes
 from tests.integrations.tiny_models import CACHE, FACTORIES, LAYERS, Image, make_inputs
 from tests.models.oracle import steps, true_logits, true_steps
 
@@ -19,6 +21,13 @@ PROMPTS = [(3, Image(), 4, Image(16, 16), 5), (2, Image(32, 16), 6)]
 TYPES = ["full_attention", "sliding_attention"] * (LAYERS // 2)
 BUDGET, NEW = 0.3, 14
 """Share of visual tokens kept, and decoded tokens: more than the smallest window."""
+
+WAYS = [
+    (attention, pattern, window, (number + 2 * (attention == "sdpa")) % LAYERS)
+    for number, (pattern, window) in enumerate(product(["all", "full first", "sliding first"], [5, 12, 40]))
+    for attention in ("eager", "sdpa")
+]
+"""Attention, pattern, window and layer: each pair of them meets."""
 
 
 @pytest.fixture(autouse=True)
@@ -46,10 +55,7 @@ def dropped(session: Any, inputs: dict[str, Any]) -> Tensor:
     return gone
 
 
-@pytest.mark.parametrize("layer", range(LAYERS))
-@pytest.mark.parametrize("window", [5, 12, 40])
-@pytest.mark.parametrize("pattern", ["all", "full first", "sliding first"])
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize(("attention", "pattern", "window", "layer"), WAYS)
 def test_decoding_equals_the_masked_full_model(attention: str, pattern: str, window: int, layer: int) -> None:
     """Windows smaller than what is kept, than an image, and longer than the prompt; any layer; padded at the left."""
     model = windowed(pattern, window)
@@ -60,6 +66,40 @@ def test_decoding_equals_the_masked_full_model(attention: str, pattern: str, win
         decoded = steps(model, inputs, NEW)
 
     assert_close(decoded, true_steps(model, inputs, layer, dropped(session, inputs), NEW))
+
+
+@pytest.mark.parametrize("window", [5, 40])
+@pytest.mark.parametrize("pattern", ["all", "full first", "sliding first"])
+def test_bytes_count_what_a_window_lets_a_cache_hold(pattern: str, window: int) -> None:
+    """Without pruning a layer would forget as well: both numbers are those of the cached tensors."""
+    model = windowed(pattern, window)
+    inputs = make_inputs(model, PROMPTS)
+
+    with torch.no_grad():
+        full = model(**inputs, use_cache=True).past_key_values
+        with prune_visual_tokens(model, budget=BUDGET, layer=1, selector=scattered) as session:
+            pruned = model(**inputs, use_cache=True).past_key_values
+
+    summary = session.records[-1].summary()
+    assert (summary.kv_bytes_full, summary.kv_bytes_pruned) == (cached_bytes(full), cached_bytes(pruned))
+
+
+def test_a_stage_that_drops_nothing_costs_what_the_one_before_left() -> None:
+    """Also where the layer of the second still holds all tokens, and hides what the first dropped."""
+    model = windowed("sliding first", 40)
+    inputs = make_inputs(model, PROMPTS)
+    summaries = []
+
+    for layer, budget in ((0, BUDGET), ((0, 1), (BUDGET, BUDGET))):
+        with prune_visual_tokens(model, budget=budget, layer=layer, selector=scattered) as session, torch.no_grad():
+            model(**inputs, use_cache=True)
+        summaries.append(session.records[-1].summary())
+
+    once, twice = summaries
+    assert once.flops_share is not None
+    assert once.flops_share < 1
+    assert (twice.flops_pruned, twice.kv_bytes_pruned) == (once.flops_pruned, once.kv_bytes_pruned)
+    assert twice.kv_bytes_full == once.kv_bytes_full
 
 
 @pytest.mark.parametrize("pattern", ["all", "full first", "sliding first"])

@@ -209,8 +209,7 @@ def test_a_wrapped_model_is_pruned_or_the_message_says_what_to_pass(wrapper: str
 
 
 @pytest.mark.filterwarnings("ignore")  # torch.compile warns of its own parts
-@pytest.mark.parametrize("way", ["torch.compile", "Module.compile"])
-@pytest.mark.parametrize("before", [False, True], ids=["new", "run before"])
+@pytest.mark.parametrize(("way", "before"), [("torch.compile", False), ("Module.compile", True)])
 def test_a_model_that_the_caller_compiled_is_pruned_or_refused(before: bool, way: str) -> None:
     """Also where it ran unpruned before the session began, and unpruned again when it has ended."""
     torch.compiler.reset()

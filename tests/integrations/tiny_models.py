@@ -9,6 +9,7 @@ import transformers
 from torch import Tensor, nn
 
 from iwp_transformers.versions import CACHE_ARGUMENT
+from tests.integrations.built_once import built_once
 
 CACHE = CACHE_ARGUMENT
 IMAGE_ID, VIDEO_ID, PAD_ID, VISION_START, VISION_END = 90, 91, 0, 92, 93
@@ -49,6 +50,7 @@ class Video:
 Prompt = Sequence[int | Image | Video]
 
 
+@built_once
 def llava_onevision(tower_layers: int = 1, **text: Any) -> nn.Module:
     """Return LLaVA-OneVision on a SigLIP tower and Qwen2."""
     config = transformers.LlavaOnevisionConfig(
@@ -63,6 +65,7 @@ def llava_onevision(tower_layers: int = 1, **text: Any) -> nn.Module:
     return seeded(transformers.LlavaOnevisionForConditionalGeneration(config))
 
 
+@built_once
 def llava_next(**text: Any) -> nn.Module:
     """Return LLaVA-NeXT on a CLIP tower and Llama."""
     config = transformers.LlavaNextConfig(
@@ -76,6 +79,7 @@ def llava_next(**text: Any) -> nn.Module:
     return seeded(transformers.LlavaNextForConditionalGeneration(config))
 
 
+@built_once
 def qwen2_5_vl(tower_layers: int = 1, **text: Any) -> nn.Module:
     """Return Qwen2.5-VL."""
     vision = {"depth": tower_layers, "hidden_size": 16, "intermediate_size": 24, "num_heads": 2, "out_hidden_size": 32}
@@ -86,6 +90,7 @@ def qwen2_5_vl(tower_layers: int = 1, **text: Any) -> nn.Module:
     return seeded(transformers.Qwen2_5_VLForConditionalGeneration(config))
 
 
+@built_once
 def qwen2_vl(**text: Any) -> nn.Module:
     """Return Qwen2-VL."""
     vision = {"depth": 1, "embed_dim": 16, "mlp_ratio": 2, "num_heads": 2, "hidden_size": 32, "patch_size": PATCH}

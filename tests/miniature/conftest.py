@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ import pytest
 from tests.integrations.conftest import one_thread
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from iwp_miniature.architectures import Architecture
     from iwp_miniature.batches import Batch
     from iwp_miniature.scenes import Scene
@@ -45,6 +48,26 @@ def model(kind: Architecture) -> Any:
                 part.weight.mul_(3.0)
                 part.bias.normal_()
     return model
+
+
+@pytest.fixture
+def in_single(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train in float32: most processors only emulate bfloat16, and take ten times as long."""
+    from iwp_miniature.training import Trainer
+
+    monkeypatch.setattr(Trainer, "_autocast", lambda _: nullcontext())
+    monkeypatch.setattr("torch.optim._muon._zeropower_via_newtonschulz", _orthogonal)
+
+
+def _orthogonal(matrix: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float) -> Tensor:
+    """Return what Muon's iteration makes of a matrix, shape (R, C), in its own dtype."""
+    a, b, c = coefficients
+    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    wide = wide / wide.norm().clamp(min=eps)
+    for _ in range(steps):
+        gram = wide @ wide.T
+        wide = a * wide + (b * gram + c * gram @ gram) @ wide
+    return wide if matrix.shape[0] <= matrix.shape[1] else wide.T
 
 
 @pytest.fixture

@@ -42,7 +42,10 @@ def few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("few_pictures")
 @pytest.mark.parametrize("name", ["llava-onevision", "qwen2.5-vl"])
 def test_a_run_writes_a_model_and_its_log(name: str, tmp_path: Path) -> None:
-    """Weights, configuration, tokenizer and processor, and a log with the recipe, each validation and its losses."""
+    """Weights, configuration, tokenizer and processor, and a log with the recipe, each validation and its losses.
+
+    In bfloat16, as the recipe says.
+    """
     done = run(name, tmp_path / "made" / "here", *STEPS, "--every", 2)
 
     assert done.exit_code == 0, done.output
@@ -59,7 +62,7 @@ def test_a_run_writes_a_model_and_its_log(name: str, tmp_path: Path) -> None:
     assert "answers" in report["log"][1]
 
 
-@pytest.mark.usefixtures("few_pictures")
+@pytest.mark.usefixtures("few_pictures", "in_single")
 def test_a_stopped_run_goes_on_where_it_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same command again ends with the weights and the log of a run that nobody stopped."""
     step = Trainer.train_step

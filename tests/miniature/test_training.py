@@ -19,6 +19,7 @@ from iwp_miniature.vocabulary import WORDS
 from tests.miniature.answerer import COLORS
 from tests.miniature.conftest import DrawBatch
 
+pytestmark = pytest.mark.usefixtures("in_single")
 TINY = Recipe(align_steps=2, answer_steps=3, align_pictures=2, answer_pictures=2, questions=3, blind_share=0.5)
 
 

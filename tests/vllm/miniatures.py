@@ -61,7 +61,7 @@ class Trained:
     def answer_of_rows(self, example: Example, kept: torch.Tensor, tokens: int = 2) -> list[int]:
         """Return what Transformers' decoder says of a prompt that lacks all other visual tokens from its first layer.
 
-        Multimodal positions are those of the whole prompt, positions in one row those of the shortened one.
+        Positions are those of the whole prompt.
         """
         model = self.miniature.model
         inputs = self.inputs(example.scene.image, example.question.text)
@@ -77,11 +77,15 @@ class Trained:
         stays[visual] = False
         stays[visual[kept]] = True
         rows, positions = entered[0]["inputs_embeds"][:, stays], entered[0].get("position_ids")
-        positions = torch.arange(rows.shape[1])[None] if self.name == "llava-onevision" else positions[..., stays]
+        positions = torch.arange(len(stays))[None, stays] if positions is None else positions[..., stays]
         answer: list[int] = []
         with torch.no_grad():
             for _ in range(tokens):
-                hidden = model.model.language_model(inputs_embeds=rows, position_ids=positions, use_cache=False)
+                # Without a mask, positions with gaps would mean several sequences in one row.
+                mask = torch.ones(rows.shape[:2], dtype=torch.int64)
+                hidden = model.model.language_model(
+                    inputs_embeds=rows, attention_mask=mask, position_ids=positions, use_cache=False
+                )
                 answer.append(int(model.lm_head(hidden.last_hidden_state[0, -1]).argmax()))
                 said = model.get_input_embeddings()(torch.tensor([[answer[-1]]]))
                 rows = torch.cat([rows, said], dim=1)

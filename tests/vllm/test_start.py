@@ -40,6 +40,20 @@ def test_an_engine_that_is_not_asked_is_not_refused(miniature: Trained) -> None:
     assert "tensor parallelism" in config.model_config.hf_config.iwp_refusal
 
 
+def test_llava_onevision_takes_the_positions_of_the_whole_prompt_only_in_an_engine_that_is_asked(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """The plugin alone changes nothing; a request that asks an engine of plain positions gets the reason."""
+    llava = trained("llava-onevision", tmp_path_factory.mktemp("start"))
+
+    unasked, asked = configured(llava), configured(llava, hf_overrides={"iwp": {}})
+
+    assert not unasked.model_config.uses_mrope
+    assert "plain positions" in unasked.model_config.hf_config.iwp_refusal
+    assert asked.model_config.uses_mrope
+    assert asked.model_config.hf_config.iwp_refusal is None
+
+
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [

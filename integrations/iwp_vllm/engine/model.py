@@ -63,7 +63,7 @@ class PruningModel:
         seen = look(
             layers,
             torch.cat([before, whole, after]),
-            self._iwp_positions(positions).to(whole.device),
+            positions.to(whole.device),
             slice(start, stop),
             depth=self.iwp_rule.layer,
             source=directive.source.encode(),
@@ -83,10 +83,6 @@ class PruningModel:
 
     def _iwp_items(self, arguments: Any) -> int:
         """Return how many images or videos the model is called with."""
-        raise NotImplementedError
-
-    def _iwp_positions(self, positions: Tensor) -> Tensor:
-        """Return positions, shape (3, T), as the model's rotary embedding takes them."""
         raise NotImplementedError
 
     def _iwp_marked(self, kept: Tensor, places: Tensor) -> Tensor:

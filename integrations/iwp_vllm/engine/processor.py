@@ -167,7 +167,7 @@ def _shortened(update: Any, directive: Directive, item: Any) -> Any:
     count = tokens_to_keep(directive.budget, len(placeholders))
     if count == len(placeholders):
         return update
-    for name, tensor in directive.tensors(count).items():
+    for name, tensor in directive.tensors(count, len(placeholders)).items():
         # Fields that are shared keep vLLM from putting images into one batch that are chosen by something else.
         item[name] = MultiModalFieldElem(data=tensor, field=MultiModalSharedField(batch_size=1, keep_on_cpu=True))
     return replace(update, content=PromptUpdateDetails.from_seq(placeholders[:count]))

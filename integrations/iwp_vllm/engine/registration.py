@@ -9,6 +9,7 @@ from vllm.logger import init_logger
 from vllm.model_executor.models.config import MODELS_CONFIG_MAP, VerifyAndUpdateConfig
 
 from iwp_vllm.options import Options
+from iwp_vllm.places import on_equal_axes
 from iwp_vllm.refusals import has_graphs, refusal
 
 __all__ = ["MODELS", "REFUSAL", "EngineCheck", "register_models"]
@@ -49,6 +50,8 @@ class EngineCheck:
         config = vllm_config.model_config.hf_config
         given = getattr(config, "iwp", None)
         graphs = vllm_config.compilation_config
+        if given is not None:
+            on_equal_axes(vllm_config.model_config.hf_text_config)
         if given is not None and vllm_config.model_config.uses_mrope and has_graphs(vllm_config):
             # vLLM's own choice, which it makes after this, would be refused.
             graphs.cudagraph_mode = CUDAGraphMode.PIECEWISE if graphs.cudagraph_mode is None else graphs.cudagraph_mode

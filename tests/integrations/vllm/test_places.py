@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from iwp_vllm.places import Span, grid_places, prompt_positions, read_places, with_places
+from iwp_vllm.places import Span, grid_places, on_equal_axes, prompt_positions, read_places, row_places, with_places
 from tests.integrations.tiny_models import IMAGE_ID, VISION_END, VISION_START, qwen2_5_vl
 
 GRIDS = [(1, 4, 6), (1, 8, 2), (1, 4, 8)]
@@ -81,6 +82,30 @@ def test_frames_of_a_video_step_in_time_and_text_follows_the_last_of_all_axes() 
 
     assert positions.tolist() == [[0, 1, 1, 2, 2, 4, 4, 5], [0, 1, 1, 1, 1, 1, 1, 5], [0, 1, 2, 1, 2, 1, 2, 5]]
     assert added == -2
+
+
+def test_images_in_a_row_leave_their_gaps_and_text_follows_the_whole_of_them() -> None:
+    """Two of five tokens stay behind one token of text, then all of two: as counted in the whole prompt of nine."""
+    kept = torch.tensor([1, 4])
+    spans_of_it = [Span(offset=1, length=2, places=row_places(5)), Span(offset=4, length=2, places=row_places(2))]
+
+    positions, added = prompt_positions(7, spans_of_it)
+    positions[:, 1:3] += row_places(5)[:, kept]
+
+    assert positions.tolist() == [[0, 2, 5, 6, 7, 8, 9]] * 3
+    assert added == 3
+
+
+def test_plain_rotary_embeddings_take_equal_axes_over_all_pairs_of_channels() -> None:
+    """Each pair belongs to one axis; whoever has axes keeps them, and other types of embeddings are left alone."""
+    plain = SimpleNamespace(rope_parameters={"rope_type": "default"}, hidden_size=128, num_attention_heads=4)
+    own = SimpleNamespace(rope_parameters={"rope_type": "default", "mrope_section": [2, 4, 10]})
+    yarn = SimpleNamespace(rope_parameters={"rope_type": "yarn", "factor": 4.0})
+
+    assert [on_equal_axes(each) for each in (plain, own, yarn)] == [True, True, False]
+    assert sum(plain.rope_parameters["mrope_section"]) == 128 // 4 // 2
+    assert own.rope_parameters["mrope_section"] == [2, 4, 10]
+    assert "mrope_section" not in yarn.rope_parameters
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)

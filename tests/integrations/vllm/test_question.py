@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
-from iwp_vllm.directive import Directive, Plan, taken
+from iwp_vllm.directive import Directive, Plan, taken, whole_length
 from iwp_vllm.question import Around, texts_around
 from iwp_vllm.rules import IWP, DivPrune
 
@@ -31,13 +33,20 @@ def test_another_number_of_placeholders_is_refused(ids: list[int]) -> None:
 def test_what_the_processor_says_arrives_at_the_model() -> None:
     """Count, source and text survive as tensors; the pixels stay where they are."""
     directive = Directive(budget=0.5, source="0af3", around=Around(before=(1,), after=()))
-    arguments = {"pixel_values": "pixels", **directive.tensors(12)}
+    arguments = {"pixel_values": "pixels", **directive.tensors(12, 40)}
 
     arrived = taken(arguments)
 
     assert arrived == Directive(budget=12, source="0af3", around=directive.around)
     assert arguments == {"pixel_values": "pixels"}
     assert taken(arguments) is None
+
+
+def test_the_length_of_the_whole_image_is_read_without_its_pixels() -> None:
+    """Positions are asked for with what travels beside the pixels; an image that is not pruned has none of it."""
+    item = {name: SimpleNamespace(data=each) for name, each in Directive(budget=12, source="a").tensors(12, 40).items()}
+
+    assert [whole_length(each) for each in (item, {}, None)] == [40, None, None]
 
 
 def test_the_hash_covers_everything_that_the_choice_depends_on() -> None:

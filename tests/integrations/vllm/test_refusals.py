@@ -71,6 +71,7 @@ def test_a_plain_engine_is_served() -> None:
         ({"model_config__multimodal_config__mm_processor_kwargs": {"iwp_budget": 0.5}}, "hf_overrides"),
         ({"model_config__enable_prompt_embeds": True}, "prompts as embeddings"),
         ({"use_v2_model_runner": True}, "Model Runner V2"),
+        ({"model_config__uses_mrope": False}, "plain positions"),
         ({"model_config__hf_text_config__num_hidden_layers": 7}, "`layer` is 7, expected less than 7"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -85,11 +86,11 @@ def test_what_is_unsound_is_refused_with_the_reason(changed: dict[str, Any], wor
 
 @pytest.mark.parametrize(
     "changed",
-    [{"model_config__uses_mrope": False}, {"model_config__enforce_eager": True}, {"device_config__device_type": "cpu"}],
-    ids=["positions in one row", "eager", "no device with graphs"],
+    [{"model_config__enforce_eager": True}, {"device_config__device_type": "cpu"}],
+    ids=["eager", "no device with graphs"],
 )
-def test_graphs_of_whole_steps_matter_where_positions_are_put_right(changed: dict[str, Any]) -> None:
-    """Elsewhere nothing is added to positions, or nothing is replayed."""
+def test_graphs_of_whole_steps_matter_where_they_are_replayed(changed: dict[str, Any]) -> None:
+    """Elsewhere each step puts kept tokens at their positions."""
     assert refusal(engine(compilation_config__cudagraph_mode=None, **changed), 7) is None
 
 
