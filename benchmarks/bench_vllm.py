@@ -33,10 +33,7 @@ QUESTION, IMAGE, NEITHER = "the question", "the image alone", "neither"
 RULES: dict[str, tuple[str, dict[str, Any]]] = {
     "IWP at layer 2": (QUESTION, {"layer": 2}),
     "per-query preset at layer 2": (QUESTION, {"layer": 2, "preset": "per-query"}),
-    "hidden states above chance at layer 2": (
-        QUESTION,
-        {"layer": 2, "preset": "per-query", "similarity": "hidden", "above_chance": True},
-    ),
+    "above-chance preset at layer 2": (QUESTION, {"layer": 2, "preset": "above-chance"}),
     "FastV at layer 2": (QUESTION, {"method": "fastv", "layer": 2}),
     "TrimTokenator": (QUESTION, {"method": "trimtokenator"}),
     "IWP at layer 0": (IMAGE, {"query": "image"}),

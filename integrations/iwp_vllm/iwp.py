@@ -1,13 +1,12 @@
 """The library's own rule, which chooses by magnitude and duplication."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from iwp_core import PCMMR, select_tokens
-from iwp_core.above_chance import AboveChance
+from iwp_core import select_tokens
 from iwp_core.presets import preset_named
 from iwp_vllm.rule import Rule
 from iwp_vllm.seen import Seen
@@ -29,10 +28,8 @@ class IWP(Rule):
     magnitude, similarity, heads : str, str, str or float
         As in `select_tokens`.
     preset : str or None
-        A name in `iwp_core.presets.PRESETS`, which then sets `heads`, the strategy and `rope_in_magnitude`.
-    above_chance : bool
-        Whether duplication counts only as far as it exceeds what any two tokens share (`iwp_core.above_chance`). The
-        magnitude then has no `temper`.
+        A name in `iwp_core.presets.PRESETS`, which then sets `heads`, the strategy, `rope_in_magnitude` and, in some
+        presets, `similarity`.
     rope_in_magnitude, rope_in_duplication : bool
         Whether queries and keys have their rotary embedding in the magnitude, and keys in the duplication.
     """
@@ -44,7 +41,6 @@ class IWP(Rule):
     similarity: str = "dual"
     heads: str | float = "mean"
     preset: str | None = None
-    above_chance: bool = False
     rope_in_magnitude: bool = False
     rope_in_duplication: bool = True
 
@@ -54,7 +50,7 @@ class IWP(Rule):
         Raises
         ------
         TypeError
-            If `layer` is no int, or `above_chance` no bool.
+            If `layer` is no int.
         ValueError
             If a name is unknown, or `heads` needs what text and image together are not asked for.
         """
@@ -65,12 +61,11 @@ class IWP(Rule):
         if self.heads == "max" or not isinstance(self.heads, str):
             msg = f"`heads` is {self.heads!r}, which needs a query's share of all that it sees; expected a mean"
             raise ValueError(msg)
-        if not isinstance(self.above_chance, bool):
-            msg = f"`above_chance` is {self.above_chance!r}, expected true or false"
-            raise TypeError(msg)
-        if self.preset is not None and self.heads != "mean":
-            msg = f"`heads` is {self.heads!r} beside `preset`, which sets it: expected one of the two"
-            raise ValueError(msg)
+        preset = {} if self.preset is None else preset_named(self.preset)
+        for name, default in {"heads": "mean", "similarity": "dual"}.items():
+            if name in preset and getattr(self, name) != default:
+                msg = f"`{name}` is {getattr(self, name)!r} beside `preset`, which sets it: expected one of the two"
+                raise ValueError(msg)
         # A budget that keeps both of two tokens is answered after the checks of all names.
         token = torch.ones(1, 2, 1)
         select_tokens(token, token, token[:, :1], 2, hidden=token[0], **self._metrics()[0])
@@ -90,7 +85,7 @@ class IWP(Rule):
             (seen.rotated_queries if rotated else seen.queries)[:, asked],
             count,
             magnitude_keys=(seen.rotated_keys if rotated else seen.keys)[:, visual],
-            hidden=seen.hidden[visual] if self.similarity == "hidden" else None,
+            hidden=seen.hidden[visual] if metrics["similarity"] == "hidden" else None,
             validate=False,
             **metrics,
         )
@@ -107,6 +102,4 @@ class IWP(Rule):
         if self.preset is not None:
             options = dict(preset_named(self.preset))
         rotated = bool(options.pop("rope_in_magnitude"))
-        if self.above_chance:
-            options["strategy"] = AboveChance(strategy=replace(options.get("strategy", PCMMR()), temper=1.0))
         return {"magnitude": self.magnitude, "similarity": self.similarity, **options}, rotated

@@ -66,7 +66,9 @@ class TrimTokenator(Rule):
 
 @dataclass(frozen=True, kw_only=True)
 class Random(Rule):
-    """`iwp_core.methods.random_tokens`, drawn anew for every image and the same for the same one.
+    """`iwp_core.methods.random_tokens`, drawn anew for every image.
+
+    The same image has the same draw in every engine of a model folder: vLLM's digest of an image holds the folder.
 
     Attributes
     ----------

@@ -6,12 +6,7 @@ from typing import Any
 
 import pytest
 
-from iwp_core import PCMMR
-from iwp_core.above_chance import AboveChance
-from iwp_transformers.presets import PER_QUERY
-
-HIDDEN_ABOVE_CHANCE = AboveChance(strategy=PCMMR(chunk=1, growth=1.1, penalty=1.0, exponent=1))
-"""The preset's strategy without `temper`, and with duplication above chance."""
+from iwp_transformers.presets import ABOVE_CHANCE
 
 # A question about each picture, and another picture for prompts of two.
 FEW = 6
@@ -47,10 +42,7 @@ def test_answers_are_those_of_transformers_on_the_same_rows(trained: Any, engine
     [
         ({"query": "image"}, {"layer": 0, "query": "image"}),
         ({"query": "image", "magnitude": "key_norm"}, {"layer": 0, "query": "image", "magnitude": "key_norm"}),
-        (
-            {"layer": 2, "preset": "per-query", "similarity": "hidden", "above_chance": True},
-            {"layer": 2, **PER_QUERY, "similarity": "hidden", "strategy": HIDDEN_ABOVE_CHANCE},
-        ),
+        ({"layer": 2, "preset": "above-chance"}, {"layer": 2, **ABOVE_CHANCE}),
         ({"method": "divprune"}, {"layer": 0, "method": "divprune"}),
         ({"method": "uniform"}, {"layer": 0, "method": "uniform"}),
         ({"method": "fastv"}, {"layer": 2, "method": "fastv"}),

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from iwp_transformers import prune_visual_tokens
-from iwp_transformers.presets import PER_QUERY
+from iwp_transformers.presets import PRESETS
 from iwp_vllm.decoder import look
 from iwp_vllm.rules import RULES, Rule, rule_named
 from iwp_vllm.seen import Heads, Seen
@@ -105,6 +105,7 @@ def test_the_attention_before_layer_zero_is_refused(decoder: Any) -> None:
         ("iwp", {"layer": 1, "query": "last_text", "magnitude": "kernel", "heads": "softmax_mean"}),
         ("iwp", {"layer": 3, "similarity": "hidden", "rope_in_magnitude": True, "rope_in_duplication": False}),
         ("iwp", {"layer": 2, "preset": "per-query"}),
+        ("iwp", {"layer": 2, "preset": "above-chance"}),
         ("divprune", {"layer": 0}),
         ("fastv", {"layer": 2}),
         ("trimtokenator", {"layer": 0}),
@@ -118,8 +119,8 @@ def test_a_rule_keeps_what_it_keeps_in_transformers(method: str, options: dict[s
     inputs = make_inputs(model, [[5, 6, Image(), 7, 8, 9]])
     layer = options["layer"]
     own = {"method": method} if method != "iwp" else {key: value for key, value in options.items() if key != "layer"}
-    if own.pop("preset", None):
-        own |= PER_QUERY
+    if "preset" in own:
+        own |= PRESETS[own.pop("preset")]
     entered: list[Tensor] = []
     language = model.model.language_model
     hook = language.register_forward_pre_hook(
