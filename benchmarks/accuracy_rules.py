@@ -17,7 +17,7 @@ from torch import Tensor
 from iwp_core import MMR, PCMMR, TopK
 from iwp_miniature import Example
 from iwp_transformers import LayerView
-from iwp_transformers.presets import PER_QUERY
+from iwp_transformers.presets import ABOVE_CHANCE, PER_QUERY
 from iwp_transformers.regions import Region
 
 __all__ = [
@@ -238,7 +238,8 @@ ABLATIONS: dict[str, Rule] = {
     "preset, penalty=5, exponent=2": _fixed(**_with_strategy(penalty=5.0, exponent=2)),
     "preset, temper=1": _fixed(**_with_strategy(temper=1.0)),
     "preset, growth=1 (greedy)": _fixed(**_with_strategy(growth=1.0)),
+    "above-chance preset (ours)": _fixed(**ABOVE_CHANCE),
 }
-"""One thing changed against the paper's default, or against the preset."""
+"""One thing changed against the paper's default, or against the preset; the last changes its duplication."""
 
 RULES = MAIN | ABLATIONS

@@ -31,6 +31,7 @@ from iwp_transformers.presets import PER_QUERY
 LAYERS, BUDGETS = (2, 3), (0.222, 0.111)
 FURTHER_LAYERS, FURTHER_BUDGETS = (1, 2, 3, 4, 5, 6), (0.353, 0.222, 0.111, 0.056)
 CHOSEN = "maximum, hidden states above chance, no temper"
+AVERAGED = "pooled as in the preset instead"
 CHOSEN_ALL = "the same, all layers up to l score"
 RIVALS = (PRESET, PAPER, "DivPrune")
 BASE = "the base: maximum, everything, layer l, the preset's strategy"
@@ -85,6 +86,7 @@ FACTORS: Mapping[str, Mapping[str, Options]] = {
         CHOSEN: lambda _layer: ABOVE_CHANCE,
     },
     "hidden states above chance, changed": {
+        AVERAGED: lambda _layer: {**ABOVE_CHANCE, "heads": PER_QUERY["heads"]},
         "mean instead": lambda _layer: {**ABOVE_CHANCE, "heads": 1.0},
         "p = 4 instead": lambda _layer: {**ABOVE_CHANCE, "heads": 4.0},
         "l-1 and l score": lambda _layer: {**ABOVE_CHANCE, "layers": 2},
@@ -101,7 +103,7 @@ CELLS = list(
     dict.fromkeys([
         *product(MAIN, LAYERS, BUDGETS),
         *product(RULES, LAYERS, BUDGETS),
-        *product((*RIVALS, CHOSEN, CHOSEN_ALL), FURTHER_LAYERS, FURTHER_BUDGETS),
+        *product((*RIVALS, CHOSEN, CHOSEN_ALL, AVERAGED), FURTHER_LAYERS, FURTHER_BUDGETS),
     ])
 )
 """Rule, layer and budget of every row: what tells most, one factor at a time, then the choice elsewhere."""
