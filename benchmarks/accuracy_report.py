@@ -118,7 +118,7 @@ def panel(axes: Axes, result: Mapping[str, Any], lines: Mapping[float, tuple[int
         ]
         if not points:
             continue
-        style: dict[str, Any] = {"color": f"C{index}", "linewidth": 2.6 if index < 2 else 1.3}  # noqa: PLR2004 - IWP
+        style: dict[str, Any] = {"color": f"C{index}", "linewidth": 2.6 if index < 3 else 1.3}  # noqa: PLR2004 - IWP
         if rule in (RANDOM, UPPER_BOUND):
             style = {"color": "black", "linestyle": ":" if rule == RANDOM else "--", "linewidth": 1.6}
         axes.plot(*zip(*points, strict=True), marker="o", markersize=3.5, label=rule, **style)
