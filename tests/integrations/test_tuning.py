@@ -326,7 +326,7 @@ def test_a_method_that_reads_the_tower_hears_it_run() -> None:
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"methods": ["guess"]}, ValueError, "`methods` names 'guess', expected some of per-query, iwp"),
+        ({"methods": ["guess"]}, ValueError, "`methods` names 'guess', expected some of per-query, above-chance, iwp"),
         ({"methods": "divprune"}, TypeError, "`methods` is 'divprune', expected a list"),
         ({"layers": []}, ValueError, "`layers` is empty"),
         ({"layers": [4]}, ValueError, "`layers` holds 4, expected numbers from 0 to 3"),

@@ -261,7 +261,7 @@ def test_command_prunes_by_a_method_or_a_file_of_settings(
         (
             ["--image", "{picture}", "--method", "guess"],
             2,
-            r"--method: 'guess' is none, expected one of per-query, iwp",
+            r"--method: 'guess' is none, expected one of per-query, above-chance, iwp",
         ),
         (["--image", "{picture}", "--method", "iwp", "--strategy", "mmr"], 2, r"--strategy is of the paper's rule"),
         (["--image", "{picture}", "--settings", "{missing}"], 2, r"--settings '.*' cannot be read: No such file"),
