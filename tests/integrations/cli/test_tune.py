@@ -72,7 +72,7 @@ def test_command_writes_settings_figures_and_a_picture_and_names_what_is_broken(
         (["--data", "{empty}"], "empty' holds no samples"),
         (["--data", "{data}/a.png"], "a.png' cannot be read"),
         (["--data", "{lines}"], "'lines.jsonl:2' names '{tmp}/gone.png', which does not exist"),
-        (["--data", "{data}", "--methods", "guess"], "`methods` names 'guess', expected some of per-query, above-chance, iwp"),
+        (["--data", "{data}", "--methods", "guess"], "'guess', expected some of per-query, above-chance, iwp"),
         (["--data", "{data}", "--layers", "two"], "--layers: 'two', expected numbers of layers between commas"),
         (["--data", "{data}", "--layers", "9"], "--layers: 9 cannot be tried: the model has 3 layers, numbered from 0"),
         (["--data", "{data}", "--budgets", "0.2,2.5"], "--budgets: `budget` is 2.5, expected"),
