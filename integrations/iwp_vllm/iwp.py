@@ -62,8 +62,8 @@ class IWP(Rule):
             msg = f"`heads` is {self.heads!r}, which needs a query's share of all that it sees; expected a mean"
             raise ValueError(msg)
         preset = {} if self.preset is None else preset_named(self.preset)
-        for name, default in {"heads": "mean", "similarity": "dual"}.items():
-            if name in preset and getattr(self, name) != default:
+        for name in ("heads", "similarity"):
+            if name in preset and getattr(self, name) != getattr(type(self), name):
                 msg = f"`{name}` is {getattr(self, name)!r} beside `preset`, which sets it: expected one of the two"
                 raise ValueError(msg)
         # A budget that keeps both of two tokens is answered after the checks of all names.

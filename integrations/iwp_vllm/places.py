@@ -54,7 +54,7 @@ def grid_places(frames: int, rows: int, columns: int, time_step: float = 1.0) ->
 
 
 def row_places(count: int) -> Tensor:
-    """Return the place of each token of an image that stands in one row with the text, equal on all axes.
+    """Return the place of each token of a text, or of an image in one row with it, relative to the first.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def row_places(count: int) -> Tensor:
     Returns
     -------
     torch.Tensor
-        Shape (3, N), int64.
+        Shape (3, N), int64, equal on all axes.
     """
     return torch.arange(count).expand(AXES, -1)
 
@@ -169,15 +169,11 @@ def prompt_positions(total: int, spans: Iterable[Span]) -> tuple[Tensor, int]:
     """
     parts, done, position = [], 0, 0
     for span in spans:
-        parts.append(_text(position, span.offset - done))
+        parts.append(position + row_places(span.offset - done))
         position += span.offset - done
         whole = span.length == span.places.shape[1]
         parts.append(position + (span.places if whole else torch.zeros(AXES, span.length, dtype=torch.int64)))
         position += int(span.places.max()) + 1
         done = span.offset + span.length
-    parts.append(_text(position, total - done))
+    parts.append(position + row_places(total - done))
     return torch.cat(parts, dim=1), position - done
-
-
-def _text(start: int, count: int) -> Tensor:
-    return torch.arange(start, start + count).expand(AXES, -1)

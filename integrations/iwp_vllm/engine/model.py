@@ -9,6 +9,7 @@ from vllm.model_executor.models.qwen2 import Qwen2DecoderLayer
 from iwp_vllm.decoder import look
 from iwp_vllm.directive import Directive, taken
 from iwp_vllm.options import Options
+from iwp_vllm.places import Span, prompt_positions, with_places
 from iwp_vllm.tower_outputs import TowerOutputs
 
 __all__ = ["PruningModel"]
@@ -31,7 +32,7 @@ class PruningModel:
         self.iwp_rule, self.iwp_outputs = options.rule, TowerOutputs(options.tower_cache_mib)
 
     def embed_multimodal(self, **kwargs: Any) -> Any:
-        """Return the embeddings of images and videos, shape (M, E) each, with what is kept of them."""
+        """Return the embeddings of images and videos: (M, E) each, or (M, E + 6) with places where some are dropped."""
         directive = taken(kwargs)
         if directive is None:
             return super().embed_multimodal(**kwargs)  # type: ignore[misc] # as above
@@ -51,15 +52,8 @@ class PruningModel:
         _check_layers(layers)
         before, after = (self._embedded(ids, whole) for ids in (around.before, around.after))
         start, stop = len(before), len(before) + len(whole)
-        end = start + int(places.max()) + 1
-        positions = torch.cat(
-            [
-                torch.arange(start).expand(3, -1),
-                places + start,
-                torch.arange(end, end + len(after)).expand(3, -1),
-            ],
-            dim=1,
-        )
+        image = Span(offset=start, length=len(whole), places=places)
+        positions, _ = prompt_positions(stop + len(after), [image])
         seen = look(
             layers,
             torch.cat([before, whole, after]),
@@ -69,7 +63,7 @@ class PruningModel:
             source=directive.source.encode(),
         )
         kept = self.iwp_rule(seen, int(directive.budget))
-        return self._iwp_marked(whole[kept], places[:, kept.to(places.device)])
+        return with_places(whole[kept], places[:, kept.to(places.device)])
 
     def _embedded(self, ids: tuple[int, ...], like: Tensor) -> Tensor:
         if not ids:
@@ -83,10 +77,6 @@ class PruningModel:
 
     def _iwp_items(self, arguments: Any) -> int:
         """Return how many images or videos the model is called with."""
-        raise NotImplementedError
-
-    def _iwp_marked(self, kept: Tensor, places: Tensor) -> Tensor:
-        """Return what is kept, shape (M, E), as it is cached."""
         raise NotImplementedError
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from iwp_vllm.engine.model import PruningModel
-from iwp_vllm.places import AXES, Span, prompt_positions, read_places, with_places
+from iwp_vllm.places import AXES, Span, prompt_positions, read_places
 
 __all__ = ["PlacedModel"]
 
@@ -25,9 +25,6 @@ class PlacedModel(PruningModel):
     def _iwp_spans(self, mm_features: list[Any]) -> Iterable[Span]:
         """Return where the images and videos of a shortened prompt stand, in order."""
         raise NotImplementedError
-
-    def _iwp_marked(self, kept: Tensor, places: Tensor) -> Tensor:
-        return with_places(kept, places)
 
     def get_mrope_input_positions(self, input_tokens: list[int], mm_features: list[Any]) -> tuple[Tensor, int]:
         """Return the positions of a prompt, shape (3, T), and what is added to those of decoded tokens."""
