@@ -17,7 +17,7 @@ import torch
 from iwp_transformers.memory import PeakMemory
 
 RESULTS = Path(__file__).parent / "results"
-PAPER, PRESET = "IWP (the paper's default)", "per-query preset (ours)"
+PAPER, PRESET, ABOVE = "IWP (the paper's default)", "per-query preset (ours)", "above-chance preset (ours)"
 """The names of our own rules in every result file."""
 
 PACKAGES = ("iwp", "torch", "numpy", "transformers", "triton", "cupy-cuda12x", "cupy-cuda13x", "array-api-compat")

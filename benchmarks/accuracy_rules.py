@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from _harness import PAPER, PRESET
+from _harness import ABOVE, PAPER, PRESET
 from torch import Tensor
 
 from iwp_core import MMR, PCMMR, TopK
@@ -183,7 +183,7 @@ def _overlap(region: Region, top: float, left: float, height: float, width: floa
 MAIN: dict[str, Rule] = {
     PAPER: _fixed(),
     PRESET: _fixed(**PER_QUERY),
-    "above-chance preset (ours)": _fixed(**ABOVE_CHANCE),
+    ABOVE: _fixed(**ABOVE_CHANCE),
     "magnitude only": _fixed(strategy=TopK()),
     "duplication only": _fixed(strategy=PCMMR(temper=0.0)),
     "random, seed 0": _random(0),

@@ -18,7 +18,7 @@ from typing import Any  # noqa: E402
 from unittest.mock import patch  # noqa: E402
 
 import torch  # noqa: E402
-from _harness import PAPER, PRESET, RESULTS, header, write_to  # noqa: E402
+from _harness import ABOVE, PAPER, PRESET, RESULTS, header, write_to  # noqa: E402
 from accuracy_results import opened, tell_resumed  # noqa: E402
 from bench_prefill import build_inputs, build_model  # noqa: E402
 from pooling_rules import maximum  # noqa: E402
@@ -31,7 +31,7 @@ QUESTIONS = (64, 1024)
 RULES: Mapping[str, Mapping[str, Any]] = {
     PAPER: {},
     PRESET: PER_QUERY,
-    "above-chance preset (ours)": ABOVE_CHANCE,
+    ABOVE: ABOVE_CHANCE,
     f"{PRESET}, four layers": {**PER_QUERY, "layers": 4},
     "maximum": maximum(PER_QUERY),
     "maximum, four layers": {**maximum(PER_QUERY), "layers": 4},

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from _harness import PAPER, PRESET, RESULTS, header, read, write_to
 from numpy.typing import NDArray
-from pooling_rules import above_chance, maximum
+from pooling_rules import maximum
 from rich.progress import track
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -31,7 +31,7 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from iwp_core import TopK, select_tokens
 from iwp_core.methods import divprune
-from iwp_core.presets import PER_QUERY
+from iwp_core.presets import ABOVE_CHANCE, PER_QUERY
 
 ASKING, LENGTH = 32, 256
 LAYERS, BUDGETS = (2, 6, 9), (0.222, 0.111)
@@ -105,7 +105,7 @@ def mean_attention(inputs: Inputs, count: int) -> Tensor:
     return (logits - total[..., None]).exp().mean(dim=(0, 1)).topk(count).indices
 
 
-MAXIMUM, ABOVE_CHANCE = maximum(PER_QUERY), above_chance(PER_QUERY)
+MAXIMUM = maximum(PER_QUERY)
 
 RULES: dict[str, Rule] = {
     PAPER: paper,
@@ -115,10 +115,10 @@ RULES: dict[str, Rule] = {
     "mean of shares of everything": iwp(**MAXIMUM | {"heads": 1.0}),
     "maximum": iwp(**MAXIMUM),
     "maximum, layers l-3 to l": iwp(4, **MAXIMUM),
-    "maximum, hidden states above chance": iwp(**ABOVE_CHANCE),
+    "maximum, hidden states above chance": iwp(**maximum(ABOVE_CHANCE)),
     f"{PRESET}, layers l-3 to l": iwp(4, **PER_QUERY),
     f"{PRESET}, the largest alone": iwp(**{**PER_QUERY, "strategy": TopK()}),
-    f"{PRESET}, hidden states above chance": iwp(**{**ABOVE_CHANCE, "heads": PER_QUERY["heads"]}),
+    f"{PRESET}, hidden states above chance": iwp(**ABOVE_CHANCE),
 }
 
 

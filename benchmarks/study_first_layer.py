@@ -18,18 +18,15 @@ from _harness import PRESET, header, write
 from accuracy_evaluation import with_features
 from accuracy_rules import shows_what_is_asked
 from answers import Flags, paired_difference
-from pooling_rules import untempered
 from torch import Tensor
 
-from iwp_core.above_chance import AboveChance
 from iwp_core.methods import divprune
 from iwp_core.methods.divprune import divprune_order
 from iwp_miniature import ARCHITECTURES, Example, Miniature, draw_examples, in_batches, load_miniature
 from iwp_transformers import LayerView, family_of, prune_visual_tokens
-from iwp_transformers.presets import PER_QUERY
+from iwp_transformers.presets import ABOVE_CHANCE, PER_QUERY
 
 BUDGET, LAYER, BATCH = 0.222, 2, 30
-STRATEGY = AboveChance(strategy=untempered(PER_QUERY))
 BASE = "DivPrune"
 
 
@@ -95,7 +92,7 @@ def _different_inputs(asked: Asked, magnitude: Tensor) -> Tensor:
     units = torch.nn.functional.normalize(asked.embeddings, dim=-1)
     squared = (units @ units.T).clamp(min=0).square()
     logs = (magnitude / magnitude.max()).log()
-    chosen: Tensor = STRATEGY.select(logs, lambda rows, columns: squared[rows][:, columns], asked.count)
+    chosen: Tensor = ABOVE_CHANCE["strategy"].select(logs, lambda rows, columns: squared[rows][:, columns], asked.count)
     return chosen.sort().values
 
 
@@ -116,7 +113,7 @@ RULES: Mapping[str, Callable[[Asked], Tensor]] = {
 }
 SESSIONS: Mapping[str, Mapping[str, Any]] = {
     PRESET: PER_QUERY,
-    "hidden states above chance": {**PER_QUERY, "similarity": "hidden", "strategy": STRATEGY},
+    "hidden states above chance": ABOVE_CHANCE,
 }
 
 

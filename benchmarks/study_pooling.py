@@ -18,7 +18,7 @@ from _harness import PAPER, PRESET, RESULTS, header, read, write_to
 from accuracy_evaluation import Batch, Evaluation, remembered
 from accuracy_results import answered, opened, packed, tell_resumed, trained
 from answers import Flags, accuracies, paired_difference
-from pooling_rules import above_chance, maximum, untempered
+from pooling_rules import maximum, untempered
 from rich.progress import track
 from torch import Tensor
 
@@ -26,7 +26,7 @@ from iwp_core import PCMMR, TopK, select_tokens
 from iwp_core.above_chance import AboveChance
 from iwp_miniature import ARCHITECTURES, draw_examples, load_miniature
 from iwp_transformers import LayerView, prune_visual_tokens
-from iwp_transformers.presets import PER_QUERY
+from iwp_transformers.presets import ABOVE_CHANCE, PER_QUERY
 
 LAYERS, BUDGETS = (2, 3), (0.222, 0.111)
 FURTHER_LAYERS, FURTHER_BUDGETS = (1, 2, 3, 4, 5, 6), (0.353, 0.222, 0.111, 0.056)
@@ -35,7 +35,7 @@ AVERAGED = "pooled as in the preset instead"
 CHOSEN_ALL = "the same, all layers up to l score"
 RIVALS = (PRESET, PAPER, "DivPrune")
 BASE = "the base: maximum, everything, layer l, the preset's strategy"
-MAXIMUM, UNTEMPERED, ABOVE_CHANCE = maximum(PER_QUERY), untempered(PER_QUERY), above_chance(PER_QUERY)
+MAXIMUM, UNTEMPERED, BY_STATES = maximum(PER_QUERY), untempered(PER_QUERY), maximum(ABOVE_CHANCE)
 
 Options = Callable[[int], Mapping[str, Any]]
 """Takes the layer that prunes, gives the keyword arguments of `prune_visual_tokens`."""
@@ -83,14 +83,14 @@ FACTORS: Mapping[str, Mapping[str, Options]] = {
         "hidden states": _changed(similarity="hidden"),
         "hidden states, no temper": _changed(similarity="hidden", strategy=UNTEMPERED),
         "above chance, no temper": _changed(strategy=AboveChance(strategy=UNTEMPERED)),
-        CHOSEN: lambda _layer: ABOVE_CHANCE,
+        CHOSEN: lambda _layer: BY_STATES,
     },
     "hidden states above chance, changed": {
-        AVERAGED: lambda _layer: {**ABOVE_CHANCE, "heads": PER_QUERY["heads"]},
-        "mean instead": lambda _layer: {**ABOVE_CHANCE, "heads": 1.0},
-        "p = 4 instead": lambda _layer: {**ABOVE_CHANCE, "heads": 4.0},
-        "l-1 and l score": lambda _layer: {**ABOVE_CHANCE, "layers": 2},
-        CHOSEN_ALL: lambda layer: {**ABOVE_CHANCE, "layers": layer + 1},
+        AVERAGED: lambda _layer: ABOVE_CHANCE,
+        "mean instead": lambda _layer: {**BY_STATES, "heads": 1.0},
+        "p = 4 instead": lambda _layer: {**BY_STATES, "heads": 4.0},
+        "l-1 and l score": lambda _layer: {**BY_STATES, "layers": 2},
+        CHOSEN_ALL: lambda layer: {**BY_STATES, "layers": layer + 1},
     },
 }
 """At layers 2 and 3, l-3 ... l is all up to l."""
@@ -114,7 +114,7 @@ def key(rule: str, layer: int, budget: float) -> str:
     return f"{rule} | layer {layer} | {budget:.1%}"
 
 
-def answers(evaluation: Evaluation, options: Mapping[str, Any], layer: int, budget: Any) -> tuple[Flags, float]:
+def measured(evaluation: Evaluation, options: Mapping[str, Any], layer: int, budget: Any) -> dict[str, Any]:
     """Return which questions are answered right, and the mean share of visual tokens that was kept."""
     kept, total = 0, 0
 
@@ -130,7 +130,8 @@ def answers(evaluation: Evaluation, options: Mapping[str, Any], layer: int, budg
         kept, total = kept + sum(map(len, record.kept)), total + sum(map(len, record.visual))
 
     right = evaluation.right(around)
-    return right, kept / total
+    told = accuracies(right, evaluation.kinds, evaluation.styles)
+    return {**told, "right": packed(right), "share": kept / total}
 
 
 def report(result: Mapping[str, Any], rivals: Sequence[str] = RIVALS) -> Iterator[str]:
@@ -183,9 +184,7 @@ def main(given: Sequence[str] | None = None) -> None:
         if missing and result["rows"]:
             tell_resumed(result, now)
         for rule, layer, budget in track(missing, description=arguments.model):
-            right, share = answers(evaluation, RULES[rule](layer), layer, budget)
-            told = accuracies(right, evaluation.kinds, evaluation.styles)
-            result["rows"][key(rule, layer, budget)] = {**told, "right": packed(right), "share": share}
+            result["rows"][key(rule, layer, budget)] = measured(evaluation, RULES[rule](layer), layer, budget)
             write_to(output, result)
     for line in report(read(output) or parser.error(f"--output {output} is not there")):
         print(line)

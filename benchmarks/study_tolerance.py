@@ -12,10 +12,10 @@ from typing import Any
 
 from _harness import RESULTS, header, write_to
 from accuracy_evaluation import Evaluation
-from accuracy_results import answered, opened, packed, trained
-from answers import accuracies, paired_difference
+from accuracy_results import answered, opened, trained
+from answers import paired_difference
 from rich.progress import track
-from study_pooling import answers
+from study_pooling import measured
 
 from iwp_core import Tolerance
 from iwp_miniature import ARCHITECTURES, draw_examples, load_miniature
@@ -46,19 +46,11 @@ def main(given: Sequence[str] | None = None) -> None:
     for tolerance in track(TOLERANCES, description=arguments.model):
         name = f"{tolerance.bound} {tolerance.share:g}"
         if name not in result["rows"]:
-            result["rows"][name] = _row(evaluation, tolerance)
+            adaptive = measured(evaluation, PER_QUERY, LAYER, tolerance)
+            fixed = measured(evaluation, PER_QUERY, LAYER, adaptive["share"])
+            result["rows"][name] = {"adaptive": adaptive, "fixed": fixed}
             write_to(output, result)
     print("\n".join(report(result)))
-
-
-def _row(evaluation: Evaluation, tolerance: Tolerance) -> dict[str, Any]:
-    row, budget = {}, tolerance
-    for name in ("adaptive", "fixed"):
-        right, share = answers(evaluation, PER_QUERY, LAYER, budget)
-        told = accuracies(right, evaluation.kinds, evaluation.styles)
-        row[name] = {**told, "right": packed(right), "share": share}
-        budget = row["adaptive"]["share"]
-    return row
 
 
 def report(result: Mapping[str, Any]) -> Iterator[str]:

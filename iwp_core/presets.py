@@ -14,6 +14,7 @@ Examples
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -44,9 +45,9 @@ It takes one pass over the keys for each query, and more chunks. ``benchmarks/RE
 """
 
 ABOVE_CHANCE: Mapping[str, Any] = MappingProxyType({
-    "heads": "softmax_mean_per_query",
+    **PER_QUERY,
     "similarity": "hidden",
-    "strategy": AboveChance(strategy=PCMMR(chunk=1, growth=1.1, penalty=1.0, exponent=1)),
+    "strategy": AboveChance(strategy=replace(PER_QUERY["strategy"], temper=1.0)),
 })
 """Ours. As `PER_QUERY`, but duplication is that of hidden states, as far as it is above chance.
 
