@@ -1,10 +1,14 @@
 """Rules made of a preset, of the core or of the integration: asked about on pictures and on text alike."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-__all__ = ["maximum", "untempered"]
+import torch
+from torch import Tensor
+
+__all__ = ["by_deviation", "from_outside", "maximum", "untempered"]
 
 
 def maximum(preset: Mapping[str, Any]) -> dict[str, Any]:
@@ -15,3 +19,31 @@ def maximum(preset: Mapping[str, Any]) -> dict[str, Any]:
 def untempered(preset: Mapping[str, Any]) -> Any:
     """Return a preset's strategy without `temper`."""
     return replace(preset["strategy"], temper=1.0)
+
+
+def by_deviation(hidden: Tensor) -> Tensor:
+    """Divide each dimension of hidden states (N, E) by its standard deviation over the tokens.
+
+    A few dimensions of a pretrained model's states are larger than all others by orders of magnitude, and alone decide
+    a cosine. A dimension that is the same for all tokens becomes 0.
+    """
+    return hidden / _deviations(hidden)
+
+
+def from_outside(hidden: Tensor) -> Tensor:
+    """Return standardised hidden states as they are seen from outside of their cloud, shape (N, E + 1).
+
+    Each dimension loses its mean and is divided by its standard deviation. One coordinate is added, the same for all:
+    the root mean square of a token's length. Without it, tokens close to the mean, such as the background of a picture,
+    would have directions of chance, although they are alike.
+    """
+    states = (hidden - hidden.mean(dim=0)) / _deviations(hidden)
+    length = math.sqrt(hidden.shape[1])
+    return torch.cat((states, torch.full_like(states[:, :1], length)), dim=1)
+
+
+def _deviations(hidden: Tensor) -> Tensor:
+    """Return the standard deviation of each dimension, shape (E,); infinite where there is none but rounding."""
+    deviations = hidden.std(dim=0, correction=0)
+    rounding = 16 * torch.finfo(hidden.dtype).eps * hidden.abs().amax(dim=0)
+    return torch.where(deviations > rounding, deviations, math.inf)

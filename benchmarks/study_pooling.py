@@ -18,11 +18,12 @@ from _harness import PAPER, PRESET, RESULTS, header, read, write_to
 from accuracy_evaluation import Batch, Evaluation, remembered
 from accuracy_results import answered, opened, packed, tell_resumed, trained
 from answers import Flags, accuracies, paired_difference
-from pooling_rules import maximum, untempered
+from pooling_rules import by_deviation, from_outside, maximum, untempered
 from rich.progress import track
 from torch import Tensor
 
 from iwp_core import PCMMR, TopK, select_tokens
+from iwp_core import presets as core_presets
 from iwp_core.above_chance import AboveChance
 from iwp_miniature import ARCHITECTURES, draw_examples, load_miniature
 from iwp_transformers import LayerView, prune_visual_tokens
@@ -33,6 +34,7 @@ FURTHER_LAYERS, FURTHER_BUDGETS = (1, 2, 3, 4, 5, 6), (0.353, 0.222, 0.111, 0.05
 CHOSEN = "maximum, hidden states above chance, no temper"
 AVERAGED = "pooled as in the preset instead"
 CHOSEN_ALL = "the same, all layers up to l score"
+OUTSIDE = "standardised, seen from outside"
 RIVALS = (PRESET, PAPER, "DivPrune")
 BASE = "the base: maximum, everything, layer l, the preset's strategy"
 MAXIMUM, UNTEMPERED, BY_STATES = maximum(PER_QUERY), untempered(PER_QUERY), maximum(ABOVE_CHANCE)
@@ -47,14 +49,26 @@ def _changed(**options: Any) -> Options:
 
 def _candidates_only(view: LayerView) -> Tensor:
     """Take each query's share among the candidates alone, as `iwp_core` does without a `context`."""
+    return _selected(view, heads="max", strategy=PER_QUERY["strategy"])
+
+
+def _with_states(made: Callable[[Tensor], Tensor]) -> Options:
+    """Return the above-chance preset on what is made of the hidden states."""
+
+    def choose(view: LayerView) -> Tensor:
+        return _selected(view, hidden=made(view.visual.hidden), **core_presets.ABOVE_CHANCE)
+
+    return lambda _layer: {"selector": choose}
+
+
+def _selected(view: LayerView, **options: Any) -> Tensor:
     kept: Tensor = select_tokens(
         view.scaled(view.visual.rotated_keys),
         view.visual.values,
         view.scaled(view.question.rotated_queries),
         view.budget,
-        heads="max",
-        strategy=PER_QUERY["strategy"],
         validate=False,
+        **options,
     )
     return kept
 
@@ -92,6 +106,10 @@ FACTORS: Mapping[str, Mapping[str, Options]] = {
         "l-1 and l score": lambda _layer: {**BY_STATES, "layers": 2},
         CHOSEN_ALL: lambda layer: {**BY_STATES, "layers": layer + 1},
     },
+    "above-chance preset, its states changed": {
+        "divided by deviations": _with_states(by_deviation),
+        OUTSIDE: _with_states(from_outside),
+    },
 }
 """At layers 2 and 3, l-3 ... l is all up to l."""
 
@@ -104,6 +122,7 @@ CELLS = list(
         *product(MAIN, LAYERS, BUDGETS),
         *product(RULES, LAYERS, BUDGETS),
         *product((*RIVALS, CHOSEN, CHOSEN_ALL, AVERAGED), FURTHER_LAYERS, FURTHER_BUDGETS),
+        *product(("divided by deviations", OUTSIDE), (1, 4), BUDGETS),
     ])
 )
 """Rule, layer and budget of every row: what tells most, one factor at a time, then the choice elsewhere."""
