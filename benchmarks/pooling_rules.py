@@ -38,8 +38,8 @@ def from_outside(hidden: Tensor) -> Tensor:
     would have directions of chance, although they are alike.
     """
     states = (hidden - hidden.mean(dim=0)) / _deviations(hidden)
-    length = math.sqrt(hidden.shape[1])
-    return torch.cat((states, torch.full_like(states[:, :1], length)), dim=1)
+    length = states.square().sum(dim=1).mean().sqrt()
+    return torch.cat((states, length.expand(len(states), 1)), dim=1)
 
 
 def _deviations(hidden: Tensor) -> Tensor:
