@@ -59,6 +59,8 @@ def main(given: Sequence[str] | None = None) -> None:
     conditions = {"decoder": arguments.folder.name, "passages": len(decoder.ids), "candidates": candidates}
     command = f"python benchmarks/bench_text_decoder.py FOLDER --passages {arguments.passages} --seed {arguments.seed}"
     command += " --budgets " + " ".join(map(str, arguments.budgets))
+    if arguments.rules != list(RULES):
+        command += " --rules " + " ".join(map(repr, arguments.rules))
     result = {"header": header(command, **conditions, asking=ASKING, dtype="float32"), "cells": {}}
     names = list(dict.fromkeys([PRESET, MEAN_ATTENTION, *arguments.rules]))
     everywhere: dict[str, list[NDArray[np.float64]]] = {rule: [] for rule in names}

@@ -24,8 +24,8 @@ def untempered(preset: Mapping[str, Any]) -> Any:
 def by_deviation(hidden: Tensor) -> Tensor:
     """Divide each dimension of hidden states (N, E) by its standard deviation over the tokens.
 
-    A few dimensions of a pretrained model's states are larger than all others by orders of magnitude, and alone decide
-    a cosine. A dimension that is the same for all tokens becomes 0.
+    The dimensions with the largest numbers decide a cosine, and a few of a pretrained model's are far larger than the
+    others (massive activations, arXiv 2402.17762). A dimension that is the same for all tokens becomes 0.
     """
     return hidden / _deviations(hidden)
 

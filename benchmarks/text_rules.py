@@ -115,7 +115,7 @@ RULES: dict[str, Rule] = {
     f"{PRESET}, states from outside above chance": iwp(states=lambda here: from_outside(here.hidden), **ABOVE_CHANCE),
     "p = 2, layers l-3 to l": iwp(4, **MAXIMUM | {"heads": 2.0}),
     "outputs of layers l-3 to l": by_outputs(4, PER_QUERY["strategy"]),
-    "outputs of layers l-3 to l, states from outside above chance": by_outputs(
-        4, ABOVE_CHANCE["strategy"], "hidden", lambda here: from_outside(here.hidden)
+    "outputs of layers l-3 to l, states divided by deviations above chance": by_outputs(
+        4, ABOVE_CHANCE["strategy"], "hidden", lambda here: by_deviation(here.hidden)
     ),
 }
