@@ -8,6 +8,7 @@ from iwp_core.methods._groups import group_sizes, group_sums
 from iwp_core.methods._merged import MergedTokens
 from iwp_core.methods._precision import Precision
 from iwp_core.methods._ranking import in_sequence, largest, placed, remaining, tokens_at
+from iwp_core.methods._ties import tied
 from iwp_core.methods.density_peaks import neighbour_density, spread_peaks
 
 __all__ = ["pact"]
@@ -90,7 +91,8 @@ def pact(
     distances = cosine_distances(tokens_at(units, survivors), precision)
     density = neighbour_density(distances, WIDTH, precision=precision)
     centres, cutoff = _centres(distances, density, cutoff, total if budget is None else tokens_to_keep(budget, total))
-    apart = 1 - precision.round(tokens_at(units, pruned) @ xp.matrix_transpose(tokens_at(units, survivors)))
+    near = tokens_at(units, survivors)
+    apart = 1 - tied(precision.round(tokens_at(units, pruned) @ xp.matrix_transpose(near)), near[None, :, :])
     to_centres = xp.take(xp.concat([distances, precision.round(apart)]), centres, axis=1)
     near = xp.min(to_centres, axis=1) <= RECOVERY * cutoff
     label = xp.argmin(to_centres, axis=1)
