@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from iwp_core import methods
 from tests.libraries import load
 
-N, E, D, HEADS, T, M = 67, 37, 16, 16, 9, 30
-RNG = np.random.default_rng(5)
+N, E, D, HEADS, T, M = 83, 37, 16, 32, 9, 30
+RNG = np.random.default_rng(6)
 GROUP = RNG.permutation(np.arange(N) % 20)
 """Which of twenty different tokens each of the N is."""
 
