@@ -124,7 +124,7 @@ def test_places_to_write_are_apart_from_folders_that_are_read_and_from_each_othe
     one, other = tmp_path / "one.json", tmp_path / "other.png"
     check_apart({"--output": one, "--picture": other}, [tmp_path / "samples.jsonl", tmp_path / "frames"])
 
-    with pytest.raises(Refusal, match="--output '.*' lies in '.*', whose files are read"):
+    with pytest.raises(Refusal, match=r"--output '.*' lies in '.*', whose files are read"):
         check_apart({"--output": one}, [tmp_path])
     with pytest.raises(Refusal, match=r"--output and --journal are both '.*one\.json': choose a place for each"):
         check_apart({"--output": one, "--journal": one}, [])

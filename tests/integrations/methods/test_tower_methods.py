@@ -233,3 +233,17 @@ def test_llava_15_keeps_what_the_rules_keep_of_its_tower(name: str) -> None:
         for index in sorted(KEPT[name](one, torch.arange(total), count, relevance[place]).tolist())
     ]
     assert session.records[-1].kept_indices[0].tolist() == expected
+
+
+@pytest.mark.parametrize("name", ["prumerge", "visionzip"])
+def test_what_keeps_all_of_its_tokens_merges_none(name: str) -> None:
+    """A budget of 1.0 is the model as it is, to the last bit."""
+    model: Any = FACTORIES["llava-next"]()
+    inputs = make_inputs(model, PAIR)
+    with torch.no_grad():
+        full = model(**inputs).logits
+
+    with prune_visual_tokens(model, method=name, budget=1.0), torch.no_grad():
+        kept = model(**inputs).logits
+
+    assert torch.equal(kept, full)
