@@ -146,11 +146,12 @@ def _checked_columns(dataset: Dataset, prompt: str | None) -> list[str]:
     if not isinstance(dataset, Dataset):
         msg = f"`dataset` is a {type(dataset).__name__}, expected a ray.data.Dataset"
         raise TypeError(msg)
-    there = dataset.columns() or []
+    schema = dataset.schema()
+    there = [] if schema is None else list(schema.names)
     if "id" not in there or not {"image", "video"} & set(there):
         msg = f"`dataset` has the columns {', '.join(there) or '(none)'}, expected id, and image or video"
         raise ValueError(msg)
-    check_id_type("`dataset`", dict(zip(there, dataset.schema().types, strict=True))["id"])
+    check_id_type("`dataset`", schema.types[there.index("id")])
     if prompt is None and "prompt" not in there:
         msg = "`prompt` is missing: the rows have no column prompt, and none was given for all"
         raise ValueError(msg)
