@@ -244,6 +244,8 @@ def test_what_the_model_cannot_do_is_refused_before_any_process_starts(questions
         prune_dataset(rows.select_columns(["id", "prompt"]), model=tmp_path, **SETTINGS)
     with pytest.raises(ValueError, match=r"`prompt` is missing: the rows have no column prompt"):
         prune_dataset(rows.select_columns(["id", "image"]), model=tmp_path, **SETTINGS)
+    with pytest.raises(OSError, match=r"holds no weights, expected files that end in \.safetensors or \.bin"):
+        prune_dataset(rows, model=tmp_path, **SETTINGS)
     with pytest.raises(TypeError, match=r"`prompt` is a int, expected a text"):
         prune_dataset(rows, model=tmp_path, prompt=5, **SETTINGS)
     for identity, kind in ((UUID(int=1), "extension<arrow.uuid>"), (0.5, "double"), ([1], "list<item: int64>")):
