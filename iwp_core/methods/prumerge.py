@@ -116,5 +116,4 @@ def _merge(features: Array, keys: Array, attention: Array, kept: Array, neighbou
         tokens = xp.concat([tokens, more[None, :]])
         rows = xp.concat([rows, xp.full_like(dropped, count)])
     tokens = precision.leave(tokens)
-    ones = xp.ones_like(tokens[:, 0])
-    return MergedTokens(kept=kept, tokens=tokens, sizes=ones, assignment=placed(rows, everything))
+    return MergedTokens(kept=kept, tokens=tokens, sizes=xp.ones_like(tokens[:, 0]), assignment=placed(rows, everything))
