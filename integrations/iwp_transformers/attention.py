@@ -109,9 +109,9 @@ def attention_inputs(
         If the layer has no attention that takes its function from Transformers' registry, or rotates in a way that
         cannot be left out.
     """
-    given: dict[str, Any] = {name: None if isinstance(value, Cache) else value for name, value in arguments.items()}
+    given: Mapping[str, Any] = {name: None if isinstance(value, Cache) else value for name, value in arguments.items()}
     if not rotated and "position_embeddings" in given:
-        given["position_embeddings"] = _identity(given["position_embeddings"])
+        given = {**given, "position_embeddings": _identity(given["position_embeddings"])}
     elif not rotated and _may_rotate(layer):
         msg = (
             f"a {type(layer).__name__} is not handed its rotary embedding, so that queries and keys without it cannot"

@@ -28,7 +28,8 @@ def own_forward(module: nn.Module) -> Callable[..., Any]:
     module : torch.nn.Module
         The module.
     """
-    put, methods = _put_forward(module), list[Callable[..., Any]]()
+    put: Callable[..., Any] | None = _put_forward(module)
+    methods: list[Callable[..., Any]] = []
     if put is None:
         return inspect.unwrap(type(module).forward)
     _rewired(put, module, methods.append)
