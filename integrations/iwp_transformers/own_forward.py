@@ -31,7 +31,7 @@ def own_forward(module: nn.Module) -> Callable[..., Any]:
     put: Callable[..., Any] | None = _put_forward(module)
     methods: list[Callable[..., Any]] = []
     if put is None:
-        return inspect.unwrap(type(module).forward)
+        return _undecorated(module, type(module).forward)
     _rewired(put, module, methods.append)
     return _undecorated(module, methods[0]) if methods else put
 
