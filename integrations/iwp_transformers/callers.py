@@ -12,9 +12,10 @@ from typing import Any
 from torch import nn
 from transformers import GenerationConfig, GenerationMixin
 
-from iwp_transformers.frames import outward
+from iwp_transformers.frames import arguments_in, outward
 
 __all__ = [
+    "arguments_past_hooks",
     "calls_of",
     "drafted_tokens",
     "followed_by_answer",
@@ -117,6 +118,28 @@ def drafted_tokens(model: nn.Module) -> int:
 def calls_of(module: nn.Module, frame: FrameType | None) -> int:
     """Return how many calls of a module a frame is within."""
     return sum(_calls(each, module) for each in outward(frame))
+
+
+def arguments_past_hooks(module: nn.Module) -> dict[str, Any]:
+    """Return what the running `forward` of a module was given, where it was called itself, and hooks were not.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The module.
+
+    Returns
+    -------
+    dict
+        By name; empty where the module is not running, or was called as modules are.
+    """
+    given: dict[str, Any] = {}
+    for frame in outward(sys._getframe()):
+        if _calls(frame, module):
+            return {}
+        if not given and frame.f_code.co_name == "forward" and frame.f_locals.get("self") is module:
+            given = arguments_in(frame)
+    return given
 
 
 def running_elsewhere(module: nn.Module) -> bool:

@@ -418,3 +418,23 @@ def test_a_text_prompt_on_an_unpruned_cache_is_left_alone(model: nn.Module) -> N
 
     assert not session.records
     assert torch.isfinite(logits_of(model, {"input_ids": token, CACHE: within})).all()
+
+
+def test_a_cache_that_something_else_takes_tokens_from_is_refused() -> None:
+    """Compression by hooks on the attention: which tokens a layer holds is not known any more."""
+    model: Any = FACTORIES["llava-onevision"]()
+    inputs = make_inputs(model, [(3, Image(), 5)])
+
+    def compress(attention: Any, _args: Any, kwargs: dict[str, Any], _output: Any) -> None:
+        part = kwargs[CACHE].layers[attention.layer_idx]
+        part.keys, part.values = part.keys[:, :, ::2], part.values[:, :, ::2]
+
+    for layer in model.model.language_model.layers:
+        layer.self_attn.register_forward_hook(compress, with_kwargs=True)
+
+    with (
+        prune_visual_tokens(model, budget=0.3, layer=1),
+        torch.no_grad(),
+        pytest.raises(NotImplementedError, match="takes tokens out of the cache"),
+    ):
+        model(**inputs)
