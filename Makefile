@@ -28,7 +28,7 @@ $(VENV)-core/ready: pyproject.toml constraints.txt
 $(VENV)-oldest/ready: pyproject.toml constraints-oldest.txt
 	test -x $(VENV)-oldest/bin/python || $(PYTHON) -m venv $(VENV)-oldest
 	$(VENV)-oldest/bin/python -m pip install --quiet --constraint constraints-oldest.txt \
-		--editable '.[cli,test,video]' accelerate torchvision
+		--editable '.[cli,test,video]' accelerate peft torchvision
 	touch $@
 
 $(VENV)-previous/ready: pyproject.toml constraints.txt

@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 from transformers.utils.generic import ModelOutput
 
-from iwp_transformers.callers import calls_of, running_elsewhere
+from iwp_transformers.callers import arguments_past_hooks, calls_of, running_elsewhere
 from iwp_transformers.checkpointing import shorten_outside, unwrap_checkpointing
 from iwp_transformers.chunks import running_chunk
 from iwp_transformers.decode import check_step, restore_attentions, step_mask
@@ -169,6 +169,8 @@ class Attachment:
             changed = self._prepare(args, kwargs)
             if changed is not None:
                 return changed
+        if not torch.compiler.is_compiling():
+            self._check_called()
         states = kwargs.get("inputs_embeds")
         states = kwargs.get("input_ids", *args[:1]) if states is None else states
         cache = cache_in(kwargs)
@@ -176,6 +178,18 @@ class Attachment:
         if cache is not None and self._plan.longest is not None:
             check_length(self._plan, int(cache.get_seq_length()) + states.shape[1])
         return None
+
+    def _check_called(self) -> None:
+        """Raise if a forward with features came to the decoder without the hook that sees them."""
+        given = {} if self._thread.forwards else arguments_past_hooks(self._plan.inner)
+        brought = map(given.get, self._bringers)
+        if self._lease.open and any(isinstance(part, torch.Tensor) or part for part in brought):
+            kind = type(self._plan.inner).__name__
+            msg = (
+                f"{kind}.forward was called itself, past the hooks of a call, so that this forward could not be pruned;"
+                " call the model (`model(...)`)"
+            )
+            raise NotImplementedError(msg)
 
     @_uncompiled
     def _prepare(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Changed:
@@ -212,6 +226,7 @@ class Attachment:
         if forward.prefill is None:
             return running.finish(output)
         prefill, forward.finished = forward.prefill, True
+        prefill.check_complete()
         unseen = cache_in(output)
         if unseen is not None and unseen is not prefill.cache and unseen.get_seq_length():
             msg = (

@@ -4,18 +4,19 @@ The module's forward runs with an attention function of ours in place of its own
 object: nothing that another thread could see is written, neither a configuration nor a registry. Weights are shared.
 """
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from types import FunctionType, MethodType
+from types import FunctionType
 from typing import Any, Never
 
 import torch
 from torch import Tensor, nn
 from transformers import Cache
 
-from iwp_transformers.twins import twin_of
+from iwp_transformers.own_forward import bound_forward, own_forward, uncompiled, weights_in_place
+from iwp_transformers.placement import beside_weights
+from iwp_transformers.twins import parts_towards, random_numbers_undrawn, twin_of
 
 __all__ = ["AttentionInputs", "attention_inputs", "is_readable"]
 
@@ -108,20 +109,23 @@ def attention_inputs(
         If the layer has no attention that takes its function from Transformers' registry, or rotates in a way that
         cannot be left out.
     """
-    given = {name: None if isinstance(value, Cache) else value for name, value in arguments.items()}
+    given: Mapping[str, Any] = {name: None if isinstance(value, Cache) else value for name, value in arguments.items()}
     if not rotated and "position_embeddings" in given:
-        given["position_embeddings"] = _identity(given["position_embeddings"])
+        given = {**given, "position_embeddings": _identity(given["position_embeddings"])}
     elif not rotated and _may_rotate(layer):
         msg = (
             f"a {type(layer).__name__} is not handed its rotary embedding, so that queries and keys without it cannot"
             " be had"
         )
         raise NotImplementedError(msg)
-    twin = _with_own_attention(layer)
+    layer = uncompiled(layer)
+    names = _attending(layer)
+    twin = twin_of(layer, dict.fromkeys(names, _receiving_forward))
     try:
-        with torch.no_grad():
+        with weights_in_place(*parts_towards(layer, names)), torch.no_grad(), random_numbers_undrawn(layer, hidden):
+            hidden, given = beside_weights(layer, hidden, given)
             # Straight to the forward: the hooks on the layer, ours among them, are for its own calls.
-            inspect.unwrap(type(twin).forward)(twin, hidden, **given)
+            bound_forward(twin, twin)(hidden, **given)
     except _Received as received:
         return received.inputs
     msg = f"a {type(layer).__name__} has not called its attention function: it has no queries and keys to read"
@@ -144,7 +148,7 @@ class _Received(BaseException):
 def _receive(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *_args: Any, **kwargs: Any) -> Never:
     scaling = kwargs.get("scaling", getattr(module, "scaling", None))
     scaling = query.shape[-1] ** -0.5 if scaling is None else float(scaling)
-    eager = inspect.unwrap(type(module).forward).__globals__.get("eager_attention_forward", _without_eager)
+    eager = own_forward(module).__globals__.get("eager_attention_forward", _without_eager)
     options = {name: value for name, value in kwargs.items() if name != "attention_mask"}
     options |= {"scaling": scaling, "dropout": 0.0}
     window = kwargs.get("sliding_window")
@@ -180,8 +184,8 @@ def _identity(embedding: Any) -> Any:
     raise NotImplementedError(msg)
 
 
-def _with_own_attention(layer: nn.Module) -> nn.Module:
-    """Return a copy of a layer, with the same weights, whose attention modules call `_receive`."""
+def _attending(layer: nn.Module) -> list[str]:
+    """Return the names of a layer's parts that call an attention function."""
     names = [name for name, part in layer.named_modules() if _asks_registry(part)]
     if not names:
         msg = (
@@ -189,24 +193,27 @@ def _with_own_attention(layer: nn.Module) -> nn.Module:
             " no queries and keys to read"
         )
         raise NotImplementedError(msg)
-    return twin_of(layer, dict.fromkeys(names, _receiving_forward))
+    return names
 
 
 def _asks_registry(module: nn.Module) -> bool:
-    code = getattr(inspect.unwrap(type(module).forward), "__code__", None)
+    code = getattr(own_forward(module), "__code__", None)
     return code is not None and REGISTRY in code.co_names
 
 
 def _may_rotate(layer: nn.Module) -> bool:
     """Tell whether the attention of a layer that is not handed a rotary embedding could rotate nevertheless."""
-    codes = [inspect.unwrap(type(part).forward).__code__ for part in layer.modules() if _asks_registry(part)]
+    codes = [own_forward(part).__code__ for part in layer.modules() if _asks_registry(part)]
     names = {name for code in codes for name in (*code.co_names, *code.co_varnames)}
     return any(word in name.lower() for name in names for word in ROTATING)
 
 
-def _receiving_forward(module: nn.Module) -> MethodType:
-    forward: Any = inspect.unwrap(type(module).forward)
+def _receiving_forward(module: nn.Module) -> Callable[..., Any]:
+    return bound_forward(module, module, _receiving)
+
+
+def _receiving(forward: Any) -> FunctionType:
     names = {**forward.__globals__, REGISTRY: _Registry()}
     function = FunctionType(forward.__code__, names, forward.__name__, forward.__defaults__, forward.__closure__)
     function.__kwdefaults__ = forward.__kwdefaults__
-    return MethodType(function, module)
+    return function

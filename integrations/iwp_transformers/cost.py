@@ -14,14 +14,17 @@ from transformers.cache_utils import StaticLayer
 
 from iwp_transformers.arguments import ShortenedArguments
 from iwp_transformers.attention import attention_inputs
+from iwp_transformers.own_forward import uncompiled, weights_in_place
 from iwp_transformers.placement import beside_weights
 from iwp_transformers.rows import KeptRows
-from iwp_transformers.twins import bare_twin
+from iwp_transformers.twins import bare_twin, random_numbers_undrawn
 
 __all__ = ["LayerCost", "cache_sizes", "layer_structure", "measured_cost"]
 
 # Two short sequences tell what grows with their length from what grows with its square.
 SHORT, LONG = 8, 16
+# What PEFT writes on its parts when adapters are switched: which of them run, and which are added to the weights.
+ADAPTERS = ("_active_adapter", "_disable_adapters", "merged_adapters")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +51,10 @@ class LayerCost:
 
 def layer_structure(layer: nn.Module) -> tuple[Any, ...]:
     """Return what two layers must share to cost the same."""
-    parts = ((name, type(part), getattr(part, "in_features", None)) for name, part in layer.named_modules())
+    parts = (
+        (name, type(part), getattr(part, "in_features", None), *(str(vars(part).get(each)) for each in ADAPTERS))
+        for name, part in layer.named_modules()
+    )
     return (*parts, *((name, part.shape, part.dtype) for name, part in layer.named_parameters()))
 
 
@@ -75,7 +81,16 @@ def measured_cost(
     LayerCost
         None in place of what a part with weights computes out of sight, as kernels of some quantised layers do.
     """
-    hidden, arguments = beside_weights(layer, hidden, arguments)
+    layer = uncompiled(layer)
+    with weights_in_place(layer):
+        hidden, arguments = beside_weights(layer, hidden, arguments)
+        return _measured(config, index, layer, hidden, arguments)
+
+
+def _measured(
+    config: PreTrainedConfig, index: int, layer: nn.Module, hidden: Tensor, arguments: Mapping[str, Any]
+) -> LayerCost:
+    """Count, with everything on the device of the layer's weights."""
     counts, pairs = [], None
     for length in (SHORT, LONG):
         place = (torch.arange(length, device=hidden.device) % hidden.shape[1]).expand(hidden.shape[0], -1)
@@ -185,8 +200,7 @@ def _counted(layer: nn.Module, hidden: Tensor, arguments: Mapping[str, Any]) -> 
 
         return forward if _owns_matrix(part) else run
 
-    # A layer in training draws random numbers, which the forward proper must draw again.
-    with torch.no_grad(), torch.random.fork_rng(enabled=layer.training), counter:
+    with torch.no_grad(), random_numbers_undrawn(layer, hidden), counter:
         # The class's forward: what somebody put in its place on the layer is for the layer's own calls.
         type(layer).forward(bare_twin(layer, watched), hidden, **arguments)
     return None if counter.hidden or not counter.flops else counter.flops

@@ -8,6 +8,8 @@ from typing import Any
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
+from iwp_transformers.own_forward import uncompiled
+
 __all__ = ["Hook", "argument_names", "is_pruned", "named_arguments"]
 
 
@@ -47,7 +49,7 @@ class Hook:
 
 def argument_names(module: nn.Module) -> list[str]:
     """Return the names of a forward's arguments, by which a hook tells what came by position."""
-    return list(inspect.signature(type(module).forward).parameters)[1:]
+    return list(inspect.signature(type(uncompiled(module)).forward).parameters)[1:]
 
 
 def named_arguments(module: nn.Module, names: Sequence[str], args: tuple[Any, ...]) -> dict[str, Any]:

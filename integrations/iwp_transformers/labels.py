@@ -1,14 +1,14 @@
 """The labels of a forward: which rows of the model's output a loss is computed of."""
 
-import inspect
 import sys
 from collections.abc import Iterator, Mapping
-from types import FrameType
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel
+
+from iwp_transformers.frames import arguments_in, outward
 
 __all__ = ["labelled_rows"]
 
@@ -16,13 +16,16 @@ __all__ = ["labelled_rows"]
 IGNORED = -100
 # Functions that run a model, also in parts of the names that torch.compile gives them.
 _CALLS = ("_call_impl", "forward")
+# That of a Trainer, which keeps the labels to itself if they are smoothed, or its user has a loss of their own.
+_LOSS = "compute_loss"
 
 
 def labelled_rows(tokens: Tensor) -> Tensor | None:
     """Return which rows of the running forward a loss is computed of.
 
     The labels are read off the calls of models that are running, since nothing else sees all of them: hooks miss a
-    `forward` that is called directly, as PEFT does, and a head that is put on the model from outside.
+    `forward` that is called directly, as PEFT does, and a head that is put on the model from outside. A `Trainer` may
+    not hand them to the model at all.
 
     Parameters
     ----------
@@ -47,13 +50,10 @@ def labelled_rows(tokens: Tensor) -> Tensor | None:
 
 def _arguments_of_models() -> Iterator[Mapping[str, Any]]:
     """Return what the models were called with that this thread is running, the innermost first."""
-    frame: FrameType | None = sys._getframe()
-    while frame is not None:
-        code = frame.f_code
-        # Whoever asks a frame for its variables keeps them alive in it, so that those of others are left alone.
-        known = frame.f_locals if any(name in code.co_name for name in _CALLS) else {}
-        if isinstance(known.get("self"), PreTrainedModel):
-            named = code.co_argcount + code.co_kwonlyargcount + bool(code.co_flags & inspect.CO_VARARGS)
-            rest = known.get(code.co_varnames[named]) if code.co_flags & inspect.CO_VARKEYWORDS else None
-            yield {**(rest or {}), **known}
-        frame = frame.f_back
+    for frame in outward(sys._getframe()):
+        name = frame.f_code.co_name
+        if not any(part in name for part in (*_CALLS, _LOSS)):
+            continue
+        known = arguments_in(frame)
+        if name == _LOSS or isinstance(known.get("self"), PreTrainedModel):
+            yield known

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from iwp_transformers.attention import AttentionInputs, attention_inputs
 from iwp_transformers.masks import allowed_rows
-from iwp_transformers.placement import beside_weights
 from iwp_transformers.prompt import Prompt
 from iwp_transformers.regions import Region
 from iwp_transformers.tower_view import TowerReader
@@ -148,8 +147,7 @@ class LayerInputs:
         return torch.cat(parts, dim=1)
 
     def _read(self, *, rotated: bool) -> AttentionInputs:
-        hidden, arguments = beside_weights(self.layer, self.hidden, self.arguments)
-        own = attention_inputs(self.layer, hidden, arguments, rotated=rotated)
+        own = attention_inputs(self.layer, self.hidden, self.arguments, rotated=rotated)
         if self.gather is None:
             return own
         queries, keys, values = map(self.gather, (own.queries, own.keys, own.values))

@@ -140,6 +140,22 @@ class Prefill:
         if structure not in self._costs:
             self._costs[structure] = measured_cost(self._plan.config, index, layer, hidden, arguments)
 
+    def check_complete(self) -> None:
+        """Raise unless every layer came by.
+
+        Raises
+        ------
+        RuntimeError
+            If one did not: it was put in the place of another since the session began, or was not called.
+        """
+        seen, layers = len(self._structures), len(self._plan.layers)
+        if seen != layers:
+            msg = (
+                f"{seen} of {layers} layers were called with the hooks of this session: some were replaced, removed or"
+                " left out since it began; close it, and begin a new one"
+            )
+            raise RuntimeError(msg)
+
     def finish(self, output: ModelOutput) -> ModelOutput:
         """Put what the decoder returns back at full length."""
         if getattr(output, "attentions", None):

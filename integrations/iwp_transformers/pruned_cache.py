@@ -227,6 +227,11 @@ def mark(
         Tokens that the cache held before; what earlier forwards dropped of them stays so.
     drafts : int
         Tokens behind the prompt, which can be cropped.
+
+    Raises
+    ------
+    NotImplementedError
+        If something else has taken tokens out of the cache.
     """
     layers: list[Any] = cache.layers
     unknown = {"rows": None, "shortened": False, "fresh": False, "closing": False, "owner": False}
@@ -244,6 +249,7 @@ def mark(
         capacity = (first.max_cache_len, last.max_cache_len) if isinstance(last, StaticLayer) else None
         known = PrunedRows(*_behind(layers[concerned[0]].rows, before, rows, visible), capacity, log_sizes)
         for index in concerned:
+            _check_held(layers[index], index, (known.kept if index in shorter else known.full) + drafts)
             layers[index].__dict__.update(
                 rows=known,
                 shortened=index in shorter,
@@ -251,6 +257,17 @@ def mark(
                 closing=index == concerned[-1],
                 owner=index == concerned[0],
             )
+
+
+def _check_held(layer: Any, index: int, given: int) -> None:
+    """Raise if a layer lacks tokens that it was given."""
+    held = int(layer.get_seq_length())
+    if held != given:
+        msg = (
+            f"layer {index} of the cache holds {held} of the {given} tokens that it was given: something else takes"
+            " tokens out of the cache, and which is not known; use the one or the other"
+        )
+        raise NotImplementedError(msg)
 
 
 def _alike(layers: Sequence[Any], hidden_from: Sequence[int], kinds: Sequence[str]) -> dict[Any, list[int]]:

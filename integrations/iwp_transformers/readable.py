@@ -48,8 +48,10 @@ def _check_readable(plan: PruningPlan, index: int, ahead: int) -> None:
     if is_readable(plan.layers[index]):
         return
     others = [str(other + ahead) for other, layer in enumerate(plan.layers) if other and is_readable(layer)]
+    replaced = any("forward" in vars(part) for part in plan.layers[index].modules())
+    why = ", as far as the `forward` that was put on it shows," if replaced else ""
     msg = (
-        f"layer {index} is of kind {plan.kinds[index]!r} and has no queries and keys to choose tokens"
+        f"layer {index} is of kind {plan.kinds[index]!r} and has{why} no queries and keys to choose tokens"
         f" by; use `layer` {', '.join(others) or 'none'}, or a `selector` that needs none"
     )
     raise NotImplementedError(msg)

@@ -1,7 +1,7 @@
 """Everything that is refused, each with its reason: better no answer than a wrong one."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
@@ -175,6 +175,7 @@ def check_prefill(plan: "PruningPlan", arguments: Mapping[str, Any], length: int
         )
         raise NotImplementedError(msg)
     _check_values(arguments.get("attention_mask"))
+    _check_adapters(plan.layers)
     check_packing(arguments, length, seen)
     check_checkpointing(plan.text, plan.layers, cache)
 
@@ -264,6 +265,24 @@ def _check_values(mask: object) -> None:
         msg = (
             f"`attention_mask` holds numbers other than 0 and those below {FORBIDDING:g}, which forbid: rules that read"
             " attention take these tokens for hidden ones or for padding; expected a mask that shows or hides"
+        )
+        raise NotImplementedError(msg)
+
+
+def _check_adapters(layers: Sequence[nn.Module]) -> None:
+    """Raise if adapters tell by how many rows are left which tokens they are for.
+
+    Raises
+    ------
+    NotImplementedError
+        If they do.
+    """
+    parts = [part for layer in layers for part in layer.modules() if not vars(part).get("_disable_adapters")]
+    variants = {type(each).__name__ for part in parts for each in vars(part).get("lora_variant", {}).values()}
+    if any(name.startswith("ALora") for name in variants):
+        msg = (
+            "an activated LoRA (`alora_invocation_tokens`) counts from the end of the sequence, in rows, where its"
+            " adapter begins, which pruning changes; switch the adapter off (`model.disable_adapter()`) or delete it"
         )
         raise NotImplementedError(msg)
 

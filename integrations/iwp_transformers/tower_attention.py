@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from iwp_transformers.attention import AttentionInputs, attention_inputs
-from iwp_transformers.placement import beside_weights
 from iwp_transformers.tower import LayerCall
 
 __all__ = ["received_attention", "tower_inputs"]
@@ -47,8 +46,7 @@ def tower_inputs(layer: nn.Module, call: LayerCall) -> tuple[AttentionInputs, Te
     if cuts is not None:
         # A single part, so that the attention function is called once, with all rows.
         arguments = {**arguments, "cu_seqlens": cuts[[0, -1]]}
-    hidden, arguments = beside_weights(layer, call.hidden, arguments)
-    return attention_inputs(layer, hidden, arguments), cuts
+    return attention_inputs(layer, call.hidden, arguments), cuts
 
 
 def received_attention(

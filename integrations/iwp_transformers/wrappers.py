@@ -52,6 +52,9 @@ def unwrapped(model: nn.Module) -> nn.Module:
             wrapper = wrapper.module
         elif "PeftModel" in names:
             wrapper = wrapper.get_base_model()
+        elif "BaseTuner" in names:
+            # `base_model` of a PeftModel with adapters.
+            wrapper = wrapper.model
         else:
             return wrapper  # type: ignore[no-any-return]  # a module, as `model` is
 

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -384,6 +385,25 @@ def test_every_row_of_a_batch_continues_as_by_itself(model: nn.Module, kind: str
             assert_close(together[sample], alone[0])
 
 
+@layers
+@kinds
+def test_a_step_leaves_no_mask_behind(model: Any, kind: str, layer: int) -> None:
+    """Masks of a step, as long as all that was seen, are gone when it ends, though the session goes on."""
+    masks = []
+    for part in model.model.language_model.layers:
+        part.register_forward_pre_hook(
+            lambda *call: masks.append(weakref.ref(call[2]["attention_mask"])), with_kwargs=True
+        )
+
+    with prune_visual_tokens(model, budget=0.3, layer=layer):
+        begun = Conversation.begun(model, make_inputs(model, PAIR), kind)
+        masks.clear()
+        begun.step(TOKENS)
+
+        assert len(masks) == len(model.model.language_model.layers)
+        assert not any(mask() is not None for mask in masks)
+
+
 def test_a_text_prompt_on_an_unpruned_cache_is_left_alone(model: nn.Module) -> None:
     """A cache that was filled before the session, or by text within it, is none of ours."""
     rows = pad([[5, 6, 7, 8, 9]], "left")
@@ -398,3 +418,23 @@ def test_a_text_prompt_on_an_unpruned_cache_is_left_alone(model: nn.Module) -> N
 
     assert not session.records
     assert torch.isfinite(logits_of(model, {"input_ids": token, CACHE: within})).all()
+
+
+def test_a_cache_that_something_else_takes_tokens_from_is_refused() -> None:
+    """Compression by hooks on the attention: which tokens a layer holds is not known any more."""
+    model: Any = FACTORIES["llava-onevision"]()
+    inputs = make_inputs(model, [(3, Image(), 5)])
+
+    def compress(attention: Any, _args: Any, kwargs: dict[str, Any], _output: Any) -> None:
+        part = kwargs[CACHE].layers[attention.layer_idx]
+        part.keys, part.values = part.keys[:, :, ::2], part.values[:, :, ::2]
+
+    for layer in model.model.language_model.layers:
+        layer.self_attn.register_forward_hook(compress, with_kwargs=True)
+
+    with (
+        prune_visual_tokens(model, budget=0.3, layer=1),
+        torch.no_grad(),
+        pytest.raises(NotImplementedError, match="takes tokens out of the cache"),
+    ):
+        model(**inputs)

@@ -161,6 +161,7 @@ def test_the_report_of_unknown_costs_says_so(kind: str) -> None:
         assert "unknown" in lines[2] or "not known" in lines[2]
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # peft asks models by old names
 def test_peft_adapters_count_what_runs() -> None:
     """Active, merged and switched off, the operations are those that torch counts."""
     peft = pytest.importorskip("peft", reason="adapters need peft")

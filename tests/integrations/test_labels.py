@@ -1,6 +1,7 @@
 """A row that a loss is computed of is never dropped, by whatever way its label came to the model."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -70,3 +71,25 @@ def test_labels_of_a_forward_that_was_broken_off_are_forgotten() -> None:
         model(**inputs)
 
     assert session.records[-1].kept_indices[0].tolist() == [*range(len(session.records[-1].kept[0]))]
+
+
+def test_labels_that_a_trainer_keeps_to_itself_count(tmp_path: Path) -> None:
+    """With a loss function of the user's, it takes them from the inputs before it calls the model."""
+    pytest.importorskip("accelerate", reason="Trainer needs accelerate")
+    from transformers import Trainer, TrainingArguments
+
+    model: Any = FACTORIES["llava-onevision"]()
+    inputs = positioned(model, make_inputs(model, [(3, Image(), 4)]))
+    labels = caption_labels(inputs)
+
+    def loss_of(output: Any, labels: Tensor, **_counts: Any) -> Tensor:
+        return F.cross_entropy(output.logits.flatten(0, 1), moved(labels).flatten())
+
+    arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to=[])
+    trainer = Trainer(model, args=arguments, compute_loss_func=loss_of)
+    with prune_visual_tokens(model, budget=0.3, layer=1, selector=first_ones) as session:
+        loss = trainer.compute_loss(model, {**inputs, "labels": labels})
+
+    record = session.records[-1]
+    assert record.kept_indices[0].tolist() == [*range(len(record.kept[0]) - 1), len(record.visual[0]) - 1]
+    assert_close(loss, true_output(model, inputs, 1, record, labels=labels).loss)

@@ -19,7 +19,7 @@ from tests.integrations.oracle import assert_close
 from tests.integrations.prompts import BOTH, PAIR, greedy, logits_of, pruned_logits, right_or_refused
 from tests.integrations.test_exactness import scattered
 from tests.integrations.test_session import anatomy
-from tests.integrations.tiny_models import CACHE, FACTORIES, make_inputs
+from tests.integrations.tiny_models import CACHE, FACTORIES, LAYERS, make_inputs
 
 PATIENCE = 2.0
 """Seconds that a thread is waited for which may have to wait itself."""
@@ -388,3 +388,21 @@ def test_closing_in_another_thread_during_a_prefill_is_finished_or_refused(model
     session.close()
 
     assert_close(logits_of(model, inputs), unpruned, tolerance=0)
+
+
+@pytest.mark.parametrize("change", ["the pruning layer", "a layer before it", "fewer layers"])
+def test_layers_that_are_exchanged_within_a_session_are_noticed(change: str) -> None:
+    """They have no hooks: nothing would be pruned without a word."""
+    model, other = (FACTORIES["llava-onevision"]() for _ in range(2))
+    text: Any = model.model.language_model
+    inputs = make_inputs(model, PAIR)
+
+    with prune_visual_tokens(model, budget=0.3, layer=LAYERS - 1) as session, torch.no_grad():
+        if change == "fewer layers":
+            text.layers = text.layers[: LAYERS - 1]
+        else:
+            text.layers[LAYERS - 1 if "pruning" in change else 0] = other.model.language_model.layers[0]
+        with pytest.raises(RuntimeError, match="replaced, removed or left out"):
+            model(**inputs, use_cache=False)
+
+    assert not session.records

@@ -126,6 +126,22 @@ def test_a_subclass_that_renames_the_ids_prunes_or_refuses(model: Any) -> None:
         assert torch.equal(states, expected)
 
 
+def test_a_forward_that_is_called_past_its_hooks_is_refused(model: Any) -> None:
+    """Torch calls no hook for `model.forward(...)`: an unpruned forward without a word is wrong."""
+    inputs = make_inputs(model, PAIR)
+    text = {name: part for name, part in make_inputs(model, [(4,), (7,)]).items() if name != "mm_token_type_ids"}
+    expected = pruned_logits(model, inputs)
+
+    with prune_visual_tokens(model, budget=0.3, layer=1) as session, torch.no_grad():
+        with pytest.raises(NotImplementedError, match="called itself"):
+            model.model.forward(**inputs)
+        assert torch.equal(model.forward(**inputs).logits, expected)
+        states = model.model.forward(**text).last_hidden_state
+
+    assert len(session.records) == 1
+    assert torch.equal(states, model.model(**text).last_hidden_state)
+
+
 @pytest.mark.parametrize("positional", [1, 2])
 def test_arguments_by_position_prune(model: Any, positional: int) -> None:
     """Ids, or ids and pixels, without their names."""
@@ -250,7 +266,10 @@ def test_an_adapter_added_within_a_session_is_used() -> None:
 
     def adapt(part: Any) -> None:
         torch.manual_seed(5)
-        part.add_adapter(config)
+        try:
+            part.add_adapter(config)
+        except ValueError as error:
+            pytest.skip(f"Transformers takes no adapters of the installed peft: {error}")
 
     adapt(twin)
     expected: Tensor = pruned_logits(twin, inputs)
