@@ -132,10 +132,9 @@ class _Candidates:
             return []
         bound = float(largest(self.scores, among + 1)[-1])
         pool = xp.nonzero(self.scores > bound)[0]
-        scores, chosen = take(self.scores, pool), []
-        held = self.penalties.hold(pool) if pool.shape[0] >= sizes[0] else None
+        scores, held, chosen = take(self.scores, pool), None, []
         for size in sizes[:count]:
-            if held is None or scores.shape[0] < size:
+            if pool.shape[0] < size:
                 break
             least = float(largest(scores, size)[-1])
             is_best = scores >= least
@@ -144,6 +143,7 @@ class _Candidates:
                 break
             chosen.append(take(pool, self._in_order(best, scores)))
             if len(chosen) < count:
+                held = held or self.penalties.hold(pool)
                 scores = scores + next(self.penalties.on([chosen[-1]], held))
                 scores = xp.where(is_best, self.nothing, scores)
         if len(chosen) < len(sizes) and chosen:
