@@ -164,7 +164,7 @@ class _Candidates:
 
     def _is_easy(self, columns: int, size: int) -> bool:
         """Return whether all tokens meet so many columns sooner than one finds out which have to for the next chunk."""
-        cost = self.scores.shape[0] * columns * self.penalties.comparison.width
+        cost: int = self.scores.shape[0] * columns * self.penalties.comparison.width
         return cost <= (EASY if columns <= 2 * size else EASIER)
 
     def catch_up(self, size: int) -> float:
