@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from _harness import PAPER, PRESET, header, write
+from _harness import ABOVE, PAPER, PRESET, header, write
 from greedy_rivals import div_prune
 from numpy.typing import NDArray
 from rich.progress import track
@@ -28,7 +28,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, BertModel
 
 from iwp_core import PCMMR, TopK, select_tokens
-from iwp_core.presets import PER_QUERY
+from iwp_core.presets import ABOVE_CHANCE, PER_QUERY
 
 ASKING, LENGTH, PASSAGES = 32, 256, 96
 LAYERS = (1, 2, 3)
@@ -89,6 +89,7 @@ def by_attention(given: LayerInput, count: int, _seed: int) -> Tensor:
 RULES: dict[str, Rule] = {
     PAPER: iwp(),
     PRESET: iwp(**PER_QUERY),
+    ABOVE: iwp(**ABOVE_CHANCE),
     f"{PRESET}, one mean query": lambda given, count, seed: iwp(**PER_QUERY)(mean_query(given), count, seed),
     "magnitude only": iwp(strategy=TopK()),
     "duplication only": iwp(strategy=PCMMR(temper=0.0)),

@@ -1,5 +1,6 @@
 """The console script `iwp`."""
 
+import io
 import sys
 from importlib.util import find_spec
 
@@ -17,6 +18,9 @@ def main() -> None:
         # Said here too, since whoever asks may have neither the rest installed nor the time that importing it takes.
         sys.stdout.write(f"iwp {__version__}\n")
         return
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # An answer can have characters that the terminal has not; the default would be an error once it is there.
+        sys.stdout.reconfigure(errors="backslashreplace")
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
         sys.exit(f"iwp: the command line needs {', '.join(missing)}: install iwp with its extra, '.[cli]' in a clone")

@@ -1,6 +1,7 @@
 """A user's samples, from a JSON Lines file or a folder: checked before a model is loaded, encoded one by one."""
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,7 +82,8 @@ def read_samples(path: Path, prompt: str | None) -> list[Asked]:
     Refusal
         If there are no samples, one has no question or no picture, or a picture does not exist; the message names it.
     """
-    if not path.exists():
+    # `os.path` has a plain answer for names that are too long, too.
+    if not os.path.exists(path):
         msg = f"--data {quoted(path)} does not exist, expected a file of JSON lines or a folder"
         raise Refusal(msg)
     if path.is_dir():
@@ -114,13 +116,13 @@ def _of_lines(path: Path, prompt: str | None) -> Iterator[Asked]:
 def _of_line(path: Path, name: str, line: str, prompt: str | None) -> Asked:
     try:
         content = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         msg = f"{quoted(name)} is no JSON: {error}"
         raise Refusal(msg) from error
     if not isinstance(content, dict):
         msg = f"{quoted(name)} is a {type(content).__name__}, expected an object with prompt and image or video"
         raise Refusal(msg)
-    question = content.get("prompt", prompt)
+    question = prompt if content.get("prompt") is None else content["prompt"]
     if not isinstance(question, str) or not question.strip():
         msg = f"{quoted(name)} has no prompt: expected a text, or --prompt for all"
         raise Refusal(msg)
@@ -142,7 +144,7 @@ def _paths(path: Path, name: str, content: Mapping[str, Any], keys: Sequence[str
                 raise Refusal(msg)
             found.append(path.parent / each)
     for each in found:
-        if not each.exists():
+        if not os.path.exists(each):
             msg = f"{quoted(name)} names {quoted(each)}, which does not exist"
             raise Refusal(msg)
     return tuple(found)

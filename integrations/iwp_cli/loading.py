@@ -1,6 +1,7 @@
 """Processor and model from a folder or the Hub, with errors that say what to do."""
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,13 +39,14 @@ def inspected(name: str, *, local_files_only: bool) -> ModelReport:
         If there is no such folder or configuration, if it is damaged, or if Transformers has no model for it.
     """
     is_path = name.startswith((".", "/", "~")) or name.count("/") != 1 or "\\" in name
-    folder = Path(name)
-    if is_path and not folder.is_dir():
+    # `os.path` has a plain answer for names that are too long, too.
+    is_folder, folder = os.path.isdir(name), Path(name)
+    if is_path and not is_folder:
         msg = (
             f"there is no folder {quoted(name)}: expected a folder with a model and its processor, or a name on the Hub"
         )
         raise Refusal(msg, code=1)
-    if folder.is_dir() and not (folder / "config.json").is_file():
+    if is_folder and not (folder / "config.json").is_file():
         adapter = " (it holds an adapter: name the folder of its base model)"
         hint = adapter if (folder / "adapter_config.json").is_file() else ""
         msg = f"{quoted(name)} has no config.json, which says what a model is{hint}"
@@ -102,10 +104,14 @@ class Checkpoint:
         if self.device is None:
             return torch.device("cuda" if torch.cuda.is_available() else "cpu")
         try:
-            return torch.empty(0, device=self.device).device
+            place = torch.empty(0, device=self.device).device
         except (RuntimeError, AssertionError) as error:
             msg = f"--device: {self.device!r} cannot be used: {first_line(error)}"
             raise Refusal(msg) from error
+        if place.type == "meta":
+            msg = f"--device: {self.device!r} cannot be used: tensors there have no content"
+            raise Refusal(msg)
+        return place
 
     def check(self) -> ModelReport:
         """Return what pruning would do with it; reads no weights.

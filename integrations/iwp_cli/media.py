@@ -8,7 +8,7 @@ from iwp_transformers.media.encoding import Media
 from iwp_transformers.media.images import read_image
 from iwp_transformers.media.videos import read_video
 
-__all__ = ["check_given", "read_media"]
+__all__ = ["check_given", "files_read", "read_media"]
 
 
 def read_media(images: Sequence[Path], videos: Sequence[Path], frames: int) -> Media:
@@ -30,6 +30,17 @@ def read_media(images: Sequence[Path], videos: Sequence[Path], frames: int) -> M
         images=[(path, read_image(path)) for path in images],
         videos=[(path, read_video(path, frames)) for path in videos],
     )
+
+
+def files_read(images: Sequence[Path] | None, videos: Sequence[Path] | None, settings: Path | None) -> list[Path]:
+    """Return everything on disk that options name and that is read.
+
+    Parameters
+    ----------
+    images, videos : sequence of pathlib.Path or None
+    settings : pathlib.Path or None
+    """
+    return [*(images or ()), *(videos or ()), *([] if settings is None else [settings])]
 
 
 def check_given(images: Sequence[Path], videos: Sequence[Path]) -> None:

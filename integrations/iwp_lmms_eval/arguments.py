@@ -3,7 +3,7 @@
 import ast
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
@@ -34,7 +34,7 @@ def pruning_arguments(given: Mapping[str, object]) -> dict[str, Any] | None:
         What was asked for, as lmms-eval hands it over (numbers, booleans, strings) or as Python values; one that is
         None was not given. Names are those of `PRUNING`. Several layers or budgets are separated by colons:
         ``layer=4:12:20``, ``budget=0.5:0.25:0.1``; so are the options of a method and of a strategy:
-        ``method=vispruner:important_ratio=0.3``, ``strategy=PCMMR:penalty=8:growth=4``. A budget can be
+        ``method=vispruner:important=0.3``, ``strategy=PCMMR:penalty=8:growth=4``. A budget can be
         ``tolerance:share=0.05``, or an object of JSON that has one for each modality.
 
     Raises
@@ -168,9 +168,9 @@ def _called(argument: str, value: str, kinds: Mapping[str, Callable[..., Any]]) 
     Raises
     ------
     TypeError
-        If it has no such option.
+        If it has no such option, or needs one that is not there.
     ValueError
-        If the name is unknown.
+        If the name is unknown, or an option is there twice.
     """
     name, *written = value.split(":")
     if name not in kinds:
@@ -185,7 +185,15 @@ def _called(argument: str, value: str, kinds: Mapping[str, Callable[..., Any]]) 
             expected = f"one of {', '.join(allowed)}" if allowed else "no options"
             msg = f"`{argument}` is {value!r}, and {name} has no option {part!r}: expected {expected}, as option=value"
             raise TypeError(msg)
+        if option in options:
+            msg = f"`{argument}` is {value!r}, with {option} twice: expected it once"
+            raise ValueError(msg)
         options[option] = _value(text)
+    needed = [field.name for field in fields(known) if field.default is MISSING and field.default_factory is MISSING]
+    for option in needed:
+        if option not in options:
+            msg = f"`{argument}` is {value!r}, and {name} needs {option}: expected {name}:{option}=value"
+            raise TypeError(msg)
     return known(**options)
 
 

@@ -167,9 +167,11 @@ class PrunedModel(AnsweringModel):
         max_pixels: int | None = None,
         **pruning: object,
     ) -> None:
-        size = _batch_size(batch_size)
+        size, max_new_tokens = _count("batch_size", batch_size), _count("max_new_tokens", max_new_tokens)
         rule = pruning_arguments(pruning)
-        limits: dict[str, Any] = {"max_num_frames": max_num_frames, "min_pixels": min_pixels, "max_pixels": max_pixels}
+        pixels = {"min_pixels": min_pixels, "max_pixels": max_pixels}
+        limits: dict[str, Any] = {"max_num_frames": _count("max_num_frames", max_num_frames)}
+        limits |= {name: None if value is None else _count(name, value) for name, value in pixels.items()}
         told: dict[str, Any] = {"pretrained": pretrained, **limits, "max_new_tokens": max_new_tokens}
         told |= {"dtype": dtype, "attn_implementation": attn_implementation, "pruning": written(rule, pruning)}
         notes = None if journal is None else Journal(_own_file(journal), told)
@@ -185,9 +187,9 @@ class PrunedModel(AnsweringModel):
         super().__init__(answerer, batch_size=size, max_new_tokens=max_new_tokens, journal=notes)
 
 
-def _batch_size(value: int | str) -> int:
+def _count(name: str, value: int | str) -> int:
     if not str(value).isdecimal() or not int(value):
-        msg = f"`batch_size` is {value!r}, expected an integer of at least 1: batches do not adapt"
+        msg = f"`{name}` is {value!r}, expected an integer of at least 1"
         raise ValueError(msg)
     return int(value)
 

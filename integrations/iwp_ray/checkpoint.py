@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,8 +10,11 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 from transformers import logging as transformers_logging
 
 from iwp_transformers import prune_visual_tokens
+from iwp_transformers.media.errors import quoted
 
 __all__ = ["Checkpoint"]
+
+WEIGHTS = (".safetensors", ".bin")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +51,7 @@ class Checkpoint:
         TypeError, ValueError, NotImplementedError
             As `prune_visual_tokens`.
         OSError
-            If there is no model of that name.
+            If there is no model of that name, or a folder has no weights.
         """
         config = AutoConfig.from_pretrained(
             self.name, local_files_only=self.local_files_only, trust_remote_code=False, attn_implementation="eager"
@@ -56,6 +60,10 @@ class Checkpoint:
         with torch.device("meta"):
             model = auto.from_config(config)
         prune_visual_tokens(model, **settings).close()
+        folder = Path(self.name)
+        if folder.is_dir() and not any(each.suffix in WEIGHTS for each in folder.iterdir()):
+            msg = f"{quoted(folder)} holds no weights, expected files that end in {' or '.join(WEIGHTS)}"
+            raise OSError(msg)
 
     def __call__(self) -> tuple[Any, Any]:
         """Load the model, onto the GPU that this process has or onto the CPU, and its processor."""

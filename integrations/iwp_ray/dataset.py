@@ -12,6 +12,7 @@ from iwp_ray.actor import Loader, PruningActor, Task
 from iwp_ray.attempts import Attempts
 from iwp_ray.checkpoint import Checkpoint
 from iwp_ray.cluster import placement
+from iwp_ray.ids import check_id_type
 from iwp_ray.rows import BROKEN, COLUMNS
 from iwp_transformers import prune_visual_tokens
 
@@ -45,8 +46,9 @@ def prune_dataset(
     ----------
     dataset : ray.data.Dataset
         Rows with the columns `id`, an integer or text; `image` or `video`; and `prompt`, a text. A picture is a path,
-        the bytes of a file, a mapping with ``bytes`` or ``path``, an array of bytes of shape (height, width, 3), or
-        (frames, height, width, 3) for a video, or a list of these. Other columns are not in the result.
+        the bytes of a file, a mapping with ``bytes`` or ``path``, an array of bytes of shape (height, width),
+        (height, width, 3) or, with transparency, (height, width, 4), or (frames, height, width, 3) for a video, or a
+        list of these. Other columns are not in the result.
     model : str, pathlib.Path or callable
         Folder that every node can read, or name on the Hub. Or a function without arguments that returns a model, on
         its device, and its processor; it is called in each process.
@@ -89,10 +91,11 @@ def prune_dataset(
     Raises
     ------
     TypeError
-        If `dataset` or `model` has another type, an argument is unknown, or as `prune_visual_tokens` raises.
+        If `dataset`, `model` or `prompt` has another type, an argument is unknown, or as `prune_visual_tokens` raises.
     ValueError
-        If a column is missing, a number is out of range, the cluster cannot hold so many processes and a processor for
-        reading, or as `prune_visual_tokens` raises.
+        If a column is missing, ids are neither integers nor text, there is no prompt for any row, a number is out of
+        range, the cluster cannot hold so many processes and a processor for reading, or as `prune_visual_tokens`
+        raises.
     NotImplementedError, OSError
         As `prune_visual_tokens`, and as loading a model.
 
@@ -108,7 +111,7 @@ def prune_dataset(
     >>> answers.write_parquet("answers")  # doctest: +SKIP
     """
     _check_counts(batch_size=batch_size, max_new_tokens=max_new_tokens, frames=frames)
-    columns = _checked_columns(dataset)
+    columns = _checked_columns(dataset, prompt)
     settings = {"budget": budget, **settings}
     _check_names(settings)
     load = _checked_loader(model, settings, dtype=dtype, attention=attention, local_files_only=local_files_only)
@@ -139,14 +142,22 @@ def prune_dataset(
     )
 
 
-def _checked_columns(dataset: Dataset) -> list[str]:
+def _checked_columns(dataset: Dataset, prompt: str | None) -> list[str]:
     if not isinstance(dataset, Dataset):
         msg = f"`dataset` is a {type(dataset).__name__}, expected a ray.data.Dataset"
         raise TypeError(msg)
-    there = dataset.columns() or []
+    schema = dataset.schema()
+    there = [] if schema is None else list(schema.names)
     if "id" not in there or not {"image", "video"} & set(there):
         msg = f"`dataset` has the columns {', '.join(there) or '(none)'}, expected id, and image or video"
         raise ValueError(msg)
+    check_id_type("`dataset`", schema.types[there.index("id")])
+    if prompt is None and "prompt" not in there:
+        msg = "`prompt` is missing: the rows have no column prompt, and none was given for all"
+        raise ValueError(msg)
+    if not isinstance(prompt, str | None):
+        msg = f"`prompt` is a {type(prompt).__name__}, expected a text"
+        raise TypeError(msg)
     return [name for name in (*COLUMNS, BROKEN) if name in there]
 
 

@@ -173,6 +173,8 @@ def _settings(arguments: Mapping[str, Any]) -> dict[str, str]:
     bound = signature(prune_dataset).bind(None, **arguments)
     bound.apply_defaults()
     given = {**bound.arguments, **bound.arguments["settings"]}
+    if isinstance(given["model"], str | Path) and Path(given["model"]).is_dir():
+        given["model"] = Path(given["model"]).absolute()  # another model, where another folder is the current one
     names = sorted(given.keys() - {"dataset", "settings"} - NO_SETTINGS)
     return {
         name: re.sub(r" at 0x[0-9a-f]+", "", repr(str(given[name]) if isinstance(given[name], Path) else given[name]))

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
-from iwp_transformers.media.errors import quoted
+from iwp_transformers.media.errors import first_line, quoted
 
 __all__ = ["AnswerFolder", "not_in"]
 
@@ -37,7 +37,7 @@ class AnswerFolder:
     Raises
     ------
     ValueError
-        If the folder holds answers that were given with other settings, or files that are no answers.
+        If the folder holds answers that were given with other settings, or files that are damaged or no answers.
     """
 
     def __init__(self, path: Path, settings: Mapping[str, str]) -> None:
@@ -45,9 +45,9 @@ class AnswerFolder:
         if path.exists():
             self._check_settings()
         self._files = sorted(path.glob("*.parquet"))
-        tables = [pq.read_table(file, columns=["id"]) for file in self._files]
-        kind = tables[0]["id"].type if tables else pa.string()
-        self.ids = pa.chunked_array([chunk for table in tables for chunk in table["id"].chunks], type=kind)
+        columns = [_ids_in(file) for file in self._files]
+        kind = columns[0].type if columns else pa.string()
+        self.ids = pa.chunked_array([chunk for column in columns for chunk in column.chunks], type=kind)
         self._seen = set(self.ids.to_pylist())
 
     def _check_settings(self) -> None:
@@ -58,14 +58,18 @@ class AnswerFolder:
         ValueError
             If it is not.
         """
+        if not self._path.is_dir():
+            msg = f"{quoted(self._path)} is a file, expected a folder"
+            raise ValueError(msg)
         file = self._path / SETTINGS
         if not file.exists():
-            others = sorted(each.name for each in self._path.iterdir() if each.name != LOCK)
+            own = {LOCK, SETTINGS + UNFINISHED}
+            others = sorted(each.name for each in self._path.iterdir() if each.name not in own)
             if others:
                 msg = f"{quoted(self._path)} holds {others[0]!r}, expected an empty folder or one of earlier answers"
                 raise ValueError(msg)
             return
-        before = json.loads(file.read_text(encoding="utf-8"))
+        before = _settings_in(file)
         for name in {**before, **self._settings}:
             if before.get(name) != self._settings.get(name):
                 msg = (
@@ -95,18 +99,24 @@ class AnswerFolder:
             if sorted(self._path.glob("*.parquet")) != self._files:
                 msg = f"{quoted(self._path)} was written to by another program meanwhile: start again"
                 raise ValueError(msg)
-            (self._path / SETTINGS).write_text(json.dumps(self._settings, indent=2) + "\n", encoding="utf-8")
             for file in self._path.glob(f"*{UNFINISHED}"):
                 file.unlink()
+            settings = self._path / SETTINGS
+            unfinished = settings.with_name(settings.name + UNFINISHED)
+            unfinished.write_text(json.dumps(self._settings, indent=2) + "\n", encoding="utf-8")
+            unfinished.replace(settings)
             yield
         finally:
             lock.release()
 
     def without_known(self, table: pa.Table) -> pa.Table:
-        """Return the rows whose ids are not in the folder, the first of each id; from then on they are known."""
+        """Return the rows whose ids are not in the folder, the first of each id; from then on they are known.
+
+        Rows without an id are all returned: each of them has an error, and none is another's.
+        """
         fresh = []
         for identity in table["id"].to_pylist():
-            fresh.append(identity not in self._seen)
+            fresh.append(identity is None or identity not in self._seen)
             self._seen.add(identity)
         return table.filter(pa.array(fresh, type=pa.bool_()))
 
@@ -116,6 +126,26 @@ class AnswerFolder:
         unfinished = file.with_name(file.name + UNFINISHED)
         pq.write_table(table, unfinished)
         unfinished.replace(file)
+
+
+def _settings_in(file: Path) -> Mapping[str, str]:
+    try:
+        settings = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        msg = f"{quoted(file)} is damaged ({error}), so how its answers were made is not known: choose another folder"
+        raise ValueError(msg) from error
+    if not isinstance(settings, dict):
+        msg = f"{quoted(file)} holds a {type(settings).__name__}, and not how answers were made: choose another folder"
+        raise ValueError(msg)
+    return settings
+
+
+def _ids_in(file: Path) -> pa.ChunkedArray:
+    try:
+        return pq.read_table(file, columns=["id"])["id"]
+    except (pa.ArrowInvalid, KeyError) as error:
+        msg = f"{quoted(file)} is damaged, or holds no answers ({first_line(error)}): remove it to have its rows anew"
+        raise ValueError(msg) from error
 
 
 def not_in(table: pa.Table, known: pa.Array) -> pa.Table:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 
 __all__ = ["Placement", "fitted", "lacking"]
 
@@ -78,8 +79,8 @@ def _check(**given: float | None) -> None:
         least = 1 if name == "actors" else 0
         if value is None:
             continue
-        whole = name != "actors" or value == int(value)
-        if isinstance(value, bool) or not math.isfinite(value) or value < least or not whole:
+        number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+        if not number or value < least or (name == "actors" and value != int(value)):
             label = name if name == "actors" else f"{name}_per_actor"
             expected = "a whole number of at least 1" if name == "actors" else "a number of at least 0"
             msg = f"`{label}` is {value!r}, expected {expected}"

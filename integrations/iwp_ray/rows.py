@@ -12,7 +12,7 @@ from PIL import Image
 
 from iwp_transformers.media.encoding import Media
 from iwp_transformers.media.errors import MediaError, first_line
-from iwp_transformers.media.images import read_image, read_image_bytes
+from iwp_transformers.media.images import as_seen, read_image, read_image_bytes
 from iwp_transformers.media.videos import Video, read_video, video_of_frames
 
 __all__ = ["BROKEN", "COLUMNS", "Row", "read_row", "told"]
@@ -21,8 +21,8 @@ COLUMNS = ("id", "image", "video", "prompt")
 BROKEN = "_broken"
 """Column in which a source says why a row could not be read there."""
 
-# Axes of a picture as numbers: height and width, and colour if it has any.
-PICTURE_AXES = (2, 3)
+# What follows height and width: nothing in a picture of grey levels, its colours, or its colours and how opaque it is.
+PICTURE_SHAPES = ((), (3,), (4,))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +86,9 @@ def told(error: Exception) -> str:
 
 
 def _media(content: Mapping[str, Any], prompt: object, root: Path, frames: int) -> Media:
+    if content["id"] is None:
+        msg = "the row's `id` is null, expected an integer or text"
+        raise MediaError(msg)
     if not isinstance(prompt, str):
         msg = "the row has no `prompt`, and none was given for all rows" if prompt is None else "`prompt` is no text"
         raise MediaError(msg)
@@ -114,9 +117,13 @@ def _image(value: Any, root: Path, identity: object) -> tuple[Path, Image.Image]
         return path, read_image(path)
     if isinstance(value, bytes):
         return name, read_image_bytes(value, name)
-    if isinstance(value, np.ndarray) and value.dtype == np.uint8 and value.ndim in PICTURE_AXES:
-        return name, Image.fromarray(value).convert("RGB")
+    if isinstance(value, np.ndarray) and _is_picture(value):
+        return name, as_seen(Image.fromarray(value))
     raise MediaError(_unreadable("image", value))
+
+
+def _is_picture(value: np.ndarray[Any, Any]) -> bool:
+    return value.dtype == np.uint8 and value.size > 0 and value.ndim > 1 and value.shape[2:] in PICTURE_SHAPES
 
 
 def _video(value: Any, root: Path, identity: object, frames: int) -> tuple[Path, Video]:
@@ -138,7 +145,7 @@ def _video(value: Any, root: Path, identity: object, frames: int) -> tuple[Path,
 def _unwrapped(value: Any) -> Any:
     # Data sets of the Hub hold {"bytes": ..., "path": ...}, one of which may be missing.
     if isinstance(value, Mapping):
-        return value["path"] if value.get("bytes") is None else value["bytes"]
+        return value.get("path") if value.get("bytes") is None else value["bytes"]
     return value
 
 

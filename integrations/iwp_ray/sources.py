@@ -1,6 +1,7 @@
 """Sources of rows: parquet files, JSONL files, or a folder of pictures."""
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,8 +14,9 @@ import pyarrow.parquet as pq
 import ray
 from ray.data import Dataset
 
+from iwp_ray.ids import check_id_type
 from iwp_ray.rows import BROKEN, COLUMNS
-from iwp_transformers.media.errors import quoted
+from iwp_transformers.media.errors import first_line, quoted
 from iwp_transformers.media.kinds import IMAGE_NAMES, VIDEO_NAMES, kind_of_file, list_in
 
 __all__ = ["Source", "opened_source"]
@@ -66,10 +68,11 @@ def opened_source(path: str | Path) -> Source:
     FileNotFoundError
         If there is nothing of that name.
     ValueError
-        If it is none of these; if it has no row; if ids are neither integers nor text, or an id is there twice.
+        If it is none of these, or is damaged; if it has no row; if ids are neither integers nor text, or an id is there
+        twice.
     """
     path = Path(path)
-    if not path.exists():
+    if not os.path.exists(path):  # answers for names that are too long, too
         msg = f"{quoted(path)} does not exist, expected a folder, a parquet file or a JSONL file"
         raise FileNotFoundError(msg)
     if path.suffix.lower() in {".jsonl", ".ndjson"} and path.is_file():
@@ -96,7 +99,7 @@ def _listed(path: Path, root: Path, columns: Mapping[str, Sequence[Any]]) -> Sou
 
 def _parquet(path: Path) -> Source:
     files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
-    schemas = [pq.read_schema(file) for file in files]
+    schemas = [_schema(file) for file in files]
     for file, schema in zip(files, schemas, strict=True):
         _check_columns(file, schema, schemas[0])
     chunks = [chunk for file in files for chunk in pq.read_table(file, columns=["id"])["id"].chunks]
@@ -118,6 +121,14 @@ def _parquet(path: Path) -> Source:
     return Source(rows=rows, total=len(ids), root=path if path.is_dir() else path.parent)
 
 
+def _schema(file: Path) -> pa.Schema:
+    try:
+        return pq.read_schema(file)
+    except pa.ArrowInvalid as error:
+        msg = f"{quoted(file)} is damaged, or no parquet file: {first_line(error)}"
+        raise ValueError(msg) from error
+
+
 def _rows_of_groups(groups: pa.Table, columns: Sequence[str]) -> Iterator[pa.Table]:
     for place in groups.to_pylist():
         with pq.ParquetFile(place["file"]) as file:
@@ -134,9 +145,7 @@ def _check_columns(file: Path, schema: pa.Schema, first: pa.Schema) -> None:
         msg = f"{quoted(file)} has the columns {', '.join(sorted(there))}, expected those of the first file"
         raise ValueError(msg)
     kind = schema.field("id").type
-    if not any(check(kind) for check in (pa.types.is_integer, pa.types.is_string, pa.types.is_large_string)):
-        msg = f"{quoted(file)} holds ids of type {kind}, expected integers or text"
-        raise ValueError(msg)
+    check_id_type(quoted(file), kind)
     if kind != first.field("id").type:
         msg = f"{quoted(file)} holds ids of type {kind}, expected {first.field('id').type}, as the first file has them"
         raise ValueError(msg)
@@ -180,6 +189,8 @@ def _json_columns(path: Path) -> dict[str, list[Any]]:
             values.append(row.get(name))
     if not all(isinstance(identity, int) for identity in columns["id"]):
         columns["id"] = [str(identity) for identity in columns["id"]]
+    if set(columns["prompt"]) == {None} and None in columns[BROKEN]:
+        del columns["prompt"]  # so that whoever has none for all rows hears of it before a model is loaded
     return columns
 
 
@@ -205,7 +216,7 @@ def _json_row(line: bytes, name: str) -> dict[str, Any]:
 def _json_object(line: bytes) -> dict[str, Any]:
     try:
         content = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         msg = f"it is no JSON: {error}"
         raise ValueError(msg) from error
     if not isinstance(content, dict):

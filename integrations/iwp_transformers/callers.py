@@ -12,6 +12,8 @@ from typing import Any
 from torch import nn
 from transformers import GenerationConfig, GenerationMixin
 
+from iwp_transformers.frames import outward
+
 __all__ = [
     "calls_of",
     "drafted_tokens",
@@ -114,11 +116,7 @@ def drafted_tokens(model: nn.Module) -> int:
 
 def calls_of(module: nn.Module, frame: FrameType | None) -> int:
     """Return how many calls of a module a frame is within."""
-    count = 0
-    while frame is not None:
-        count += _calls(frame, module)
-        frame = frame.f_back
-    return count
+    return sum(_calls(each, module) for each in outward(frame))
 
 
 def running_elsewhere(module: nn.Module) -> bool:
@@ -132,19 +130,13 @@ def _calls(frame: FrameType, module: nn.Module) -> bool:
 
 
 def _frame_of_generate(model: nn.Module) -> FrameType | None:
-    frame = _calling_loop(model)
-    while frame is not None and frame.f_code is not _GENERATE:
-        frame = frame.f_back
-    return frame
+    return next((frame for frame in outward(_calling_loop(model)) if frame.f_code is _GENERATE), None)
 
 
 def _frame_around(frame: FrameType | None, model: nn.Module) -> FrameType | None:
     """Return the frame outside of `frame` that calls a model."""
-    while frame is not None and not _calls(frame, model):
-        frame = frame.f_back
-    while frame is not None and frame.f_globals.get("__name__") == nn.Module.__module__:
-        frame = frame.f_back
-    return frame
+    call = next((each for each in outward(frame) if _calls(each, model)), None)
+    return next((each for each in outward(call) if each.f_globals.get("__name__") != nn.Module.__module__), None)
 
 
 def _calling_loop(model: nn.Module) -> FrameType | None:

@@ -5,12 +5,13 @@ import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import GenerationMixin
+
+from iwp_transformers.frames import outward
 
 __all__ = ["HANDS_OUT_FEATURES", "Chunk", "running_chunk"]
 
@@ -70,11 +71,9 @@ def running_chunk(model: nn.Module) -> Chunk | None:
     Chunk or None
         None where the model is called with a prompt in one piece, or by anybody else.
     """
-    frame: FrameType | None = sys._getframe()
     # The model may be called through a compiled twin, so that its own frames are not looked for.
-    while frame is not None and not (frame.f_code is _PREFILL and frame.f_locals.get("self") is model):
-        frame = frame.f_back
-    known: Mapping[str, Any] = {} if frame is None else frame.f_locals
+    prefills = (frame.f_locals for frame in outward(sys._getframe()) if frame.f_code is _PREFILL)
+    known: Mapping[str, Any] = next((each for each in prefills if each.get("self") is model), {})
     pieces = known.get("input_chunks", ())
     return _chunk(known, pieces) if len(pieces) > 1 else None
 

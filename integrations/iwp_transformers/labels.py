@@ -3,12 +3,13 @@
 import inspect
 import sys
 from collections.abc import Iterator, Mapping
-from types import FrameType
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel
+
+from iwp_transformers.frames import outward
 
 __all__ = ["labelled_rows"]
 
@@ -47,8 +48,7 @@ def labelled_rows(tokens: Tensor) -> Tensor | None:
 
 def _arguments_of_models() -> Iterator[Mapping[str, Any]]:
     """Return what the models were called with that this thread is running, the innermost first."""
-    frame: FrameType | None = sys._getframe()
-    while frame is not None:
+    for frame in outward(sys._getframe()):
         code = frame.f_code
         # Whoever asks a frame for its variables keeps them alive in it, so that those of others are left alone.
         known = frame.f_locals if any(name in code.co_name for name in _CALLS) else {}
@@ -56,4 +56,3 @@ def _arguments_of_models() -> Iterator[Mapping[str, Any]]:
             named = code.co_argcount + code.co_kwonlyargcount + bool(code.co_flags & inspect.CO_VARARGS)
             rest = known.get(code.co_varnames[named]) if code.co_flags & inspect.CO_VARKEYWORDS else None
             yield {**(rest or {}), **known}
-        frame = frame.f_back

@@ -20,6 +20,7 @@ from torch.utils.hooks import RemovableHandle
 
 from iwp_transformers.attention import is_readable
 from iwp_transformers.families import Medium
+from iwp_transformers.frames import outward
 from iwp_transformers.hooks import Hook, argument_names
 
 if TYPE_CHECKING:
@@ -188,12 +189,9 @@ class TowerWatch:
 
     def _begin(self, _module: nn.Module, _args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._thread.encoding = None
-        frame, found = sys._getframe(), None
-        while frame is not None:
-            # Where the function for one medium calls that for another, the outer one was asked for.
-            found = frame if frame.f_code in self._codes else found
-            frame = frame.f_back  # type: ignore[assignment]  # None ends the loop
-        if found is not None:
+        callers = [frame for frame in outward(sys._getframe()) if frame.f_code in self._codes]
+        if callers:
+            found = callers[-1]  # where the function for one medium calls that for another, the outer one was asked for
             names = inspect.getargs(found.f_code)
             wanted = {*names.args[1:], "batch_size", "frames"}
             arguments = {name: value for name, value in found.f_locals.items() if name in wanted}

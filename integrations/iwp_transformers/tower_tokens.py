@@ -146,7 +146,7 @@ class _PackedPatches:
         kind = type(self._tower.inner)
         features, forward = (inspect.unwrap(getattr(kind, name)) for name in (f"get_{medium}_features", "forward"))
         # Some versions of LLaVA-OneVision end each video with a separator only in the model's forward.
-        ends = [newline[None]] * (_names_newline(forward) and not _names_newline(features))
+        ends = [newline[None]] if _names_newline(forward) and not _names_newline(features) else []
         return torch.cat([row for part in parts for row in (part.reshape(-1, part.shape[-1]), *ends)])
 
     def sources(self, encoding: Encoding) -> Tensor:

@@ -69,7 +69,7 @@ def row_places(count: int) -> Tensor:
     return torch.arange(count).expand(AXES, -1)
 
 
-def on_equal_axes(text_config: Any) -> bool:
+def on_equal_axes(text_config: Any) -> None:
     """Let a decoder with plain rotary positions take three equal ones instead, which turn queries and keys alike.
 
     Only so does vLLM ask a model where its tokens stand.
@@ -77,22 +77,14 @@ def on_equal_axes(text_config: Any) -> bool:
     Parameters
     ----------
     text_config : transformers.PreTrainedConfig
-        Its `rope_parameters` are changed, unless they have axes already.
-
-    Returns
-    -------
-    bool
-        Whether it takes them: rotary embeddings of other types than "default" are left as they are.
+        Its `rope_parameters` are changed, unless they have axes already or are of another type than "default".
     """
     rope = text_config.rope_parameters
-    if "mrope_section" in rope:
-        return True
-    if rope.get("rope_type", "default") != "default":
-        return False
+    if "mrope_section" in rope or rope.get("rope_type", "default") != "default":
+        return
     head = getattr(text_config, "head_dim", None) or text_config.hidden_size // text_config.num_attention_heads
     pairs = int(head * rope.get("partial_rotary_factor", 1.0)) // 2
     rope["mrope_section"] = [pairs - 2 * (pairs // AXES), pairs // AXES, pairs // AXES]
-    return True
 
 
 def with_places(embeddings: Tensor, places: Tensor) -> Tensor:

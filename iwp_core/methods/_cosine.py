@@ -1,6 +1,7 @@
 """Cosines between all pairs of tokens, with about half of the work of a full matrix product."""
 
 from iwp_core._arrays import Array, arange_indices, namespace, tiles
+from iwp_core.identical import first_identical
 from iwp_core.methods._precision import Precision
 
 __all__ = ["cosine_distances", "cosines", "largest_other"]
@@ -26,7 +27,10 @@ def cosines(features: Array, precision: Precision, *, normalised: bool = False) 
             for before, start in enumerate(earlier.start for earlier in bands[:place])
         ]
         rows.append(xp.concat([*left, upper[place]], axis=1) if left else upper[place])
-    return xp.concat(rows, axis=0) if len(rows) > 1 else rows[0]
+    similarity = xp.concat(rows, axis=0) if len(rows) > 1 else rows[0]
+    first = first_identical(features[None, :, :])
+    # Equal rows have equal cosines to all: a product does not promise it.
+    return similarity if first is None else xp.take(xp.take(similarity, first, axis=0), first, axis=1)
 
 
 def cosine_distances(units: Array, precision: Precision) -> Array:

@@ -2,6 +2,7 @@
 
 from iwp_core._arrays import Array, namespace
 from iwp_core.methods._precision import Precision
+from iwp_core.methods._ties import tied
 
 __all__ = ["match_halves"]
 
@@ -25,5 +26,6 @@ def match_halves(metric: Array, *, precision: Precision) -> tuple[Array, Array]:
     """
     xp = namespace(metric)
     units = precision.units(metric)
-    similarity = precision.round(units[0::2, :] @ xp.matrix_transpose(units[1::2, :]))
-    return xp.max(similarity, axis=1), xp.argmax(similarity, axis=1)
+    even, odd = units[0::2, :], units[1::2, :]
+    similarity = tied(precision.round(even @ xp.matrix_transpose(odd)), odd[None, :, :])
+    return tied(xp.max(similarity, axis=1), even[None, :, :]), xp.argmax(similarity, axis=1)

@@ -2,6 +2,7 @@
 
 from iwp_core._arrays import Array, as_dtype, namespace
 from iwp_core.budget import tokens_to_keep
+from iwp_core.identical import first_identical
 from iwp_core.methods._checks import check_arrays
 from iwp_core.methods._cosine import cosines
 from iwp_core.methods._precision import Precision
@@ -97,4 +98,5 @@ def cdpruner_order(features: Array, relevance: Array, /, budget: float) -> Array
     units = precision.units(precision.enter(features))
     similarity = cosines(units, full, normalised=True)
     quality = as_dtype(relevance, similarity.dtype)
-    return greedy_determinant(similarity, quality, tokens_to_keep(budget, features.shape[0]))
+    identical = first_identical(features[None, :, :], relevance[None, :, None])
+    return greedy_determinant(similarity, quality, tokens_to_keep(budget, features.shape[0]), identical)

@@ -3,6 +3,7 @@
 from iwp_core._arrays import Array, namespace
 from iwp_core.methods._checks import check_arrays
 from iwp_core.methods._precision import Precision
+from iwp_core.methods._ties import tied
 
 __all__ = ["cdpruner_relevance"]
 
@@ -57,6 +58,7 @@ def cdpruner_relevance(image: Array, text: Array, /, *, sign: int = -1) -> Array
     precision = Precision.of(image, text)
     units = [precision.units(precision.enter(x)) for x in (image, text)]
     cosine = precision.mean(sign * precision.round(units[0] @ xp.matrix_transpose(units[1])), axis=-1)
+    cosine = tied(cosine, image)
     low, high = xp.min(cosine), xp.max(cosine)
     spread = precision.round(high - low)
     shifted = precision.round(precision.round(cosine - low) + 1e-6)

@@ -12,7 +12,7 @@ BLOCK = 32
 """Factors of one matrix: rows are added to the last one only, and no step has a new shape to compile."""
 
 
-def greedy_determinant(similarity: Array, quality: Array, count: int) -> Array:
+def greedy_determinant(similarity: Array, quality: Array, count: int, identical: Array | None = None) -> Array:
     """Choose tokens that greedily maximise the determinant of L_ij = q_i S_ij q_j, in the order of choice.
 
     Parameters
@@ -23,6 +23,8 @@ def greedy_determinant(similarity: Array, quality: Array, count: int) -> Array:
         q >= 0, in the dtype of `similarity`.
     count : int
         Number of tokens M, at most N.
+    identical : array of int, shape (N,), or None
+        For each token, the first one that equals it; None if all differ.
 
     Returns
     -------
@@ -51,6 +53,8 @@ def greedy_determinant(similarity: Array, quality: Array, count: int) -> Array:
         row = tokens_at(similarity, best)[0, :] * quality * xp.take(quality, best)
         for seen in blocks:
             row = row - xp.take(seen, best, axis=1)[:, 0] @ seen
+        if identical is not None:
+            row = xp.take(row, identical)
         factor = row / xp.sqrt(xp.take(left, best))
         place = len(chosen) % BLOCK
         last = blocks.pop() if place else empty

@@ -5,6 +5,7 @@ from iwp_core.budget import tokens_to_keep
 from iwp_core.methods._checks import check_arrays
 from iwp_core.methods._precision import Precision
 from iwp_core.methods._ranking import in_sequence, largest
+from iwp_core.methods._ties import head_mean
 
 __all__ = ["fastv", "fastv_visual"]
 
@@ -53,7 +54,7 @@ def fastv(attention: Array, /, budget: float) -> Array:
     """
     check_arrays({"attention": (attention, "Hq N")})
     precision = Precision.of(attention)
-    scores = precision.mean(precision.enter(attention), axis=0)
+    scores = head_mean(attention, precision)
     return in_sequence(largest(scores, tokens_to_keep(budget, scores.shape[0])))
 
 

@@ -5,6 +5,7 @@ from iwp_core.budget import tokens_to_keep
 from iwp_core.methods._checks import check_arrays, check_number
 from iwp_core.methods._precision import Precision
 from iwp_core.methods._ranking import in_sequence, largest
+from iwp_core.methods._ties import head_mean, tied
 
 __all__ = ["fastv_balanced"]
 
@@ -62,9 +63,9 @@ def fastv_balanced(attention: Array, hidden: Array, last: Array, /, budget: floa
     check_arrays({"attention": (attention, "Hq N"), "hidden": (hidden, "N E"), "last": (last, "E")})
     check_number("balance", balance, 0.0, 1.0)
     precision = Precision.of(attention, hidden, last)
-    importance = precision.mean(precision.enter(attention), axis=0)
+    importance = head_mean(attention, precision)
     units, unit = (precision.units(precision.enter(x)) for x in (hidden, last))
-    redundancy = precision.round(units @ unit)
+    redundancy = tied(precision.round(units @ unit), hidden[None, :, :])
     score = balance * _scaled(importance, precision) + (1 - balance) * (1 - _scaled(redundancy, precision))
     return in_sequence(largest(precision.round(score), tokens_to_keep(budget, score.shape[0])))
 

@@ -5,6 +5,7 @@ from iwp_core.budget import tokens_to_keep
 from iwp_core.methods._checks import check_arrays, check_count
 from iwp_core.methods._precision import Precision
 from iwp_core.methods._ranking import in_sequence, largest, tokens_at
+from iwp_core.methods._ties import head_mean
 from iwp_core.methods._windows import check_grid, windows_of
 
 __all__ = ["fastv_window"]
@@ -62,7 +63,7 @@ def fastv_window(attention: Array, /, budget: float, *, grid: tuple[int, int], w
     total = check_arrays({"attention": (attention, "Hq N")})["N"]
     windows = windows_of(check_grid(grid, total), check_count("window", window, 1), attention)
     precision = Precision.of(attention)
-    scores = precision.mean(precision.enter(attention), axis=0)
+    scores = head_mean(attention, precision)
     quotas = _quotas([members.shape[0] for members in windows], tokens_to_keep(budget, total), total)
     kept = [
         tokens_at(members, largest(tokens_at(scores, members), quota))

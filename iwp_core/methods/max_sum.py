@@ -4,6 +4,7 @@ from iwp_core._arrays import Array, arange_indices, namespace
 from iwp_core.methods._cosine import cosines
 from iwp_core.methods._precision import Precision
 from iwp_core.methods._ranking import tokens_at
+from iwp_core.methods._ties import tied
 
 __all__ = ["greedy_max_sum"]
 
@@ -28,7 +29,7 @@ def greedy_max_sum(features: Array, count: int) -> Array:
     similarity = cosines(precision.enter(features), precision)
     everything = arange_indices(features.shape[0], features)
     available = everything >= 0
-    total = precision.mean(similarity, axis=1)
+    total = tied(precision.mean(similarity, axis=1), features[None, :, :])
     chosen = []
     for step in range(count):
         best = xp.argmin(xp.where(available, total, xp.full_like(total, xp.inf)))[None]

@@ -5,6 +5,7 @@ from iwp_core.budget import tokens_to_keep
 from iwp_core.methods._checks import check_arrays, check_indices, check_number
 from iwp_core.methods._precision import Precision
 from iwp_core.methods._ranking import in_sequence, largest, mask_of
+from iwp_core.methods._ties import tied
 
 __all__ = ["mustdrop"]
 
@@ -74,8 +75,9 @@ def mustdrop(
     check_number("single_threshold", single_threshold, 0.0, float("inf"))
     xp = namespace(attention)
     precision = Precision.of(attention)
-    rows = precision.mean(precision.enter(attention), axis=0)
-    shares = precision.sum(rows, axis=0)
+    tokens = xp.matrix_transpose(attention)
+    rows = tied(precision.mean(precision.enter(attention), axis=0), tokens)
+    shares = tied(precision.sum(rows, axis=0), tokens)
     must = shares < 0 if key_tokens is None else mask_of(key_tokens, sizes["N"])
     if budget is not None:
         count = tokens_to_keep(budget, sizes["N"])

@@ -6,6 +6,7 @@ from iwp_core._arrays import Array
 from iwp_core.methods._checks import check_arrays, check_number
 from iwp_core.methods._precision import Precision
 from iwp_core.methods._ranking import largest
+from iwp_core.methods._ties import head_mean
 
 __all__ = ["mustdrop_key_tokens"]
 
@@ -51,4 +52,4 @@ def mustdrop_key_tokens(attention: Array, /, *, share: float = 0.08) -> Array:
     total = check_arrays({"attention": (attention, "H N")})["N"]
     check_number("share", share, 0.0, 1.0)
     precision = Precision.of(attention)
-    return largest(precision.mean(precision.enter(attention), axis=0), max(1, math.ceil(share * total)))
+    return largest(head_mean(attention, precision), max(1, math.ceil(share * total)))

@@ -8,6 +8,7 @@ from iwp_core.methods._groups import group_sizes, group_sums
 from iwp_core.methods._merged import MergedTokens
 from iwp_core.methods._precision import Precision
 from iwp_core.methods._ranking import in_sequence, largest, placed, remaining, tokens_at
+from iwp_core.methods._ties import tied
 from iwp_core.methods.density_peaks import neighbour_density, spread_peaks
 
 __all__ = ["pact"]
@@ -78,8 +79,7 @@ def pact(
     >>> merged.kept, merged.sizes
     (array([1, 2]), array([2., 1.]))
     """
-    sizes = check_arrays({"hidden": (hidden, "N E"), "keys": (keys, "N D"), "importance": (importance, "N")})
-    total = sizes["N"]
+    total = check_arrays({"hidden": (hidden, "N E"), "keys": (keys, "N D"), "importance": (importance, "N")})["N"]
     check_number("cutoff", cutoff, 0.0, 2.0)
     check_number("share", share, 0.0, 1.0)
     xp = namespace(hidden)
@@ -87,14 +87,14 @@ def pact(
     survivors = in_sequence(largest(importance, max(1, int(share * total))))
     pruned = remaining(survivors, total)
     units = precision.units(precision.enter(keys))
-    distances = cosine_distances(tokens_at(units, survivors), precision)
+    alive = tokens_at(units, survivors)
+    distances = cosine_distances(alive, precision)
     density = neighbour_density(distances, WIDTH, precision=precision)
     centres, cutoff = _centres(distances, density, cutoff, total if budget is None else tokens_to_keep(budget, total))
-    apart = 1 - precision.round(tokens_at(units, pruned) @ xp.matrix_transpose(tokens_at(units, survivors)))
+    apart = 1 - tied(precision.round(tokens_at(units, pruned) @ xp.matrix_transpose(alive)), alive[None, :, :])
     to_centres = xp.take(xp.concat([distances, precision.round(apart)]), centres, axis=1)
-    near = xp.min(to_centres, axis=1) <= RECOVERY * cutoff
-    label = xp.argmin(to_centres, axis=1)
-    label = xp.where(near, label, xp.full_like(label, -1))
+    nearest = xp.argmin(to_centres, axis=1)
+    label = xp.where(xp.min(to_centres, axis=1) <= RECOVERY * cutoff, nearest, xp.full_like(nearest, -1))
     assignment = placed(label, xp.concat([survivors, pruned]))
     counts = group_sizes(xp.ones_like(precision.enter(hidden)[:, 0]), assignment, centres.shape[0])
     sums = precision.round(group_sums(precision.enter(hidden), assignment, centres.shape[0]))

@@ -3,6 +3,7 @@
 from iwp_core._arrays import Array, namespace
 from iwp_core.methods._checks import check_arrays, check_indices
 from iwp_core.methods._precision import Precision
+from iwp_core.methods._ties import tied
 
 __all__ = ["pact_importance"]
 
@@ -65,4 +66,5 @@ def pact_importance(hidden: Array, queries: Array, keys: Array, visual: Array, /
     logits = query @ xp.matrix_transpose(precision.enter(keys)) / sizes["D"] ** 0.5
     attention = xp.reshape(full.softmax(logits), (sizes["Hq"], sizes["L"]))
     scores = full.mean(attention, axis=0) * full.norm(full.enter(hidden))
-    return xp.take(scores, visual)
+    read = xp.take(hidden, visual, axis=0)[None, :, :], xp.take(keys, visual, axis=1)
+    return tied(xp.take(scores, visual), *read)

@@ -6,6 +6,7 @@ from iwp_core.methods._checks import check_arrays, check_count, check_number
 from iwp_core.methods._merged import MergedTokens
 from iwp_core.methods._precision import Precision
 from iwp_core.methods._ranking import largest, mask_of, placed, ranks_descending, remaining, tokens_at
+from iwp_core.methods._ties import tied
 from iwp_core.methods.prumerge_share import affordable_share, outlier_share, spacing
 
 __all__ = ["prumerge"]
@@ -100,7 +101,7 @@ def _merge(features: Array, keys: Array, attention: Array, kept: Array, neighbou
     precision = Precision.of(features, keys, attention)
     states, weights = precision.enter(features), precision.enter(attention)
     units = precision.units(precision.enter(keys))
-    alike = precision.round(tokens_at(units, kept) @ xp.matrix_transpose(units))
+    alike = tied(precision.round(tokens_at(units, kept) @ xp.matrix_transpose(units)), units[None, :, :])
     itself = kept[:, None] == arange_indices(total, kept)[None, :]
     alike = xp.where(itself, xp.full_like(alike, -xp.inf), alike)
     member = ranks_descending(alike) < min(neighbours, total - 1)
@@ -115,5 +116,4 @@ def _merge(features: Array, keys: Array, attention: Array, kept: Array, neighbou
         tokens = xp.concat([tokens, more[None, :]])
         rows = xp.concat([rows, xp.full_like(dropped, count)])
     tokens = precision.leave(tokens)
-    ones = xp.ones_like(tokens[:, 0])
-    return MergedTokens(kept=kept, tokens=tokens, sizes=ones, assignment=placed(rows, everything))
+    return MergedTokens(kept=kept, tokens=tokens, sizes=xp.ones_like(tokens[:, 0]), assignment=placed(rows, everything))

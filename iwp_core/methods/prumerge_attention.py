@@ -3,6 +3,7 @@
 from iwp_core._arrays import Array
 from iwp_core.methods._checks import check_arrays
 from iwp_core.methods._precision import Precision
+from iwp_core.methods._ties import tied
 
 __all__ = ["prumerge_attention"]
 
@@ -42,4 +43,5 @@ def prumerge_attention(query: Array, keys: Array, /) -> Array:
     sizes = check_arrays({"query": (query, "D"), "keys": (keys, "L D")})
     precision = Precision.of(query, keys)
     logits = precision.round(precision.enter(keys) @ precision.enter(query))
-    return precision.leave(precision.softmax(precision.round(logits * sizes["D"] ** -0.5))[1:])
+    weights = precision.softmax(precision.round(logits * sizes["D"] ** -0.5))
+    return precision.leave(tied(weights[1:], keys[None, 1:, :]))

@@ -5,6 +5,7 @@ from iwp_core.budget import tokens_to_keep
 from iwp_core.methods._checks import check_arrays, check_indices
 from iwp_core.methods._precision import Precision
 from iwp_core.methods._ranking import in_sequence, largest
+from iwp_core.methods._ties import tied
 
 __all__ = ["pyramiddrop", "pyramiddrop_scores"]
 
@@ -92,4 +93,4 @@ def pyramiddrop_scores(query: Array, keys: Array, visual: Array, /) -> Array:
     precision = Precision.of(query, keys)
     logits = precision.round((precision.enter(keys) @ precision.enter(query)[..., None])[..., 0])
     attention = precision.softmax(precision.round(logits / sizes["D"] ** 0.5))
-    return precision.mean(xp.take(attention, visual, axis=1), axis=0)
+    return tied(precision.mean(xp.take(attention, visual, axis=1), axis=0), xp.take(keys, visual, axis=1))

@@ -7,6 +7,7 @@ from iwp_core.methods._checks import check_arrays, check_number
 from iwp_core.methods._cosine import cosines
 from iwp_core.methods._precision import Precision
 from iwp_core.methods._ranking import in_sequence
+from iwp_core.methods._ties import tied
 from iwp_core.methods.facility_location import greedy_coverage
 
 __all__ = ["scope", "scope_order"]
@@ -104,7 +105,8 @@ def scope_order(
     xp = namespace(features)
     precision = Precision.of(features, attention)
     similarity = cosines(precision.enter(features), precision)
-    saliency = precision.round(precision.sum(precision.enter(attention), axis=0) ** exponent)
+    summed = tied(precision.sum(precision.enter(attention), axis=0), attention[:, :, None])
+    saliency = precision.round(summed**exponent)
 
     def worth(gains: Array, tokens: Array) -> Array:
         weights = xp.take(as_dtype(saliency, gains.dtype), tokens)

@@ -3,6 +3,7 @@
 from iwp_core._arrays import Array, namespace
 from iwp_core.methods._checks import check_arrays
 from iwp_core.methods._precision import Precision
+from iwp_core.methods._ties import tied
 
 __all__ = ["sparsevlm_raters"]
 
@@ -50,7 +51,7 @@ def sparsevlm_raters(visual: Array, text: Array, /) -> Array:
     xp = namespace(visual)
     precision = Precision.of(visual, text)
     logits = precision.round(precision.enter(visual) @ xp.matrix_transpose(precision.enter(text)))
-    looks = precision.mean(precision.softmax(logits), axis=0)
+    looks = tied(precision.mean(precision.softmax(logits), axis=0), text[None, :, :])
     above = looks > precision.mean(looks, axis=0)
     found = xp.argsort(xp.astype(~above, xp.int32), stable=True)
     return found[: int(xp.sum(xp.astype(above, xp.int32)))] if bool(xp.any(above)) else found

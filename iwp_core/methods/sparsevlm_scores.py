@@ -4,6 +4,7 @@ from iwp_core._arrays import Array, namespace
 from iwp_core.methods._checks import check_arrays, check_count, check_indices
 from iwp_core.methods._precision import Precision
 from iwp_core.methods._ranking import largest
+from iwp_core.methods._ties import tied
 
 __all__ = ["sparsevlm_heads", "sparsevlm_scores"]
 
@@ -35,7 +36,8 @@ def sparsevlm_scores(attention: Array, raters: Array, /, *, gravity: Array | Non
     rated, precision = _rated(attention, raters, gravity)
     if gravity is not None:
         rated = namespace(rated).take(rated, sparsevlm_heads(attention, raters, gravity), axis=0)
-    return precision.mean(precision.mean(rated, axis=0), axis=0)
+    means = precision.mean(precision.mean(rated, axis=0), axis=0)
+    return tied(means, namespace(rated).matrix_transpose(rated))
 
 
 def sparsevlm_heads(attention: Array, raters: Array, gravity: Array, /, *, count: int = 14) -> Array:

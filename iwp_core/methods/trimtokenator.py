@@ -8,6 +8,7 @@ from iwp_core.budget import tokens_to_keep
 from iwp_core.methods._checks import check_arrays, check_number
 from iwp_core.methods._precision import Precision
 from iwp_core.methods._ranking import in_sequence, largest, tokens_at
+from iwp_core.methods._ties import tied
 from iwp_core.methods.max_sum import greedy_max_sum
 
 __all__ = ["aligned", "trimtokenator"]
@@ -109,4 +110,4 @@ def aligned(visual: Array, text: Array, /, budget: float, *, alignment: str = "l
         squared = alignment == "mutual_information"
         scores = -precision.mean(precision.round(distances * distances) if squared else distances, axis=1)
     left = max(tokens_to_keep(budget, total), math.floor(share * total))
-    return in_sequence(largest(scores, left))
+    return in_sequence(largest(tied(scores, visual[None, :, :]), left))

@@ -6,6 +6,7 @@ from iwp_core.methods._groups import group_sizes, group_sums
 from iwp_core.methods._merged import MergedTokens
 from iwp_core.methods._precision import Precision
 from iwp_core.methods._ranking import in_sequence, largest, mask_of, placed, remaining, tokens_at
+from iwp_core.methods._ties import tied
 
 __all__ = ["visionzip"]
 
@@ -73,7 +74,7 @@ def visionzip(
     xp = namespace(hidden)
     precision = Precision.of(hidden, keys, attention)
     first = int(class_token)
-    scores = precision.sum(precision.enter(attention)[:, first:], axis=0)
+    scores = tied(precision.sum(precision.enter(attention)[:, first:], axis=0), attention[:, first:, None])
     top = largest(scores, dominant - first) + first
     main = in_sequence(xp.concat([arange_indices(total, top)[:first], top]))
     if contextual == 0:
@@ -88,6 +89,7 @@ def visionzip(
     others = remaining(rows, total)
     units = precision.units(precision.enter(keys))
     nearest = precision.round(tokens_at(units, others) @ xp.matrix_transpose(tokens_at(units, targets)))
+    nearest = tied(nearest, tokens_at(units, targets)[None, :, :])
     joined = xp.argmax(nearest, axis=1) if others.shape[0] else others
     states = precision.enter(hidden)
     sums = precision.round(group_sums(tokens_at(states, others), joined, contextual))

@@ -6,6 +6,7 @@ from iwp_core.methods._checks import check_arrays, check_number
 from iwp_core.methods._cosine import cosines
 from iwp_core.methods._precision import Precision
 from iwp_core.methods._ranking import in_sequence, tokens_at
+from iwp_core.methods._ties import head_mean
 
 __all__ = ["vispruner"]
 
@@ -70,7 +71,7 @@ def vispruner(features: Array, attention: Array, /, budget: float, *, important:
     precision = Precision.of(features, attention)
     count = tokens_to_keep(budget, features.shape[0])
     attended = int(count * important)
-    order = order_descending(precision.mean(precision.enter(attention), axis=0))
+    order = order_descending(head_mean(attention, precision))
     diverse = order[attended:]
     if attended < count < features.shape[0]:
         diverse = _least_alike(precision.enter(features), diverse, count - attended, precision)

@@ -105,6 +105,20 @@ def test_a_token_without_value_is_similar_to_nothing(xp: Library, kernel: str) -
     assert not squared[4].any()
 
 
+@metrics
+def test_a_token_of_zeros_is_similar_to_nothing_but_by_its_key(xp: Library, metric: str) -> None:
+    """A cosine with zeros is zero; the exponential kernel knows a key of zeros as any other."""
+    tokens = sample(3)
+    for part in (tokens.keys, tokens.values, tokens.hidden):
+        part[..., 4, :] = 0.0
+    keys, values, _ = xp.arrays(tokens)
+
+    squared = xp.numpy(iwp_core.information_duplication(keys, values, metric=metric, hidden=xp.array(tokens.hidden)))
+
+    assert squared[4].any() == (metric == "kernel_key")
+    assert np.isfinite(squared).all()
+
+
 @given(data=st.data(), kernel=KERNELS)
 def test_update_cosine_is_the_oracles_and_keeps_its_sign(xp: Library, kernel: str, data: st.DataObject) -> None:
     """Proposition 1 a head at a time; opposite values give a negative cosine."""

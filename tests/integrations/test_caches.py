@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -382,6 +383,25 @@ def test_every_row_of_a_batch_continues_as_by_itself(model: nn.Module, kind: str
             single = sample_of(inputs, PAIR, sample)
             alone = Conversation.begun(model, single, kind).step(TOKENS[sample : sample + 1])
             assert_close(together[sample], alone[0])
+
+
+@layers
+@kinds
+def test_a_step_leaves_no_mask_behind(model: Any, kind: str, layer: int) -> None:
+    """Masks of a step, as long as all that was seen, are gone when it ends, though the session goes on."""
+    masks = []
+    for part in model.model.language_model.layers:
+        part.register_forward_pre_hook(
+            lambda *call: masks.append(weakref.ref(call[2]["attention_mask"])), with_kwargs=True
+        )
+
+    with prune_visual_tokens(model, budget=0.3, layer=layer):
+        begun = Conversation.begun(model, make_inputs(model, PAIR), kind)
+        masks.clear()
+        begun.step(TOKENS)
+
+        assert len(masks) == len(model.model.language_model.layers)
+        assert not any(mask() is not None for mask in masks)
 
 
 def test_a_text_prompt_on_an_unpruned_cache_is_left_alone(model: nn.Module) -> None:

@@ -88,20 +88,21 @@ def test_rows_are_found_among_rows_that_hold_them(keep: list) -> None:
     assert torch.equal(first.index.gather(1, place)[second.real], second.index[second.real])
 
 
-@given(keeps, st.booleans(), st.booleans(), st.integers(0, 3))
-def test_padding_is_read_from_any_form_of_mask(real: list, square: bool, boolean: bool, room: int) -> None:
-    """From two dimensions, or from the square of a static cache with room behind, as booleans or as floats."""
+@given(keeps, st.booleans(), st.booleans(), st.integers(0, 3), st.integers(0, 2))
+def test_padding_is_read_from_any_form_of_mask(real: list, square: bool, boolean: bool, room: int, before: int) -> None:
+    """Of two dimensions, or square: of a static cache with room behind, behind earlier turns, as booleans or floats."""
     padding = torch.tensor(real)
     length = padding.shape[1]
     mask: Tensor = padding.long()
     if square:
         causal = torch.ones(length, length, dtype=torch.bool).tril()
         mask = torch.nn.functional.pad(causal & padding[:, None, None, :], (0, room))
+        mask = torch.nn.functional.pad(mask, (before, 0), value=True)
         if not boolean:
             mask = torch.zeros(mask.shape).masked_fill(~mask, torch.finfo(torch.float32).min)
 
     prepared = {"full_attention": mask} if square and boolean else mask
-    assert torch.equal(real_tokens(prepared, (len(real), length), padding.device), padding)
+    assert torch.equal(real_tokens(prepared, (len(real), length), padding.device, before), padding)
 
 
 def test_no_mask_means_no_padding() -> None:

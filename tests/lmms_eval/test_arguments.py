@@ -57,6 +57,8 @@ MISTAKES: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "a layer that is no integer": ({"layer": 2.5, "budget": 0.1}, ValueError, "`layer` is 2.5"),
     "a switch that is no switch": ({"rope_in_magnitude": 2, "budget": 0.1}, ValueError, "True or False"),
     "a selector that is not there": ({"selector": "json.chooses", "budget": 0.1}, ValueError, "cannot be imported"),
+    "an option twice": ({"strategy": "PCMMR:chunk=2:chunk=3", "budget": 0.1}, ValueError, "with chunk twice: expected"),
+    "a tolerance of nothing": ({"budget": "tolerance"}, TypeError, "tolerance needs share: expected tolerance:share="),
     "settings and a budget": ({"settings": "iwp.json", "budget": 0.1}, ValueError, "drop one"),
 }
 

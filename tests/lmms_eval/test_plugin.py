@@ -260,6 +260,9 @@ def test_a_killed_run_goes_on_from_its_journal(tmp_path: Path) -> None:
         ({"method": "none", "budget": 0.1}, ValueError, "`method` is 'none'"),
         ({"budget": 0.1, "layer": 99}, ValueError, "`layer` is 99, expected an int from 0 to 7"),
         ({"budget": 0.1, "batch_size": "auto"}, ValueError, "`batch_size` is 'auto'"),
+        ({"max_new_tokens": 0}, ValueError, "`max_new_tokens` is 0, expected an integer of at least 1"),
+        ({"max_num_frames": 8.5}, ValueError, r"`max_num_frames` is 8\.5, expected an integer of at least 1"),
+        ({"max_pixels": "many"}, ValueError, "`max_pixels` is 'many', expected an integer of at least 1"),
         ({"budget": 0.1, "colour": 3}, TypeError, "`colour` is no argument"),
     ],
 )

@@ -16,6 +16,10 @@ MISTAKES = {
     "no such task": (["4", "--task", "vqa"], "`task` is 'vqa', expected one of"),
     "no such budget": (["4", "--budget", "0.5"], "`budget` is 0.5, expected one of"),
     "two choices of tables": (["4", "--miniature"], "drop one"),
+    "a choice of no table": (["--method", "IWP", "--dry-run"], "--method, --dry-run: of tables to measure: name one"),
+    "two places": (["4", "--device", "cpu", "--device-map", "auto"], "--device: where --device-map says where"),
+    "another model than the miniature": (["--miniature", "--weights", "mine"], "--weights: not for miniatures"),
+    "other numbers than the miniature's": (["miniature-qwen2.5-vl", "--dtype", "float16"], "--dtype: not for"),
     "no such file of tables": (["4", "--tables", "none.toml"], "--tables: 'none.toml'"),
     "a missing package": (["4", "--method", "IWP"], "lmms_eval missing: in a clone, pip install '.[lmms-eval]'"),
 }

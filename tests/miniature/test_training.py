@@ -1,6 +1,7 @@
 """Training: reproducible, resumable to the bit, every parameter trained once, losses against a slow reading."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -171,6 +172,17 @@ def test_a_step_changes_every_parameter_that_it_trains(kind: Architecture) -> No
         decoder = {name for name in before if ".language_model.layers." in name}
         assert same & decoder == (decoder if stage == "align" else set())
         assert len(same - decoder) <= 3, same - decoder
+
+
+def test_the_tower_learns_for_the_first_part_of_answering(kind: Architecture) -> None:
+    """A step of the first 40 % changes all that it does; one behind leaves it as it is."""
+    trainer = Trainer(kind, replace(TINY, answer_steps=10))
+    tower = {name for name, _ in trainer.model.named_parameters() if ".vision_tower." in name or ".visual." in name}
+    for step, changes in ((TINY.align_steps, True), (TINY.align_steps + 4, False)):
+        trainer.step = step
+        before = {name: trainer.model.get_parameter(name).detach().clone() for name in tower}
+        trainer.train_step()
+        assert any(not torch.equal(trainer.model.get_parameter(name), before[name]) for name in tower) == changes
 
 
 def test_few_steps_lower_the_losses(kind: Architecture) -> None:

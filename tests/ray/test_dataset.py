@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -241,5 +242,14 @@ def test_what_the_model_cannot_do_is_refused_before_any_process_starts(questions
         prune_dataset(rows, model=tmp_path, history=4, **SETTINGS)
     with pytest.raises(ValueError, match=r"`dataset` has the columns id, prompt, expected id, and image or video"):
         prune_dataset(rows.select_columns(["id", "prompt"]), model=tmp_path, **SETTINGS)
+    with pytest.raises(ValueError, match=r"`prompt` is missing: the rows have no column prompt"):
+        prune_dataset(rows.select_columns(["id", "image"]), model=tmp_path, **SETTINGS)
+    with pytest.raises(OSError, match=r"holds no weights, expected files that end in \.safetensors or \.bin"):
+        prune_dataset(rows, model=tmp_path, **SETTINGS)
+    with pytest.raises(TypeError, match=r"`prompt` is a int, expected a text"):
+        prune_dataset(rows, model=tmp_path, prompt=5, **SETTINGS)
+    for identity, kind in ((UUID(int=1), "extension<arrow.uuid>"), (0.5, "double"), ([1], "list<item: int64>")):
+        with pytest.raises(ValueError, match=f"`dataset` holds ids of type {kind}, expected integers or text"):
+            prune_dataset(ray.data.from_items([{**rows.take(1)[0], "id": identity}]), model=tmp_path, **SETTINGS)
     with pytest.raises(ValueError, match=r"`batch_size` is 0, expected an integer of at least 1"):
         prune_dataset(rows, model=tmp_path, batch_size=0, **SETTINGS)

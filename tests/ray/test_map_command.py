@@ -7,8 +7,10 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from ray.exceptions import RayError
 from typer.testing import CliRunner, Result
 
+import iwp_ray
 from iwp_cli.app import app
 from tests.integrations.processors import coordinate_picture, llava_processor
 from tests.models.factory import tiny_model
@@ -57,6 +59,25 @@ def test_command_answers_the_pictures_of_a_folder(weights: Path, photos: Path, t
     assert "is not an image that Pillow can read" in rows["c.png"]["error"]
     assert [len(rows[name]["kept_indices"]) for name in ("a.png", "b.png")] == [4, 4]
     assert [rows[name]["visual_tokens"] for name in ("a.png", "b.png")] == [16, 16]
+
+
+def test_a_process_that_fails_is_told_by_the_last_line_of_its_traceback(
+    weights: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which says why; that of the program itself failed on the way, not by what was given."""
+
+    def fails(*_: object, **__: object) -> None:
+        msg = "The actor died.\n  File ...\nOSError: no file named model.safetensors\n"
+        raise RayError(msg)
+
+    monkeypatch.setattr(iwp_ray, "prune_to_parquet", fails, raising=False)
+
+    done = invoke(photos, "--model", weights, "--output", tmp_path / "out", "--prompt", "this", "--layer", 1)
+
+    assert done.exit_code == 1
+    assert done.stderr.splitlines()[-1] == (
+        "iwp map: error: a process failed: OSError: no file named model.safetensors"
+    )
 
 
 @pytest.mark.parametrize(

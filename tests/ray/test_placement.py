@@ -66,6 +66,8 @@ def test_one_processor_is_enough() -> None:
     [
         ({"actors": 0}, "`actors` is 0, expected a whole number of at least 1"),
         ({"actors": 1.5}, r"`actors` is 1\.5, expected a whole"),
+        ({"actors": "2"}, "`actors` is '2', expected a whole"),
+        ({"actors": float("nan")}, "`actors` is nan, expected a whole"),
         ({"cpus": -1.0}, r"`cpus_per_actor` is -1\.0, expected a number of at least 0"),
         ({"gpus": float("nan")}, "`gpus_per_actor` is nan, expected"),
         (

@@ -53,6 +53,20 @@ def test_image_is_read_from_whatever_holds_it(value: Callable[[Path], Any], tmp_
     assert np.array_equal(np.asarray(image), PIXELS)
 
 
+def test_arrays_with_and_without_colours_are_read_as_files_are(tmp_path: Path) -> None:
+    """What is transparent lies on white; grey levels are grey."""
+    clear = np.dstack([PIXELS, np.asarray([[0, 255, 255], [255, 255, 0]], np.uint8)])
+    on_white = np.where(clear[..., 3:] == 0, 255, PIXELS)
+    grey = PIXELS[..., 0]
+
+    for value, expected in ((clear, on_white), (grey, np.dstack([grey] * 3))):
+        row = read(tmp_path, image=value)
+
+        assert row.media is not None, row.error
+        ((_, image),) = row.media.images
+        assert np.array_equal(np.asarray(image), expected)
+
+
 def test_video_is_read_from_arrays_and_from_bytes(tmp_path: Path) -> None:
     """First and last of three frames, where two are asked for."""
     frames = np.stack([PIXELS, PIXELS + 50, PIXELS + 100])
@@ -84,6 +98,10 @@ def test_prompt_of_a_row_goes_before_the_one_of_all_rows(tmp_path: Path) -> None
     [
         ({"image": 3.5}, "`image` is a float, expected a path, the bytes of a file, or an array of bytes"),
         ({"image": PIXELS.astype(float)}, "`image` is float64 (2, 3, 3), expected a path"),
+        ({"image": PIXELS[..., :2]}, "`image` is uint8 (2, 3, 2), expected a path"),
+        ({"image": PIXELS[:0]}, "`image` is uint8 (0, 3, 3), expected a path"),
+        ({"image": {"url": "a.png"}}, "`image` is a NoneType, expected a path"),
+        ({"image": png(), "id": None}, "the row's `id` is null, expected an integer or text"),
         ({"image": b""}, "'image of row 7' is empty (0 bytes), expected an image file"),
         ({"image": b"no image"}, "'image of row 7' is not an image that Pillow can read"),
         ({"image": {"bytes": None, "path": None}}, "`image` is a NoneType, expected a path"),

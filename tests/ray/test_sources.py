@@ -50,6 +50,17 @@ def test_lines_without_an_id_are_called_by_their_numbers(tmp_path: Path) -> None
     ]
 
 
+def test_lines_of_which_none_has_a_prompt_have_no_such_column(tmp_path: Path) -> None:
+    """So that one for all is asked for before a model is loaded; a line nested without end is broken, as others are."""
+    path = write_lines(tmp_path / "rows.jsonl", [{"image": "a.png"}, "[" * 100_000])
+
+    opened = opened_source(path)
+
+    assert "prompt" not in opened.rows.columns()
+    (broken,) = [row for row in opened.rows.take_all() if row["id"] == "rows.jsonl:2"]
+    assert broken["_broken"].startswith("rows.jsonl:2: it is no JSON: maximum recursion depth")
+
+
 def test_a_list_in_a_folder_stands_for_it(tmp_path: Path) -> None:
     """By the names that `iwp tune` knows too; pictures beside it are what it names."""
     write_lines(tmp_path / "metadata.jsonl", [{"file_name": "in/a.png"}, {"videos": ["b.mp4"], "id": "clip"}])
@@ -111,6 +122,11 @@ def two_files(*tables: Mapping[str, Sequence[Any]]) -> Callable[[Path], Path]:
             lambda folder: {write_lines(folder / f"{name}.jsonl", [{"image": "a"}]).parent for name in "ab"}.pop(),
             r"holds several lists of rows, 'a\.jsonl', 'b\.jsonl': name one of them",
         ),
+        (
+            lambda folder: write_lines(folder / "half.parquet", ["PAR1"]),
+            r"half\.parquet' is damaged, or no parquet file: Parquet",
+        ),
+        (lambda folder: folder / ("x" * 999), r"x' does not exist, expected a folder"),
         (lambda folder: folder / "missing", r"missing' does not exist, expected a folder, a parquet file or a JSONL"),
         (lambda folder: folder, "holds no rows, expected images, videos, a parquet file or lines of JSON"),
         (lambda folder: write_lines(folder / "rows.csv", ["id,image"]), r"rows\.csv' is of no known kind, expected a"),

@@ -15,7 +15,7 @@ from rich.table import Table
 from transformers import __version__ as transformers_version
 
 from iwp_cli.loading import Checkpoint
-from iwp_cli.media import read_media
+from iwp_cli.media import files_read, read_media
 from iwp_cli.options import (
     Attention,
     Budget,
@@ -32,7 +32,7 @@ from iwp_cli.options import (
     Videos,
     Weights,
 )
-from iwp_cli.outputs import check_place
+from iwp_cli.outputs import check_apart, check_place, writing
 from iwp_cli.pruning import answering, opened_session, pruning_arguments, told_settings
 from iwp_core import __version__
 from iwp_transformers import BenchReport, Measurements
@@ -80,6 +80,7 @@ def bench(
     place = checkpoint.place
     if output is not None:
         check_place(output)
+        check_apart({"--output": output}, files_read(image, video, settings))
     with as_file(files("iwp_cli") / "photographs" / "coffee.jpg") as shipped:
         images = image or ([] if video else [shipped])
         media = read_media(images, video or [], frames)
@@ -98,15 +99,16 @@ def bench(
                         network, inputs, new_tokens=new_tokens, repeats=repeats, compiled=ways, **arguments
                     )
     told = _told(network, told_settings(arguments), reports)
-    if output is not None:
-        output.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    # Shown first: where the file cannot be written after all, what was measured is not lost.
     if as_json:
         typer.echo(json.dumps(told, indent=2))
-        return
-    for name, report in reports.items():
-        console.print(_table(name, told_settings(arguments), report))
+    else:
+        for name, report in reports.items():
+            console.print(_table(name, told_settings(arguments), report))
     if output is not None:
-        typer.echo(f"everything that was measured: {quoted(output)}")
+        with writing(output):
+            output.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+        typer.echo(f"everything that was measured: {quoted(output)}", err=as_json)
 
 
 def _told(network: Any, settings: str, reports: Mapping[str, BenchReport]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from rich.console import Console
 from transformers import logging as transformers_logging
 
 from iwp_cli.digits import CELL_SIZE, DigitsDemo, answers_table, asked_miniature, draw_answers
-from iwp_cli.outputs import check_writable, drawing, write_figure
+from iwp_cli.outputs import check_apart, check_writable, drawing, write_figure
 from iwp_cli.photograph import photograph_demo
 from iwp_cli.refusal import Refusal
 from iwp_cli.saving import Saving, draw_saving, measured_saving, saving_table
@@ -68,6 +68,9 @@ def demo(
     console = Console()
     output = OUTPUT if output is None else output
     check_writable(output)
+    if image is not None:
+        check_apart({"--output": output}, [image])
+    _check_seed(seed, drawn=image is None and not photo)
     picture = None if image is None else (image, read_image(image))
     _check_question(question, askable=picture is not None and not photo)
     if photo:
@@ -125,6 +128,12 @@ def _serve(image: Path | None, seed: int | None, port: int | None) -> None:
 def _check_question(question: list[str] | None, *, askable: bool) -> None:
     if question and not askable:
         msg = "--question: a question of your own needs --image, and no --photo"
+        raise Refusal(msg)
+
+
+def _check_seed(seed: int | None, *, drawn: bool) -> None:
+    if seed is not None and not drawn:
+        msg = "--seed is of the picture that is drawn: leave it away with --image and --photo"
         raise Refusal(msg)
 
 

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from iwp_cli.loading import Checkpoint
-from iwp_cli.media import check_given, read_media
+from iwp_cli.media import check_given, files_read, read_media
 from iwp_cli.options import (
     Attention,
     Budget,
@@ -27,7 +27,7 @@ from iwp_cli.options import (
     Videos,
     Weights,
 )
-from iwp_cli.outputs import check_writable, drawing, write_figure
+from iwp_cli.outputs import check_apart, check_writable, drawing, write_figure
 from iwp_cli.pruning import answering, opened_session, pruning_arguments, told_settings
 from iwp_cli.timing import timed_answer
 from iwp_transformers import kept_tokens_figure
@@ -74,6 +74,7 @@ def generate(
     place = checkpoint.place
     if picture is not None:
         check_writable(picture)
+        check_apart({"--picture": picture}, files_read(image, video, settings))
     check_given(image or [], video or [])
     media = read_media(image or [], video or [], frames)
     with answering():

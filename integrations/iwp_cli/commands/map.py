@@ -123,7 +123,10 @@ def _mapped(source: Path, output: Path, bar: Progress, **arguments: Any) -> Any:
     Refusal
         If it cannot be done.
     """
-    from iwp_ray import MapReport, prune_to_parquet  # noqa: PLC0415 - imports Ray, which may be missing
+    # Ray may be missing.
+    from ray.exceptions import RayError  # noqa: PLC0415
+
+    from iwp_ray import MapReport, prune_to_parquet  # noqa: PLC0415
 
     task = bar.add_task("starting", total=None)
 
@@ -133,6 +136,10 @@ def _mapped(source: Path, output: Path, bar: Progress, **arguments: Any) -> Any:
 
     try:
         return prune_to_parquet(source, output, progress=show, **arguments)
+    except RayError as error:
+        # Its text is a traceback of the process that failed, whose last line says why.
+        msg = f"a process failed: {str(error).strip().splitlines()[-1]}"
+        raise Refusal(msg, code=1) from error
     except (ValueError, TypeError, OSError, NotImplementedError) as error:
         raise Refusal(str(error)) from error
 
@@ -150,5 +157,9 @@ def _connect(address: str | None) -> None:
         except ConnectionError as error:
             msg = f"--address: there is no Ray cluster at {address!r}"
             raise Refusal(msg, code=1) from error
+        except ValueError as error:
+            msg = f"--address: {error}"
+            raise Refusal(msg) from error
     DataContext.get_current().enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    # What it would log of a process that fails is said once, in one line, where it ends the command.
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)

@@ -1,6 +1,6 @@
 """`iwp reproduce`: the papers' tables measured again, beside what was published."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated
@@ -73,9 +73,17 @@ def reproduce(
     known = _tables(tables)
     names = _names(known, table or [], miniature=miniature)
     if not names:
+        choices = {"--method": method, "--budget": budget, "--task": task, "--limit": limit, "--dry-run": dry_run}
+        _check_unused({**choices, "--weights": weights}, "of tables to measure: name one, or give --miniature")
         console.print(_listed(known))
         return
+    if device_map is not None:
+        _check_unused({"--device": device}, "where --device-map says where the model goes: give one or the other")
     parts = _asked(known, names, method or [], budget or [], task or [])
+    if any(part.table.model.miniature for part in parts):
+        places = {"--weights": weights, "--device": device, "--device-map": device_map}
+        places["--dtype"] = None if dtype == "auto" else dtype
+        _check_unused(places, "not for miniatures, which are measured as they are shipped: leave it away")
     conduct = Conduct(weights=weights, limit=limit, dtype=dtype, attention=attention)
     cells = cells_of(parts, conduct)
     _check_packages()
@@ -109,6 +117,20 @@ def _names(known: dict[str, PaperTable], asked: Sequence[str], *, miniature: boo
         msg = "TABLE and --miniature are given: the second is a choice of tables; drop one"
         raise Refusal(msg)
     return [name for name, each in known.items() if each.model.miniature] if miniature else asked
+
+
+def _check_unused(given: Mapping[str, object], reason: str) -> None:
+    """Raise where an option would change nothing.
+
+    Raises
+    ------
+    Refusal
+        If one of them is given.
+    """
+    named = [option for option, value in given.items() if value]
+    if named:
+        msg = f"{', '.join(named)}: {reason}"
+        raise Refusal(msg)
 
 
 def _asked(

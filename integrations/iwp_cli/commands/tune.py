@@ -15,7 +15,7 @@ from rich.table import Table
 from iwp_cli.dataset import EncodedSamples, read_samples
 from iwp_cli.loading import Checkpoint
 from iwp_cli.options import Attention, Device, Frames, LocalFilesOnly, ModelName, NumberFormat, Weights
-from iwp_cli.outputs import check_place, check_writable, write_figure
+from iwp_cli.outputs import check_apart, check_place, check_writable, write_figure, writing
 from iwp_cli.progress import progress_bar
 from iwp_cli.pruning import read_budget, warning_in_lines
 from iwp_cli.refusal import Refusal
@@ -94,6 +94,8 @@ def tune(
         check_search(**limits)
         grid_of(layers=tried or (0,), **options)
     samples = read_samples(data, prompt)
+    asked = [path for each in samples for path in (*each.images, *each.videos)]
+    check_apart({"--output": output, "--journal": journal, "--picture": picture}, [data, *asked])
     checkpoint = Checkpoint(
         name=model, device=device, dtype=dtype, attention=attention, local_files_only=local_files_only
     )
@@ -113,7 +115,8 @@ def tune(
             seed=seed,
             progress=_shown(bar),
         )
-    report.save(output)
+    with writing(output):
+        report.save(output)
     write_figure(tune_figure(report), picture, dpi=150)
     console.print(_table(report))
     for line in str(report).splitlines():

@@ -3,7 +3,7 @@
 import dis
 import inspect
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from itertools import pairwise
 from typing import Any
@@ -109,12 +109,12 @@ def _missing(model: nn.Module, media: tuple[Medium, ...]) -> str:
         return "its `get_decoder()` leads to no module with a list of `layers`"
     if _CROSSING & (_arguments(text) | _arguments(text.layers[0])):
         return "its decoder reads images by cross-attention, and no token of its sequence is visual"
-    return _bypassed(model)
+    return _bypassed(getattr(type(model), "generate", None))
 
 
-def _bypassed(model: nn.Module) -> str:
-    """Return why hooks would not see what `generate` does; empty if they would."""
-    generate = getattr(type(model), "generate", None)
+@cache
+def _bypassed(generate: Callable[..., Any] | None) -> str:
+    """Return why hooks would not see what a class's `generate` does; empty if they would."""
     code = getattr(inspect.unwrap(generate), "__code__", None) if generate is not None else None
     names = [] if code is None else [instruction.argval for instruction in dis.get_instructions(code)]
     if ("language_model", "generate") in pairwise(names):

@@ -59,8 +59,8 @@ def merged_by_source(view: LayerView, merge: Callable[[Tensor, int], Merged]) ->
     view : LayerView
         The candidates of a sample.
     merge : callable
-        Takes the indices (n,) of the candidates of one source, and how many to keep. The indices in its answer count
-        among these n.
+        Takes the indices (n,) of the candidates of one source, and how many to keep, fewer than n: a source that keeps
+        all of its tokens is left as it is. The indices in its answer count among these n.
 
     Returns
     -------
@@ -70,6 +70,8 @@ def merged_by_source(view: LayerView, merge: Callable[[Tensor, int], Merged]) ->
     candidates, answers = [], []
 
     def keep(tokens: Tensor, count: int) -> Tensor:
+        if count == len(tokens):
+            return torch.arange(count, device=tokens.device)
         answer = merge(tokens, count)
         candidates.append(tokens)
         answers.append(answer)

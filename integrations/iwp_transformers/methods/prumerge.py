@@ -22,7 +22,7 @@ class PruMerge(TowerMethod):
     later layer, the states that enter the layer are merged. A kept token keeps its position. The extra token, which
     sums up the dropped ones, has the position of the most attended of them. For a tower without class token, the
     attention is averaged over all patches as queries. Each image, tile or frame keeps at most the same share of its
-    tokens. If that is a single token, there is no extra token.
+    tokens. If that is a single token, there is no extra token; if it is all of them, nothing is merged.
 
     Attributes
     ----------
@@ -65,7 +65,7 @@ class PruMerge(TowerMethod):
                 states[tokens],
                 keys[tokens],
                 attention[tokens],
-                share=min(1.5 / len(tokens), 1.0) if single else None,
+                share=1.5 / len(tokens) if single else None,
                 budget=None if single else count,
                 spread=self.spread and not single,
                 neighbours=self.neighbours,

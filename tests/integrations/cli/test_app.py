@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import io
 import logging
 import pkgutil
 import subprocess
@@ -17,7 +18,7 @@ from typer.testing import CliRunner, Result
 
 import iwp_core
 from iwp_cli import app as module
-from iwp_cli import commands
+from iwp_cli import commands, main
 from iwp_cli.refusal import Refusal, refusing
 from iwp_transformers.media.errors import MediaError, quoted, reading
 
@@ -127,3 +128,15 @@ def test_version_needs_nothing_but_the_core() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
     assert (done.returncode, done.stdout) == (0, f"iwp {iwp_core.__version__}\n"), done.stderr
+
+
+def test_characters_that_the_terminal_has_not_are_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Instead of ending the command with an error once the model has answered."""
+    shown = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding="ascii", write_through=True))
+    monkeypatch.setattr(sys, "argv", ["iwp", "methods"])
+    monkeypatch.setattr("iwp_cli.app.app", lambda: sys.stdout.write("a caf\u00e9"))
+
+    main()
+
+    assert shown.getvalue() == rb"a caf\xe9"

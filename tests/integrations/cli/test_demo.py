@@ -53,6 +53,7 @@ def test_another_photograph_can_be_given(tmp_path: Path) -> None:
         (["--output", "missing/kept.png"], "there is no folder 'missing'"),
         (["--output", "kept.txt"], "has no known ending"),
         (["--question", "largest digit?"], "a question of your own needs --image"),
+        (["--seed", "3", "--photo"], "--seed is of the picture that is drawn"),
         (["--seed", "-1"], "Invalid value for '--seed'"),
     ],
 )

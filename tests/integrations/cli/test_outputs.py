@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
+from typer.testing import CliRunner
 
-from iwp_cli.outputs import check_writable, write_figure
+from iwp_cli.app import app
+from iwp_cli.outputs import check_apart, check_writable, write_figure
 from iwp_cli.refusal import Refusal
 
 
@@ -87,3 +89,42 @@ def test_picture_too_long_for_its_resolution_gets_fewer_dots(tmp_path: Path) -> 
 
     with Image.open(tmp_path / "out.png") as image:
         assert image.size == (81, 2**15)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["generate", "--model", "none", "--prompt", "?", "--image", "{cat}", "--picture", "{cat}"], "--picture"),
+        (["bench", "none", "--image", "{cat}", "--output", "{link}"], "--output"),
+        (["demo", "--image", "{cat}", "--output", "{cat}"], "--output"),
+        (["tune", "none", "--data", "{list}", "--output", "{folder}/cat.json"], "--picture"),
+        (["tune", "none", "--data", "{list}", "--output", "{list}"], "--output"),
+    ],
+    ids=lambda value: " ".join(value[::8]) if isinstance(value, list) else None,
+)
+def test_no_command_writes_over_what_it_reads(arguments: list[str], message: str, tmp_path: Path) -> None:
+    """Not by another name, and not where a name is made of another's; what was read is as it was."""
+    cat, link, samples = tmp_path / "cat.png", tmp_path / "link.png", tmp_path / "samples.jsonl"
+    Image.new("RGB", (40, 30)).save(cat)
+    link.symlink_to(cat)
+    samples.write_text('{"image": "cat.png", "prompt": "?"}\n', encoding="utf-8")
+    before = cat.read_bytes(), samples.read_bytes()
+    places = {"cat": cat, "link": link, "list": samples, "folder": tmp_path}
+
+    done = CliRunner().invoke(app, [each.format(**places) for each in arguments])
+
+    assert done.exit_code == 2
+    assert f"error: {message} " in done.output
+    assert "would replace what is read: choose another place" in done.output
+    assert (cat.read_bytes(), samples.read_bytes()) == before
+
+
+def test_places_to_write_are_apart_from_folders_that_are_read_and_from_each_other(tmp_path: Path) -> None:
+    """The next run would take a picture in a folder of pictures for one of them."""
+    one, other = tmp_path / "one.json", tmp_path / "other.png"
+    check_apart({"--output": one, "--picture": other}, [tmp_path / "samples.jsonl", tmp_path / "frames"])
+
+    with pytest.raises(Refusal, match=r"--output '.*' lies in '.*', whose files are read"):
+        check_apart({"--output": one}, [tmp_path])
+    with pytest.raises(Refusal, match=r"--output and --journal are both '.*one\.json': choose a place for each"):
+        check_apart({"--output": one, "--journal": one}, [])

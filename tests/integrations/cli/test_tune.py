@@ -68,6 +68,8 @@ def test_command_writes_settings_figures_and_a_picture_and_names_what_is_broken(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--data", "x" * 999], "x' does not exist, expected a file of JSON lines or a folder"),
+        (["--data", "{data}", "--model", "x" * 999], "there is no folder"),
         (["--data", "{none}"], "none' does not exist, expected a file of JSON lines or a folder"),
         (["--data", "{empty}"], "empty' holds no samples"),
         (["--data", "{data}/a.png"], "a.png' cannot be read"),
@@ -81,6 +83,7 @@ def test_command_writes_settings_figures_and_a_picture_and_names_what_is_broken(
         (["--data", "{data}", "--cost", "money"], "`cost` is 'money', expected 'time' or 'flops'"),
         (["--data", "{data}", "--output", "{none}/iwp.json"], "there is no folder"),
         (["--data", "{data}", "--device", "abacus"], "--device: 'abacus' cannot be used"),
+        (["--data", "{data}", "--device", "meta"], "--device: 'meta' cannot be used: tensors there have no content"),
         (["--data", "{data}", "--model", "{audio}"], "which sees neither images nor videos"),
         (["--data", "{data}", "--model", "{none}"], "there is no folder"),
     ],
@@ -139,6 +142,16 @@ def test_a_sample_is_a_line_of_the_file_whatever_its_text_holds(tmp_path: Path) 
     (tmp_path / "list.jsonl").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode())
 
     assert [sample.prompt for sample in read_samples(tmp_path / "list.jsonl", None)] == prompts
+
+
+def test_a_prompt_that_is_null_is_none(tmp_path: Path) -> None:
+    """The one for all stands in, as where there is no such key."""
+    (tmp_path / "a.png").write_bytes(b"x")
+    (tmp_path / "list.jsonl").write_text('{"image": "a.png", "prompt": null}')
+
+    (sample,) = read_samples(tmp_path / "list.jsonl", QUESTION)
+
+    assert sample.prompt == QUESTION
 
 
 def test_samples_of_a_list_and_of_a_folder_are_what_stands_there(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What methods that read the vision tower keep, against the rules on an eager tower's numbers."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from tests.integrations.methods.towers import TowerReading, read_tower, views_of
 from tests.integrations.oracle import assert_close, positioned, sample_of
 from tests.integrations.prompts import BOTH, PAIR
 from tests.integrations.tiny_models import FACTORIES, make_inputs
+from tests.models.factory import tiny_model
 
 FAMILIES = [*BOTH, "llava-next"]
 Rule = Callable[[TowerReading, Tensor, int, Tensor], Tensor]
@@ -199,3 +201,49 @@ def test_an_option_outside_of_its_range_is_refused_at_once(
     """Before there is a model."""
     with pytest.raises(error, match=message):
         method_class(name)(**options)
+
+
+@pytest.mark.filterwarnings("ignore:LlavaForConditionalGeneration is served by")
+@pytest.mark.parametrize("name", ["fastervlm", "scope", "vispruner", "cdpruner"])
+def test_llava_15_keeps_what_the_rules_keep_of_its_tower(name: str) -> None:
+    """The family of most of the papers: two images of one view each, nothing between their rows."""
+    model: Any = tiny_model("llava").eval()
+    model.set_attn_implementation("eager")
+    tower, layer, count = model.model.vision_tower, model.config.vision_feature_layer, 5
+    pixels = torch.randn(2, 3, *[model.config.vision_config.image_size] * 2, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        seen = tower(pixels, output_attentions=True, output_hidden_states=True)
+        features = seen.hidden_states[layer][:, 1:]
+        states = model.model.multi_modal_projector(features)
+    total, token = features.shape[1], model.config.image_token_id
+    text = [each for each in (7, 9, 11) if each != token]
+    ids = torch.tensor([[5, *[token] * total, *text[:1], *[token] * total, *text]])
+    question = model.get_input_embeddings()(torch.tensor([text[:1] + text]))[0].detach()
+    relevance = methods.cdpruner_relevance(states.flatten(0, 1)[None], question, sign=1)[0].view(2, total)
+    attention = seen.attentions[layer][:, :, 0, 1:]
+    parts = zip(attention, features, states, strict=True)
+    readings: list[Any] = [SimpleNamespace(attention=a, features=f, states=s) for a, f, s in parts]
+
+    with prune_visual_tokens(model, method=name, budget=2 * count) as session, torch.no_grad():
+        model(input_ids=ids, pixel_values=pixels)
+
+    expected = [
+        place * total + index
+        for place, one in enumerate(readings)
+        for index in sorted(KEPT[name](one, torch.arange(total), count, relevance[place]).tolist())
+    ]
+    assert session.records[-1].kept_indices[0].tolist() == expected
+
+
+@pytest.mark.parametrize("name", ["prumerge", "visionzip"])
+def test_what_keeps_all_of_its_tokens_merges_none(name: str) -> None:
+    """A budget of 1.0 is the model as it is, to the last bit."""
+    model: Any = FACTORIES["llava-next"]()
+    inputs = make_inputs(model, PAIR)
+    with torch.no_grad():
+        full = model(**inputs).logits
+
+    with prune_visual_tokens(model, method=name, budget=1.0), torch.no_grad():
+        kept = model(**inputs).logits
+
+    assert torch.equal(kept, full)
