@@ -11,21 +11,27 @@ from itertools import accumulate
 from iwp_core._arrays import Array, arange_indices, distinct, locate, namespace, order_descending, scatter, take, tiles
 from iwp_core._plugins import overridable
 from iwp_core.duplication import PairwiseDuplication
-from iwp_core.penalties import AT_ONCE, COPIED, WORTHWHILE, Held, Penalties
+from iwp_core.penalties import COPIED, WORTHWHILE, Held, Penalties
 
 __all__ = ["largest", "progressive_chunked_mmr", "ranked_chunked_mmr"]
 
 LEADERS, SPARE = 128, 24
-"""Tokens that are chosen, at most, from a pool whose tokens are compared with each other at once; how many more it has.
+"""Tokens that are chosen, at most, among a pool of those of largest score; how many more than twice these it has.
 
-Products of the few columns of the first chunks are slow.
+Products of the few columns of the first chunks with all tokens are slow.
 """
 
-CHEAP, FREE = 0.36, 84 * 84
-"""Pairs of a pool, at most: a share of those of the plain loop, or so few that they cost less than array operations."""
+FEW, MOST = 0.3, 0.5
+"""Share of all tokens that a pool has at most, and one out of which all tokens are chosen."""
 
-EASY = 1 << 25
-"""Multiplications that are done at once, even if some are not needed: to find out which would take longer."""
+HEAVY = 1 << 19
+"""Multiplications of all tokens by one column from which on a pool pays: below, calls of operations take the time."""
+
+EASY, EASIER = 1 << 26, 1 << 25
+"""Multiplications that are done at once, even if some are not needed, as to find out which would take longer.
+
+Fewer before a chunk that is much smaller than those before it, for which few tokens have to be looked at.
+"""
 
 ASKED, HOPELESS = 0.25, 0.5
 """Shares of all candidates: a chunk that has asked for the first looks whether the second are left, and then asks all.
@@ -100,7 +106,7 @@ def _chunk_by_chunk(candidates: "_Candidates", sizes: Sequence[int]) -> Array:
             return candidates.fill(chosen, sum(sizes))
         chosen.append(chunk)
         if len(chosen) < len(sizes):
-            candidates.meet([chunk])
+            candidates.meet([chunk], sizes[len(chosen)])
     return candidates.xp.concat(chosen)
 
 
@@ -116,58 +122,57 @@ class _Candidates:
         self.futile = False  # whether bounds told so little that the latest chunk asked for most candidates
 
     def lead(self, sizes: Sequence[int]) -> list[Array]:
-        """Choose the first chunks among the tokens of largest score, which are all compared with each other at once.
+        """Choose the first chunks among a pool of the tokens of largest score, which alone meet them on the way.
 
         That is right as long as the last one chosen scores more than the best of all others, whose scores are bounds.
         """
         xp = self.xp
         count, among = _leading(sizes, self.scores.shape[0], self.penalties.comparison.width)
-        if count < 2:  # noqa: PLR2004 - one chunk needs no comparison
+        if count < 2:  # noqa: PLR2004 - one chunk needs no pool
             return []
         bound = float(largest(self.scores, among + 1)[-1])
-        in_pool = self.scores > bound
-        pool = xp.nonzero(in_pool)[0]
-        scores, chosen = take(self.scores, pool), []
-        shared = self.penalties.among(pool) if pool.shape[0] >= sizes[0] else None
+        pool = xp.nonzero(self.scores > bound)[0]
+        scores, held, chosen = take(self.scores, pool), None, []
         for size in sizes[:count]:
-            if shared is None or scores.shape[0] < size:
+            if pool.shape[0] < size:
                 break
             least = float(largest(scores, size)[-1])
             is_best = scores >= least
             best = xp.nonzero(is_best)[0]
             if best.shape[0] > size or not least > bound:
                 break
-            chosen.append(self._in_order(best, scores))
-            if len(chosen) == len(sizes):
-                break
-            scores = xp.where(is_best, self.nothing, scores + shared.log_factors(best))
-            if len(chosen) == 1 and among > AT_ONCE and xp.count_nonzero(scores > bound) < sum(sizes[1:count]):
-                break
+            chosen.append(take(pool, self._in_order(best, scores)))
+            if len(chosen) < count:
+                held = held or self.penalties.hold(pool)
+                scores = scores + next(self.penalties.on([chosen[-1]], held))
+                scores = xp.where(is_best, self.nothing, scores)
         if len(chosen) < len(sizes) and chosen:
-            self.scores = scatter(self.scores, pool, scores)
-            self.meet([take(pool, best) for best in chosen], exact=in_pool)
-        return [take(pool, best) for best in chosen]
+            taken = xp.sort(xp.concat(chosen))
+            self.scores = scatter(self.scores, taken, xp.broadcast_to(self.nothing, taken.shape))
+            self.meet(chosen, sizes[len(chosen)])
+        return chosen
 
-    def meet(self, chunks: Sequence[Array], exact: Array | None = None) -> None:
-        """Apply the penalties of chunks where that is easy, else note who misses them: all but the `exact` scores."""
-        penalties, scores = self.penalties, self.scores
-        pairs = scores.shape[0] * sum(chunk.shape[0] for chunk in chunks)
+    def meet(self, chunks: Sequence[Array], size: int) -> None:
+        """Apply the penalties of chunks if that is easy before the next one, of `size`; else note who misses them."""
+        penalties = self.penalties
         up_to_date = self.applied is None and self.least == penalties.count
-        if up_to_date and pairs * penalties.comparison.width <= EASY:
-            for logs in penalties.on_everyone(chunks):
-                scores = scores + logs
-            self.scores = scores if exact is None else self.xp.where(exact, self.scores, scores)
-            return
-        penalties.add(chunks)
-        if exact is not None:
-            self.applied = self._marked(exact, penalties.count)
+        if up_to_date and self._is_easy(sum(chunk.shape[0] for chunk in chunks), size):
+            for logs in penalties.on(chunks, penalties.everyone):
+                self.scores = self.scores + logs
+        else:
+            penalties.add(chunks)
+
+    def _is_easy(self, columns: int, size: int) -> bool:
+        """Return whether all tokens meet so many columns sooner than one finds out which have to for the next chunk."""
+        cost: int = self.scores.shape[0] * columns * self.penalties.comparison.width
+        return cost <= (EASY if columns <= 2 * size else EASIER)
 
     def catch_up(self, size: int) -> float:
         """Apply missed penalties until the `size` best scores miss none; return the last one of these."""
         xp, latest, total = self.xp, self.penalties.count, self.scores.shape[0]
         if self.applied is None and self.least == latest:
             return float(largest(self.scores, size)[-1])
-        is_easy = self.penalties.cost(total, self.least) <= EASY
+        is_easy = self._is_easy(self.penalties.missed(self.least), size)
         if is_easy or self.futile:
             if is_easy or self.applied is None:
                 self.scores = self._lowered(self.scores, self.applied, self.penalties.everyone, self.least)
@@ -204,7 +209,7 @@ class _Candidates:
             return 0
         applied = take(self.applied, rows)
         least = int(xp.min(applied))
-        if self.penalties.cost(rows.shape[0], least) <= EASY:
+        if rows.shape[0] * self.penalties.missed(least) * self.penalties.comparison.width <= EASY:
             self._lower(some, rows, least)
         else:
             for start in [int(start) for start in distinct(applied)]:
@@ -274,14 +279,15 @@ class _Candidates:
 
 
 def _leading(sizes: Sequence[int], total: int, width: int) -> tuple[int, int]:
-    """Return how many chunks are chosen among a pool, and its size: as many as cost few pairs beside the plain loop."""
+    """Return how many chunks are chosen among a pool, and its size."""
     count = among = 0
+    if total * width < HEAVY:
+        return count, among
     for index, end in enumerate(accumulate(sizes), 1):
         pool = 2 * end + SPARE
         if end > LEADERS or pool >= total:
             break
-        is_all = index == len(sizes) and pool * pool * width <= EASY  # then nothing is compared with all others
-        if is_all or pool * pool <= max(FREE, CHEAP * total * end):
+        if pool <= (MOST if index == len(sizes) else FEW) * total:
             count, among = index, pool
     return count, among
 

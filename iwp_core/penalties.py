@@ -10,7 +10,7 @@ from iwp_core._arrays import Array, arange_indices, distinct, joined, namespace,
 from iwp_core.comparison import Duplication, Gathered
 from iwp_core.duplication import PairwiseDuplication
 
-__all__ = ["AT_ONCE", "COPIED", "TOGETHER", "WORTHWHILE", "Among", "Held", "Penalties"]
+__all__ = ["COPIED", "TOGETHER", "WORTHWHILE", "Held", "Penalties"]
 
 PAIRS = 1 << 17
 """Pairs compared at a time: their block stays in the cache."""
@@ -26,14 +26,14 @@ TOGETHER = 64
 FIRST, MOST = 32, 256
 """Columns of a large chunk that are compared first, and at most, before tokens whose factor is least are left out."""
 
-AT_ONCE = 64
-"""Tokens of a pool, at most, that are all compared with each other before anything is known of them."""
-
 FEW = 4
 """Columns of a chunk, at most, of which nobody asks whether they left out everybody."""
 
 ONCE = 4
 """The first ones instead, after a chunk whose first columns left out everybody: all tokens are nearly the same."""
+
+TRIFLE = 1 << 23
+"""Multiplications that are done sooner than anybody has looked which tokens could be left out."""
 
 WIDE = 1024
 """Multiplications that a pair is taken to cost where nobody says: 4 heads of 128, keys and values."""
@@ -139,10 +139,9 @@ class Penalties:
         """How many chunks were chosen."""
         return self.blocks[-1].stop if self.blocks else 0
 
-    def cost(self, rows: int, start: int) -> int:
-        """Return how many multiplications it takes to compare so many tokens with the chunks from `start` on."""
-        columns = sum(block.missed(start) for block in self.blocks if block.stop > start)
-        return rows * columns * self.comparison.width
+    def missed(self, start: int) -> int:
+        """Return how many columns the chunks from `start` on have."""
+        return sum(block.missed(start) for block in self.blocks if block.stop > start)
 
     def add(self, chunks: Sequence[Array]) -> None:
         """Take note of chunks that were chosen."""
@@ -153,9 +152,9 @@ class Penalties:
             block = _Block(last.first, Gathered.join([last.columns, block.columns]), ends)
         self.blocks.append(block)
 
-    def on_everyone(self, chunks: Sequence[Array]) -> Iterator[Array]:
-        """Yield for each of some chunks, which need not be added, the logs of its factors on all tokens, shape (N,)."""
-        return self._of_block(self._block(chunks), self.everyone)
+    def on(self, chunks: Sequence[Array], held: "Held") -> Iterator[Array]:
+        """Yield for each of some chunks, which need not be added, the logs of its factors on the tokens held (R,)."""
+        return self._of_block(self._block(chunks), held)
 
     def _block(self, chunks: Sequence[Array]) -> _Block:
         """Return chunks as columns that come after those that were added."""
@@ -185,10 +184,6 @@ class Penalties:
             inverse = namespace(positions).searchsorted(positions, firsts)
         return Held(self.comparison.everyone.take(positions), inverse)
 
-    def among(self, positions: Array) -> "Among":
-        """Compare some tokens with each other."""
-        return Among(self.comparison, self.hold(positions), self._log_factor)
-
     def log_factors(self, held: "Held", start: int) -> Iterator[Array]:
         """Yield for each chunk from `start` on the logs of its factors on the tokens held, shape (R,)."""
         for block in self.blocks:
@@ -204,6 +199,8 @@ class Penalties:
 
     def _of_one(self, rows: Gathered, chunk: Gathered, _ends: Sequence[int]) -> Array:
         """Return the logs of the factors of a chunk, leaving out on the way tokens whose factor can fall no further."""
+        if rows.count * chunk.count * self.comparison.width <= TRIFLE:
+            return self._of_columns(rows, chunk, (chunk.count,))
         xp = namespace(self.floor)
         logs: Array = None
         open_rows: Array | None = None
@@ -245,7 +242,7 @@ class Penalties:
         """Return the log of max(floor, 1 - penalty * s) for largest duplications s, or for their roots."""
         xp = namespace(shared)
         s = shared if self.exponent == 2 else xp.sqrt(shared)  # noqa: PLR2004 - the exponent of S
-        return self.log(xp.maximum(1.0 - self.penalty * s, self.floor))
+        return self.log(xp.maximum(-self.penalty * s + 1.0, self.floor))
 
 
 @dataclass(frozen=True)
@@ -254,29 +251,6 @@ class Held:
 
     rows: Gathered
     inverse: Array | None
-
-
-class Among:
-    """Some tokens compared with each other: all at once, many of them first with those that are chosen first."""
-
-    def __init__(self, comparison: _Comparison, held: Held, log_factor: Callable[[Array], Array]) -> None:
-        self._comparison, self._held, self._log_factor = comparison, held, log_factor
-        self._all_at_once = held.rows.count <= AT_ONCE
-
-    @cached_property
-    def _block(self) -> Array:
-        return self._comparison.compare(self._comparison.as_columns(self._held.rows), self._held.rows)
-
-    def log_factors(self, chosen: Array) -> Array:
-        """Return the log of the factor that those at indices `chosen` put on each of them."""
-        rows, inverse = self._held.rows, self._held.inverse
-        columns = chosen if inverse is None else take(inverse, chosen)
-        if self._all_at_once:
-            shared = take(self._block, columns, axis=0)
-        else:
-            shared = self._comparison.compare(self._comparison.as_columns(rows.take(columns)), rows)
-        self._all_at_once = True
-        return _spread(self._log_factor(namespace(chosen).max(shared, axis=0)), inverse)
 
 
 def _spread(x: Array, inverse: Array | None) -> Array:

@@ -25,12 +25,13 @@ def every_way(request: pytest.FixtureRequest) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pc_mmr, "PATIENCE", 1)
         patch.setattr(pc_mmr, "SPARE", {"from a pool": 24, "at once": 1 << 20}.get(request.param, 0))
-        patch.setattr(pc_mmr, "FREE", 0 if request.param in ("lazily", "in place") else 64 * 64)
-        patch.setattr(pc_mmr, "CHEAP", 0.0)
+        for share in ("FEW", "MOST"):
+            patch.setattr(pc_mmr, share, 0.0 if request.param in ("lazily", "in place") else 1.0)
+        patch.setattr(pc_mmr, "HEAVY", 0)
         patch.setattr(pc_mmr, "ASKED", -1.0 if request.param == "in place" else 0.25)
         patch.setattr(pc_mmr, "HOPELESS", -1.0 if request.param == "in place" else 0.5)
-        for module in (pc_mmr, penalties):
-            patch.setattr(module, "AT_ONCE", 0 if request.param == "behind a pool" else 64)
-        patch.setattr(pc_mmr, "EASY", 1 << 60 if request.param == "at once" else 0)
+        for most in ("EASIER", "EASY"):
+            patch.setattr(pc_mmr, most, 1 << 60 if request.param == "at once" else 0)
+        patch.setattr(penalties, "TRIFLE", 1 << 60 if request.param == "at once" else 0)
         patch.setattr(pc_mmr, "WORTHWHILE", -1.0 if request.param == "in place" else 0.8)
         yield
