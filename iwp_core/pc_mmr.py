@@ -16,29 +16,32 @@ from iwp_core.penalties import COPIED, WORTHWHILE, Held, Penalties
 __all__ = ["largest", "progressive_chunked_mmr", "ranked_chunked_mmr"]
 
 LEADERS, SPARE = 128, 24
-"""Tokens that are chosen, at most, among a pool of those of largest score; how many more than twice these it has.
+"""The first chunks, up to `LEADERS` tokens in all, are chosen among a pool of the tokens with the largest scores.
 
-Products of the few columns of the first chunks with all tokens are slow.
+The pool has twice as many tokens as are chosen among it, and `SPARE` more. It saves products of the few columns of the
+first chunks with all tokens, which are slow.
 """
 
-FEW, MOST = 0.3, 0.5
-"""Share of all tokens that a pool has at most, and one out of which all tokens are chosen."""
+POOL, WHOLE_POOL = 0.3, 0.5
+"""Largest pool as a share of all tokens: where later chunks are chosen without it, and where none are."""
 
 HEAVY = 1 << 19
-"""Multiplications of all tokens by one column from which on a pool pays: below, calls of operations take the time."""
+"""There is a pool if comparing all tokens with one takes at least so many multiplications.
+
+Below that the calls of array operations take longer than the products.
+"""
 
 EASY, EASIER = 1 << 26, 1 << 25
-"""Multiplications that are done at once, even if some are not needed, as to find out which would take longer.
+"""All tokens meet a chunk at once if that takes at most so many multiplications: finding out who has to takes longer.
 
-Fewer before a chunk that is much smaller than those before it, for which few tokens have to be looked at.
+`EASIER` is the bound before a chunk of less than half the columns that were missed, for which few tokens count.
 """
 
 ASKED, HOPELESS = 0.25, 0.5
-"""Shares of all candidates: a chunk that has asked for the first looks whether the second are left, and then asks all.
-"""
+"""Shares of all candidates. Once the first has caught up for a chunk, and the second may still have to, all do."""
 
 PATIENCE = 96
-"""Least number of candidates behind the best ones that catch up with them: the next chunk will ask for them."""
+"""At least so many candidates behind the best ones catch up with them, because the next chunk will need them."""
 
 
 @overridable
@@ -287,7 +290,7 @@ def _leading(sizes: Sequence[int], total: int, width: int) -> tuple[int, int]:
         pool = 2 * end + SPARE
         if end > LEADERS or pool >= total:
             break
-        if pool <= (MOST if index == len(sizes) else FEW) * total:
+        if pool <= (WHOLE_POOL if index == len(sizes) else POOL) * total:
             count, among = index, pool
     return count, among
 

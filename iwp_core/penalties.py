@@ -13,33 +13,37 @@ from iwp_core.duplication import PairwiseDuplication
 __all__ = ["COPIED", "TOGETHER", "WORTHWHILE", "Held", "Penalties"]
 
 PAIRS = 1 << 17
-"""Pairs compared at a time: their block stays in the cache."""
+"""Pairs of tokens compared at a time, so that their block stays in the processor's cache."""
 
 LEAST_ROWS = 64
+"""Rows of such a block, at least."""
 
 COPIED = 4096
-"""Tokens that are copied at a time to be compared: memory stays below that of the inputs."""
+"""Tokens copied at a time to be compared, so that memory stays below that of the inputs."""
 
 TOGETHER = 64
-"""Columns of small chunks that are compared in one block; products of few columns are slow."""
+"""Small chunks of up to so many columns in all are compared in one product, since products of few columns are slow."""
 
 FIRST, MOST = 32, 256
-"""Columns of a large chunk that are compared first, and at most, before tokens whose factor is least are left out."""
+"""Columns of a large chunk that are compared before tokens at the least factor are left out: at first, and later."""
 
-FEW = 4
-"""Columns of a chunk, at most, of which nobody asks whether they left out everybody."""
+TELLING = 5
+"""A chunk of fewer columns is not asked whether it brought all tokens to the least factor (see `ONCE`)."""
 
 ONCE = 4
-"""The first ones instead, after a chunk whose first columns left out everybody: all tokens are nearly the same."""
+"""Columns compared first in place of `FIRST`, after a chunk whose first columns brought all tokens to the least factor.
+
+Then nearly all tokens are the same, and few columns are enough again.
+"""
 
 TRIFLE = 1 << 23
-"""Multiplications that are done sooner than anybody has looked which tokens could be left out."""
+"""A chunk of at most so many multiplications is compared whole: leaving tokens out would take longer than it saves."""
 
 WIDE = 1024
-"""Multiplications that a pair is taken to cost where nobody says: 4 heads of 128, keys and values."""
+"""Multiplications that a pair takes, for a duplication that does not tell: those of 4 heads of 128, keys and values."""
 
 WORTHWHILE = 0.8
-"""Leaving tokens out copies the others, which pays if at most this share of them is left."""
+"""Tokens are left out, which copies the others, if at most this share of them is left."""
 
 
 class _Comparison(Protocol):
@@ -216,7 +220,7 @@ class Penalties:
             else:
                 latest = xp.minimum(take(logs, open_rows), latest)
                 logs = scatter(logs, open_rows, latest)
-            if done == chunk.count <= FEW:
+            if done == chunk.count < TELLING:
                 break
             above = xp.nonzero(latest > self.least)[0]
             if columns.count == done:

@@ -25,7 +25,7 @@ def every_way(request: pytest.FixtureRequest) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pc_mmr, "PATIENCE", 1)
         patch.setattr(pc_mmr, "SPARE", {"from a pool": 24, "at once": 1 << 20}.get(request.param, 0))
-        for share in ("FEW", "MOST"):
+        for share in ("POOL", "WHOLE_POOL"):
             patch.setattr(pc_mmr, share, 0.0 if request.param in ("lazily", "in place") else 1.0)
         patch.setattr(pc_mmr, "HEAVY", 0)
         patch.setattr(pc_mmr, "ASKED", -1.0 if request.param == "in place" else 0.25)
