@@ -12,6 +12,7 @@ from typer.testing import CliRunner, Result
 
 import iwp_ray
 from iwp_cli.app import app
+from iwp_ray import MapReport
 from tests.integrations.processors import coordinate_picture, llava_processor
 from tests.models.factory import tiny_model
 
@@ -59,6 +60,18 @@ def test_command_answers_the_pictures_of_a_folder(weights: Path, photos: Path, t
     assert "is not an image that Pillow can read" in rows["c.png"]["error"]
     assert [len(rows[name]["kept_indices"]) for name in ("a.png", "b.png")] == [4, 4]
     assert [rows[name]["visual_tokens"] for name in ("a.png", "b.png")] == [16, 16]
+
+
+def test_a_run_without_an_answer_fails(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rows are written with their errors, and the exit status says that nothing else is."""
+    report = MapReport(total=2, earlier=0, answered=0, failed=2, repeated=0, seconds=1.0)
+    monkeypatch.setattr(iwp_ray, "prune_to_parquet", lambda *_, **__: report, raising=False)
+
+    done = invoke(tmp_path, "--model", weights, "--output", tmp_path / "out", "--prompt", "this", "--layer", 1)
+
+    assert done.exit_code == 1
+    assert done.stdout.startswith("2 rows: 0 answered in ")
+    assert done.stderr.splitlines()[-1] == "iwp map: error: 2 rows have no answer, the column error says why"
 
 
 def test_a_process_that_fails_is_told_by_the_last_line_of_its_traceback(

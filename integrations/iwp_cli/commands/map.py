@@ -77,12 +77,12 @@ def map(
 
     Writes answers, kept tokens and times to parquet files, one row for each row of the source. A row that cannot be
     read or answered has the reason in its column error. Rows that were answered before are left out, so the same
-    command continues a run that was stopped.
+    command continues a run that was stopped. The exit status is 1 if rows failed and none was answered.
 
     Raises
     ------
     Refusal
-        If it cannot be done, or Ray is not installed.
+        If it cannot be done, Ray is not installed, or all rows failed.
     """
     if find_spec("ray") is None:
         msg = "data sets are mapped with Ray, which is not installed: in a clone, pip install '.[ray]'"
@@ -112,7 +112,10 @@ def map(
         )
     typer.echo(f"{report}, in {quoted(output)}")
     if report.failed:
-        warn("map", f"{report.failed} rows have no answer, the column error says why")
+        told = f"{report.failed} rows have no answer, the column error says why"
+        if not report.answered:
+            raise Refusal(told, code=1)
+        warn("map", told)
 
 
 def _mapped(source: Path, output: Path, bar: Progress, **arguments: Any) -> Any:
