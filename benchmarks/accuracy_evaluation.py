@@ -136,7 +136,9 @@ def with_features(model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
 def remembered(layers: Sequence[Any], outputs: dict[int, Any]) -> Iterator[None]:
     """Let the first layers run once and then return the same, with their hooks called; for answers of one forward."""
 
-    def forward(index: int, run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def forward(index: int, run: Any, *args: Any, **kwargs: Any) -> Any:
+        if run.__self__ is not layers[index]:
+            return run(*args, **kwargs)  # of a copy of the layer, by which a rule reads its attention
         if index not in outputs:
             outputs[index] = run(*args, **kwargs)
         return outputs[index]
