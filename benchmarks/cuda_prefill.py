@@ -114,8 +114,11 @@ class Setting:
         return batch * steps / max(long - short, 1e-9)
 
 
-def compare(full: dict[str, Any], pruned: dict[str, Any]) -> dict[str, float]:
-    """Return what a pruned setting gains on the full one, and how that stands to the operations saved."""
+def compare(full: dict[str, Any], pruned: dict[str, Any]) -> dict[str, float | None]:
+    """Return what a pruned setting gains on the full one, and how that stands to the operations saved.
+
+    None for memory if the full one took no more than its process held, as may be on a CPU.
+    """
     allowed = pruned["flops full"] / pruned["flops pruned"]
     gained = full["decoder seconds"]["median"] / pruned["decoder seconds"]["median"]
     return {
@@ -126,7 +129,7 @@ def compare(full: dict[str, Any], pruned: dict[str, Any]) -> dict[str, float]:
         / pruned["prefill seconds"]["median"],
         "selection over full prefill": pruned["selection seconds"]["median"] / full["prefill seconds"]["median"],
         "decoding speed-up": pruned["decoded tokens a second"] / full["decoded tokens a second"],
-        "peak bytes of full": pruned["peak bytes"] / full["peak bytes"],
+        "peak bytes of full": pruned["peak bytes"] / full["peak bytes"] if full["peak bytes"] else None,
     }
 
 

@@ -121,10 +121,13 @@ def test_models_are_measured_full_and_pruned(result: dict[str, Any]) -> None:
 
 
 def test_a_rehearsal_judges_no_bar(result: dict[str, Any]) -> None:
-    """Its numbers are those of a CPU in miniature; but every bar has found its number, unless it needs a GPU."""
+    """Its numbers are those of a CPU in miniature; but every bar has found its number, unless it needs a GPU.
+
+    So does memory: on a CPU a small model may take none that its process does not hold already.
+    """
     assert {bar["met"] for bar in result["bars"]} == {None}
     missing = {bar["claim"] for bar in result["bars"] if bar["measured"] is None}
-    assert all(any(word in claim for word in ("captured", "synchronisations", "CuPy")) for claim in missing)
+    assert all(any(word in claim for word in ("captured", "synchronisations", "CuPy", "peak memory")) for claim in missing)
     assert len(missing) < len(result["bars"]) / 2
 
 
