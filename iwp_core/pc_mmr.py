@@ -167,8 +167,7 @@ class _Candidates:
 
     def _is_easy(self, columns: int, size: int) -> bool:
         """Return whether all tokens meet so many columns sooner than one finds out which have to for the next chunk."""
-        cost: int = self.scores.shape[0] * columns * self.penalties.comparison.width
-        return cost <= (EASY if columns <= 2 * size else EASIER)
+        return self.penalties.cost(self.scores.shape[0], columns) <= (EASY if columns <= 2 * size else EASIER)
 
     def catch_up(self, size: int) -> float:
         """Apply missed penalties until the `size` best scores miss none; return the last one of these."""
@@ -212,7 +211,7 @@ class _Candidates:
             return 0
         applied = take(self.applied, rows)
         least = int(xp.min(applied))
-        if rows.shape[0] * self.penalties.missed(least) * self.penalties.comparison.width <= EASY:
+        if self.penalties.cost(rows.shape[0], self.penalties.missed(least)) <= EASY:
             self._lower(some, rows, least)
         else:
             for start in [int(start) for start in distinct(applied)]:

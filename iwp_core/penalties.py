@@ -143,6 +143,10 @@ class Penalties:
         """How many chunks were chosen."""
         return self.blocks[-1].stop if self.blocks else 0
 
+    def cost(self, rows: int, columns: int) -> int:
+        """Return how many multiplications it takes to compare so many tokens with so many others."""
+        return rows * columns * self.comparison.width
+
     def missed(self, start: int) -> int:
         """Return how many columns the chunks from `start` on have."""
         return sum(block.missed(start) for block in self.blocks if block.stop > start)
@@ -203,7 +207,7 @@ class Penalties:
 
     def _of_one(self, rows: Gathered, chunk: Gathered, _ends: Sequence[int]) -> Array:
         """Return the logs of the factors of a chunk, leaving out on the way tokens whose factor can fall no further."""
-        if rows.count * chunk.count * self.comparison.width <= TRIFLE:
+        if self.cost(rows.count, chunk.count) <= TRIFLE:
             return self._of_columns(rows, chunk, (chunk.count,))
         xp = namespace(self.floor)
         logs: Array = None
