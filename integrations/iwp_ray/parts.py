@@ -101,10 +101,8 @@ class AnswerFolder:
                 raise ValueError(msg)
             for file in self._path.glob(f"*{UNFINISHED}"):
                 file.unlink()
-            settings = self._path / SETTINGS
-            unfinished = settings.with_name(settings.name + UNFINISHED)
-            unfinished.write_text(json.dumps(self._settings, indent=2) + "\n", encoding="utf-8")
-            unfinished.replace(settings)
+            with _whole(self._path / SETTINGS) as unfinished:
+                unfinished.write_text(json.dumps(self._settings, indent=2) + "\n", encoding="utf-8")
             yield
         finally:
             lock.release()
@@ -122,10 +120,16 @@ class AnswerFolder:
 
     def add(self, table: pa.Table) -> None:
         """Write rows as one more file, which is complete or absent whatever happens."""
-        file = self._path / f"part-{uuid.uuid4().hex}.parquet"
-        unfinished = file.with_name(file.name + UNFINISHED)
-        pq.write_table(table, unfinished)
-        unfinished.replace(file)
+        with _whole(self._path / f"part-{uuid.uuid4().hex}.parquet") as unfinished:
+            pq.write_table(table, unfinished)
+
+
+@contextmanager
+def _whole(file: Path) -> Iterator[Path]:
+    """Give a place to write a file to, which gets its own name once it is complete."""
+    unfinished = file.with_name(file.name + UNFINISHED)
+    yield unfinished
+    unfinished.replace(file)
 
 
 def _settings_in(file: Path) -> Mapping[str, str]:
