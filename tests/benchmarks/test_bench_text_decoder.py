@@ -156,26 +156,3 @@ def test_states_have_every_dimension_in_units_of_its_deviation(name: str) -> Non
         moved = (states[:, :3] - states[:, :3].mean(axis=0)) / spread
         expected = np.concatenate([moved, np.zeros((9, 1)), np.full((9, 1), 3**0.5)], axis=1)
     np.testing.assert_allclose(found, expected, atol=1e-12)
-
-
-def test_scores_pooled_as_outputs_are_the_lengths_of_what_a_token_adds_to_them() -> None:
-    """Heads side by side, layers side by side, in the mean over queries; read off a plain softmax in float64."""
-    rules = import_module("pooling_rules")
-    torch.manual_seed(0)
-    layers, added = [], []
-    for _ in range(2):
-        keys, values = torch.randn(2, 9, 4, dtype=torch.float64), torch.randn(2, 9, 4, dtype=torch.float64)
-        queries, outside = torch.randn(6, 5, 4, dtype=torch.float64), torch.randn(6, 5, dtype=torch.float64)
-        layers.append(rules.squared_by_output(keys, values, queries, outside))
-        every = torch.empty(5, 9, 6, 4, dtype=torch.float64)
-        for head in range(6):
-            for query in range(5):
-                weights = (queries[head, query] @ keys[head // 3].T / 2).exp()
-                share = weights / (weights.sum() + outside[head, query].exp())
-                every[query, :, head] = share[:, None] * values[head // 3]
-        added.append(every.flatten(2))
-
-    found = rules.pooled_as_outputs(layers).exp()
-
-    expected = torch.cat(added, dim=2).norm(dim=2).sum(dim=0)
-    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
