@@ -5,6 +5,8 @@ Run by `test_triton.py`, as `interpreted_triton.py` is.
 
 from __future__ import annotations
 
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -150,3 +152,15 @@ def test_options_mean_in_a_batch_what_they_mean_alone(
         keys, values = (x[row][:, real] for x in batch[:2])
         alone = select_tokens(keys, values, batch[2][row], 5, **own)
         assert kept[row].tolist() == torch.nonzero(real)[:, 0][alone].tolist()
+
+
+def test_the_benchmark_on_a_gpu_sees_which_kernels_serve(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every coarse kernel serves a call of its own; what has no kernel, as float64, is seen to have none."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
+    correctness, drawn = import_module("cuda_correctness"), import_module("cuda_tokens")
+    library = correctness.libraries(torch.device("cpu"))["torch"]
+
+    found = correctness._served("torch", library, drawn.draw(20, torch.Generator().manual_seed(0)))
+
+    every = ["select_batch", "log_magnitude", "progressive_chunked_mmr"]
+    assert found == {"float64": [], "float32": every, "bfloat16": every, "float16": every}
