@@ -78,6 +78,11 @@ def map(
     Writes answers, kept tokens and times to parquet files, one row for each row of the source. A row that cannot be
     read or answered has the reason in its column error. Rows that were answered before are left out, so the same
     command continues a run that was stopped. The exit status is 1 if rows failed and none was answered.
+
+    Raises
+    ------
+    Refusal
+        If it cannot be done, Ray is not installed, or all rows failed.
     """
     if find_spec("ray") is None:
         msg = "data sets are mapped with Ray, which is not installed: in a clone, pip install '.[ray]'"
