@@ -17,7 +17,7 @@ from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
-from _harness import RESULTS, read
+from _harness import ABOVE, PAPER, PRESET, RESULTS, read
 from accuracy_evaluation import Evaluation
 from accuracy_methods import ONE_LAYER, PUBLISHED, Placement, Row, cell_key, library_rows, measured, outside_row
 from accuracy_results import Measured, Measurement, answered, trained
@@ -36,6 +36,9 @@ ABLATION_LAYERS, ABLATION_BUDGETS = (2, 3), (0.222, 0.111)
 METHOD_BUDGETS = BUDGETS[:3]
 PER_KIND, METHODS_PER_KIND = 125, 14
 
+PRESETS = (PAPER, PRESET, ABOVE, "DivPrune")
+"""Rules that are compared on further training runs of a miniature."""
+
 Cell = tuple[str, int, float]
 SETS: dict[str, list[Cell]] = {
     "none": [],
@@ -45,6 +48,10 @@ SETS: dict[str, list[Cell]] = {
     "ablations": [*product(ABLATIONS, ABLATION_LAYERS, ABLATION_BUDGETS)],
     "layers": [*product(MAIN, LAYERS, ABLATION_BUDGETS)],
     "main": [*product(MAIN, LAYERS, BUDGETS)],
+    "presets": [
+        *product(PRESETS, ABLATION_LAYERS, BUDGETS[1:]),
+        *product(PRESETS, (1, 4), ABLATION_BUDGETS),
+    ],
 }
 SETS["all"] = list(dict.fromkeys(chain.from_iterable(SETS.values())))
 """What may be asked for, each a list of rules with layer and budget; all of them in the order of what tells most."""

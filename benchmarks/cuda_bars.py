@@ -156,7 +156,7 @@ def bars(total: int, largest: int, models: tuple[str, ...], needed: dict[str, fl
         if (library, dtype) != ("CuPy", "bfloat16")
     ]
     answers = [
-        Bar("kernels that leave a default call to the reference", _not_served, "<=", 0),
+        Bar("kernels that leave a call of theirs to the reference", _not_served, "<=", 0),
         Bar("kinds whose answers differ between runs", _unsteady, "<=", 0),
         Bar("bad calls with another error than on the CPU", _other_errors, "<=", 0),
     ]

@@ -35,8 +35,21 @@ VARIANTS: dict[str, dict[str, Any]] = {
 """Options besides the defaults, tried on one size."""
 
 BACKENDS = {"torch": "iwp_torch", "CuPy": "iwp_cupy"}
-FUSED = ("log_magnitude", "progressive_chunked_mmr")
-"""The kernels of a backend that run on a GPU only."""
+
+
+class SamplewisePCMMR(PCMMR):
+    """A strategy of a user's own, as far as backends can tell: it is asked sample by sample."""
+
+
+FUSED: dict[str, dict[str, Any]] = {
+    "select_batch": {},
+    "log_magnitude": {"strategy": MMR()},
+    "progressive_chunked_mmr": {"strategy": SamplewisePCMMR()},
+}
+"""The kernels of a backend that run on a GPU only, and options of a call that each has to serve.
+
+A call with the default options is served whole, by `select_batch`. The others serve calls that go sample by sample.
+"""
 
 UNTIED = ("independent", "clusters", "key bias 300", "logits in the hundreds")
 """Kinds that the plain algorithm serves too: no zero vectors, no exact ties."""
@@ -150,15 +163,18 @@ def kernels_that_serve(name: str) -> Iterator[set[str]]:
 
 
 def _served(name: str, library: Library, tokens: Tokens) -> dict[str, list[str]]:
-    """List, dtype by dtype, the kernels for CUDA that serve a call with the default options.
+    """List, dtype by dtype, the kernels for CUDA that serve the calls that they are for.
 
     Where they cannot be compiled the reference runs instead: right, and slow, and otherwise unseen.
     """
-    found = {}
+    found: dict[str, list[str]] = {}
     for dtype in library.dtypes:
-        with kernels_that_serve(name) as serving:
-            answer(library, tokens.to(getattr(torch, dtype)), 5)
-        found[dtype] = sorted(serving)
+        found[dtype] = []
+        for kernel, options in FUSED.items():
+            with kernels_that_serve(name) as serving:
+                answer(library, tokens.to(getattr(torch, dtype)), 5, **options)
+            if kernel in serving:
+                found[dtype].append(kernel)
     return found
 
 

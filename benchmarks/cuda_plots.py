@@ -60,6 +60,7 @@ def prefill_figure(entries: list[dict[str, Any]]) -> Figure:
             if (entry["model"], entry.get("batch")) == (model, batch)
             for setting in entry.values()
             if isinstance(setting, dict) and (against := setting.get("against full"))
+            if against["speed-up that the operations allow"] is not None
         ]
         if points:
             axes.scatter(*zip(*points, strict=True), label=f"{model}, batch {batch}", s=25)

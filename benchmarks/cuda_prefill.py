@@ -117,20 +117,30 @@ class Setting:
 def compare(full: dict[str, Any], pruned: dict[str, Any]) -> dict[str, float | None]:
     """Return what a pruned setting gains on the full one, and how that stands to the operations saved.
 
-    None for memory if the full one took no more than its process held, as may be on a CPU.
+    None where a number is not known: operations that cannot be counted, and memory if the full setting took no more
+    than its process held, as may be on a CPU.
     """
-    allowed = pruned["flops full"] / pruned["flops pruned"]
-    gained = full["decoder seconds"]["median"] / pruned["decoder seconds"]["median"]
+
+    def median(found: dict[str, Any], name: str) -> float:
+        seconds: float = found[f"{name} seconds"]["median"]
+        return seconds
+
+    allowed = _ratio(pruned["flops full"], pruned["flops pruned"])
+    gained = _ratio(median(full, "decoder"), median(pruned, "decoder"))
     return {
         "speed-up that the operations allow": allowed,
         "speed-up of the decoder": gained,
-        "speed-up over what is allowed": gained / allowed,
-        "speed-up of the forward without tower": full["prefill seconds"]["median"]
-        / pruned["prefill seconds"]["median"],
-        "selection over full prefill": pruned["selection seconds"]["median"] / full["prefill seconds"]["median"],
-        "decoding speed-up": pruned["decoded tokens a second"] / full["decoded tokens a second"],
-        "peak bytes of full": pruned["peak bytes"] / full["peak bytes"] if full["peak bytes"] else None,
+        "speed-up over what is allowed": _ratio(gained, allowed),
+        "speed-up of the forward without tower": _ratio(median(full, "prefill"), median(pruned, "prefill")),
+        "selection over full prefill": _ratio(median(pruned, "selection"), median(full, "prefill")),
+        "decoding speed-up": _ratio(pruned["decoded tokens a second"], full["decoded tokens a second"]),
+        "peak bytes of full": _ratio(pruned["peak bytes"], full["peak bytes"]),
     }
+
+
+def _ratio(number: float | None, other: float | None) -> float | None:
+    """Return how often a number holds another; None where one is not known, or the other is nothing."""
+    return None if number is None or not other else number / other
 
 
 def _measure_setting(setting: Setting, plan: Plan, allowance: Allowance) -> dict[str, Any]:
@@ -143,11 +153,10 @@ def _measure_setting(setting: Setting, plan: Plan, allowance: Allowance) -> dict
             continue
         try:
             found[name] = setting.measure(budget)
+            if budget is not None and "peak bytes" in found["full"]:
+                found[name]["against full"] = compare(found["full"], found[name])
         except Exception as error:  # one broken case is a result
-            found[name] = {"failed": reason(error)}
-            continue
-        if budget is not None and "peak bytes" in found["full"]:
-            found[name]["against full"] = compare(found["full"], found[name])
+            found[name] = {**found.get(name, {}), "failed": reason(error)}
     return found
 
 

@@ -1,14 +1,28 @@
 """Rules made of a preset, of the core or of the integration: asked about on pictures and on text alike."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["by_deviation", "from_outside", "maximum", "untempered"]
+from iwp_core.budget import tokens_to_keep
+from iwp_core.comparison import Duplication
+from iwp_core.pooling import log_min_max
+from iwp_transformers import LayerView
+from iwp_transformers.methods.iwp import IWP
+
+__all__ = [
+    "AsOutputs",
+    "by_deviation",
+    "from_outside",
+    "maximum",
+    "pooled_as_outputs",
+    "squared_by_output",
+    "untempered",
+]
 
 
 def maximum(preset: Mapping[str, Any]) -> dict[str, Any]:
@@ -47,3 +61,52 @@ def _deviations(hidden: Tensor) -> Tensor:
     deviations = hidden.std(dim=0, correction=0)
     rounding = 16 * torch.finfo(hidden.dtype).eps * hidden.abs().amax(dim=0)
     return torch.where(deviations > rounding, deviations, math.inf)
+
+
+def squared_by_output(keys: Tensor, values: Tensor, queries: Tensor, context: Tensor) -> Tensor:
+    """Return the log of the squared length of what each token adds to each query's output, shape (T, N).
+
+    The heads of a query write side by side into one vector, so this is the sum over heads of (share times the norm of
+    the value) squared. Shares are of all that a query sees: `keys` (H, N, D), and what `context` (Hq, T) stands for.
+    """
+    group = len(queries) // len(keys)
+    logits = queries @ keys.repeat_interleave(group, dim=0).mT / math.sqrt(keys.shape[-1])
+    shares = logits - torch.logaddexp(logits.logsumexp(-1), context)[..., None]
+    norms = values.norm(dim=-1).log().repeat_interleave(group, dim=0)[:, None]
+    return (2 * (shares + norms)).logsumexp(dim=0)
+
+
+def pooled_as_outputs(layers: Sequence[Tensor]) -> Tensor:
+    """Pool what `squared_by_output` gives of some layers: their outputs side by side, then the mean over queries."""
+    return (torch.stack(list(layers)).logsumexp(dim=0) / 2).logsumexp(dim=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AsOutputs(IWP):
+    """The library's rule with scores pooled as the outputs of attention are, in a model.
+
+    Attributes
+    ----------
+    by_deviation : bool
+        Whether hidden states are divided by their deviations.
+    """
+
+    heads: str | float = 1.0  # each query scores by itself, among all that it sees
+    rope_in_magnitude: bool = True
+    by_deviation: bool = False
+
+    def scores(self, view: LayerView) -> Tensor:
+        """Return what one layer adds, shape (T, N)."""
+        tokens = self._tokens(view)
+        return squared_by_output(*(tokens[name] for name in ("magnitude_keys", "values", "queries", "context")))
+
+    def __call__(self, view: LayerView) -> Tensor:
+        """Return the indices to keep, shape (M,), ascending."""
+        tokens, hidden = self._tokens(view), view.visual.hidden
+        log_scores = log_min_max(pooled_as_outputs(view.layer_scores or [self.scores(view)]))
+        count = tokens_to_keep(view.budget, len(log_scores))
+        if count == len(log_scores):
+            return torch.arange(count)
+        states = by_deviation(hidden) if self.by_deviation else hidden
+        pairs = Duplication(tokens["keys"], tokens["values"], states, metric=self.similarity, kernel="exponential")
+        return self.strategy.select(log_scores, pairs, count).sort().values

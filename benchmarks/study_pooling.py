@@ -18,7 +18,7 @@ from _harness import PAPER, PRESET, RESULTS, header, read, write_to
 from accuracy_evaluation import Batch, Evaluation, remembered
 from accuracy_results import answered, opened, packed, tell_resumed, trained
 from answers import Flags, accuracies, paired_difference
-from pooling_rules import by_deviation, from_outside, maximum, untempered
+from pooling_rules import AsOutputs, by_deviation, from_outside, maximum, untempered
 from rich.progress import track
 from torch import Tensor
 
@@ -59,6 +59,13 @@ def _with_states(made: Callable[[Tensor], Tensor]) -> Options:
         return _selected(view, hidden=made(view.visual.hidden), **core_presets.ABOVE_CHANCE)
 
     return lambda _layer: {"selector": choose}
+
+
+def _as_outputs(preset: Mapping[str, Any], *, several: bool = False, deviations: bool = False) -> Options:
+    """Return a preset whose scores are pooled as outputs are: of layer l, or of up to four."""
+    similarity = preset.get("similarity", "dual")
+    rule = AsOutputs(strategy=preset["strategy"], similarity=similarity, by_deviation=deviations)
+    return lambda layer: {"selector": rule, **({"layers": min(4, layer + 1)} if several else {})}
 
 
 def _selected(view: LayerView, **options: Any) -> Tensor:
@@ -110,6 +117,14 @@ FACTORS: Mapping[str, Mapping[str, Options]] = {
         "divided by deviations": _with_states(by_deviation),
         OUTSIDE: _with_states(from_outside),
     },
+    "pooled as outputs": {
+        "as outputs": _as_outputs(PER_QUERY),
+        "as outputs, l-3 to l": _as_outputs(PER_QUERY, several=True),
+        "as outputs, hidden states above chance": _as_outputs(ABOVE_CHANCE),
+        "as outputs, l-3 to l, hidden states above chance": _as_outputs(ABOVE_CHANCE, several=True),
+        "as outputs, divided by deviations": _as_outputs(ABOVE_CHANCE, deviations=True),
+        "as outputs, l-3 to l, divided by deviations": _as_outputs(ABOVE_CHANCE, several=True, deviations=True),
+    },
 }
 """At layers 2 and 3, l-3 ... l is all up to l."""
 
@@ -122,7 +137,7 @@ CELLS = list(
         *product(MAIN, LAYERS, BUDGETS),
         *product(RULES, LAYERS, BUDGETS),
         *product((*RIVALS, CHOSEN, CHOSEN_ALL, AVERAGED), FURTHER_LAYERS, FURTHER_BUDGETS),
-        *product(("divided by deviations", OUTSIDE), (1, 4), BUDGETS),
+        *product(("divided by deviations", OUTSIDE, *FACTORS["pooled as outputs"]), (1, 4), BUDGETS),
     ])
 )
 """Rule, layer and budget of every row: what tells most, one factor at a time, then the choice elsewhere."""

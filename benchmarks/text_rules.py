@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from _harness import PAPER, PRESET
-from pooling_rules import by_deviation, from_outside, maximum
+from pooling_rules import by_deviation, from_outside, maximum, pooled_as_outputs, squared_by_output
 from text_decoder import Inputs, LayerInput, Rule
 from torch import Tensor
 
@@ -55,18 +55,15 @@ def chosen(*arrays: Any, **options: Any) -> Tensor:
 def by_outputs(
     layers: int, strategy: Strategy, similarity: str = "dual", states: States = lambda here: here.hidden
 ) -> Rule:
-    """Return a rule that pools as the outputs of attention do: the root of the sum of squares, then the mean.
-
-    The heads of a query write side by side into one vector, so the length of what a token contributes to it is the root
-    of the sum of squares over heads. Those of the scoring layers are taken together; then queries are averaged.
-    """
+    """Return a rule that pools as the outputs of attention do; see `pooling_rules`."""
 
     def choose(inputs: Inputs, count: int) -> Tensor:
         here = inputs[-1]
-        contributions = torch.cat([_log_shares(each) + _log_norms(each) for each in inputs[-layers:]])
-        scores = ((2 * contributions).logsumexp(dim=0) / 2).logsumexp(dim=0)
-        keys, hidden = here.rotated_keys, states(here)
-        duplication = Duplication(keys, here.values, hidden, metric=similarity, kernel="exponential")
+        scores = pooled_as_outputs([
+            squared_by_output(each.rotated_keys, each.values, each.rotated_queries, each.context)
+            for each in inputs[-layers:]
+        ])
+        duplication = Duplication(here.rotated_keys, here.values, states(here), metric=similarity, kernel="exponential")
         kept: Tensor = strategy.select(log_min_max(scores), duplication, count)
         return kept
 
@@ -80,18 +77,10 @@ def mean_attention(inputs: Inputs, count: int) -> Tensor:
 
 def _log_shares(here: LayerInput) -> Tensor:
     """Return the log of each query's attention to the candidates, among all that it sees, shape (Hq, T, N)."""
-    keys = here.rotated_keys.repeat_interleave(_groups(here), dim=0)
+    group = len(here.rotated_queries) // len(here.rotated_keys)
+    keys = here.rotated_keys.repeat_interleave(group, dim=0)
     logits = here.rotated_queries @ keys.mT / math.sqrt(keys.shape[-1])
     return logits - torch.logaddexp(logits.logsumexp(-1), here.context)[..., None]
-
-
-def _log_norms(here: LayerInput) -> Tensor:
-    """Return the logs of the values' norms, shape (Hq, 1, N)."""
-    return here.values.norm(dim=-1).log().repeat_interleave(_groups(here), dim=0)[:, None]
-
-
-def _groups(here: LayerInput) -> int:
-    return len(here.rotated_queries) // len(here.rotated_keys)
 
 
 MAXIMUM = maximum(PER_QUERY)
@@ -114,8 +103,12 @@ RULES: dict[str, Rule] = {
     ),
     f"{PRESET}, states from outside above chance": iwp(states=lambda here: from_outside(here.hidden), **ABOVE_CHANCE),
     "p = 2, layers l-3 to l": iwp(4, **MAXIMUM | {"heads": 2.0}),
-    "outputs of layers l-3 to l": by_outputs(4, PER_QUERY["strategy"]),
-    "outputs of layers l-3 to l, states divided by deviations above chance": by_outputs(
+    "as outputs": by_outputs(1, PER_QUERY["strategy"]),
+    "as outputs, layers l-3 to l": by_outputs(4, PER_QUERY["strategy"]),
+    "as outputs, states divided by deviations above chance": by_outputs(
+        1, ABOVE_CHANCE["strategy"], "hidden", lambda here: by_deviation(here.hidden)
+    ),
+    "as outputs, layers l-3 to l, states divided by deviations above chance": by_outputs(
         4, ABOVE_CHANCE["strategy"], "hidden", lambda here: by_deviation(here.hidden)
     ),
 }

@@ -35,8 +35,8 @@ class AboveChance:
     Notes
     -----
     Ours. The mean is estimated from the pairs of all tokens with at most 512 of them, evenly spaced, in memory O(N).
-    Where all tokens are alike, no two count as duplicates. While a program is traced it is refused, as any strategy of
-    your own.
+    Where all tokens are alike, no two count as duplicates. Traced programs hold it as they hold `strategy`, but it has
+    no kernels for a GPU, so that a CUDA graph cannot.
 
     Examples
     --------

@@ -57,8 +57,8 @@ ABOVE_CHANCE: Mapping[str, Any] = MappingProxyType({
   average pair of candidates. Then no ``temper`` is needed: copies are penalised fully, and different tokens not at all.
 
 Where `PER_QUERY` is good it is about as good, and it is much better in layers whose keys and values do not tell yet
-what the question reads. It costs a product of hidden states for each chunk. No backend has kernels of its own for it,
-and while a program is traced it is refused. ``docs/pooling.md`` has the figures.
+what the question reads. It costs a product of hidden states for each chunk. No backend has kernels for a GPU for it,
+and it cannot be captured in a CUDA graph. ``docs/pooling.md`` has the figures.
 """
 
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType({

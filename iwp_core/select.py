@@ -82,7 +82,8 @@ def select_tokens(
         -inf for a query that attends to nothing else, which is the default.
     validate : bool, default True
         False skips the checks that read data: that all numbers are finite, and that a strategy of your own returned
-        distinct positions. Needed where a program is traced, as under `jax.jit` or `torch.compile`.
+        distinct positions. Needed where a program is traced, as under `jax.jit` or `torch.compile`, or captured in a
+        CUDA graph.
 
     Returns
     -------
@@ -100,9 +101,11 @@ def select_tokens(
     ValueError
         If shapes do not fit, there are no tokens, data is not finite, a name is unknown, `budget` or `heads` is outside
         its range, a row of `mask` has no real token, `heads` does not go with `queries` or `context`, or a `Tolerance`
-        of outputs with `kernel`; if `validate` is True while a program is traced.
+        of outputs with `kernel`; if `validate` is True while a program is traced or captured.
     NotImplementedError
-        While a program is traced: for a `Tolerance`, a share with a `mask`, or a strategy of your own.
+        While a program is traced: for a `Tolerance`, a share with a `mask`, or a strategy of your own. While a CUDA
+        graph is captured: for a `Tolerance`, a `mask`, a strategy of the library but `PCMMR` and `TopK`, or what has no
+        Triton kernel.
 
     Notes
     -----
@@ -206,6 +209,8 @@ def _check_rule(
 def check_traced(budget: object, mask: Array | None, *, validate: object) -> None:
     """Check that nothing about an answer's shape depends on numbers that are not known while a program is traced.
 
+    Nor are they while a CUDA graph is captured.
+
     Raises
     ------
     NotImplementedError
@@ -215,10 +220,10 @@ def check_traced(budget: object, mask: Array | None, *, validate: object) -> Non
     """
     if isinstance(budget, Tolerance) or (mask is not None and isinstance(budget, float)):
         what = f"`budget` is {budget!r}" + ("" if isinstance(budget, Tolerance) else " with a `mask`")
-        msg = f"{what}, expected a count: while a program is traced, numbers cannot say how many tokens are kept"
+        msg = f"{what}, expected a count: while a program is traced or captured, numbers cannot say how many are kept"
         raise NotImplementedError(msg)
     if validate is True:
-        msg = "`validate` is True, expected False: while a program is traced, no number can be looked at"
+        msg = "`validate` is True, expected False: while a program is traced or captured, no number can be looked at"
         raise ValueError(msg)
 
 

@@ -14,7 +14,7 @@ from iwp_core.choice import Rule
 from iwp_core.samples import Samples
 from iwp_core.select import select_batch as reference_select_batch
 from iwp_jax.host import is_traced, lies_on_host, on_host
-from iwp_jax.strategies import chosen
+from iwp_jax.strategies import chosen, innermost
 from iwp_jax.tokens import Tokens
 
 __all__ = ["select_batch", "supports_select_batch"]
@@ -28,7 +28,7 @@ def supports_select_batch(keys: Array, samples: Samples, budget: float | Toleran
     arrays = samples.arrays.values()
     if any(map(is_traced, arrays)):
         return True
-    if type(rule.strategy) not in SERVED:  # it expects arrays of the caller's library
+    if type(innermost(rule.strategy)) not in SERVED:  # it expects arrays of the caller's library
         return False
     return lies_on_host(*arrays) or (not isinstance(budget, Tolerance) and samples.mask is None)
 
@@ -48,8 +48,11 @@ def select_batch(keys: Array, samples: Samples, budget: float | Tolerance, rule:
         kept = reference_select_batch(hosted.keys, hosted, budget, rule, check=check)
         with jax.default_device(next(iter(keys.devices()))):
             return jnp.asarray(kept)
-    if type(rule.strategy) not in SERVED:
-        msg = f"`strategy` is {rule.strategy!r}, expected PCMMR(), MMR() or TopK() within `jax.jit` and `jax.vmap`"
+    if type(innermost(rule.strategy)) not in SERVED:
+        msg = (
+            f"`strategy` is {rule.strategy!r}, expected PCMMR(), MMR(), TopK() or AboveChance()"
+            " within `jax.jit` and `jax.vmap`"
+        )
         raise NotImplementedError(msg)
     if isinstance(budget, Tolerance):
         msg = f"`budget` is {budget!r}, expected a count or a share"
@@ -98,7 +101,8 @@ def _select(arrays: dict[str, Array], sizes: Array, *, rule: Rule, room: int) ->
 
 def _sizes(rule: Rule, count: int) -> Any:
     """Return how many tokens are chosen at a time."""
-    sizes = rule.strategy.chunk_sizes(count) if isinstance(rule.strategy, PCMMR) else [count]
+    strategy = innermost(rule.strategy)
+    sizes = strategy.chunk_sizes(count) if isinstance(strategy, PCMMR) else [count]
     return np.asarray(sizes, dtype=np.int32)
 
 

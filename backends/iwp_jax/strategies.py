@@ -1,19 +1,27 @@
 """The core's strategies as loops of static shape; each returns which tokens it chooses, shape (N,)."""
 
+from typing import Any
+
 import jax.numpy as jnp
 from jax import Array, lax
 
 from iwp_core import MMR, PCMMR, Strategy, TopK
-from iwp_jax.tokens import Tokens
+from iwp_core.above_chance import AboveChance
+from iwp_jax.chance import AboveChanceTokens
+from iwp_jax.tokens import COLUMNS, Tokens
 
-__all__ = ["chosen"]
-
-COLUMNS = 64
-"""Chosen tokens that the others are compared with at a time."""
+__all__ = ["chosen", "innermost"]
 
 
-def chosen(strategy: Strategy, tokens: Tokens, sizes: Array) -> Array:
+def innermost(strategy: Strategy) -> Any:
+    """Return the strategy that chooses: what is within an `AboveChance`, or the strategy itself."""
+    return innermost(strategy.strategy) if type(strategy) is AboveChance else strategy
+
+
+def chosen(strategy: Strategy, tokens: Tokens | AboveChanceTokens, sizes: Array) -> Array:
     """Return which tokens `strategy` chooses; `sizes` says how many at a time, zeros behind."""
+    if isinstance(strategy, AboveChance):
+        return chosen(strategy.strategy, AboveChanceTokens(tokens), sizes)
     if isinstance(strategy, PCMMR):
         return _by_chunks(strategy, tokens, jnp.asarray(sizes))
     if isinstance(strategy, MMR):
@@ -30,7 +38,7 @@ def _ranked(scores: Array, taken: Array, real: Array) -> tuple[Array, Array]:
     return order, jnp.zeros_like(order).at[order].set(jnp.arange(order.shape[0], dtype=order.dtype))
 
 
-def _by_chunks(strategy: PCMMR, tokens: Tokens, sizes: Array) -> Array:
+def _by_chunks(strategy: PCMMR, tokens: Tokens | AboveChanceTokens, sizes: Array) -> Array:
     """Run algorithm 1 as it is written."""
     floor = jnp.asarray(strategy.floor, dtype=tokens.log_magnitude.dtype)
 
@@ -58,7 +66,7 @@ def _by_chunks(strategy: PCMMR, tokens: Tokens, sizes: Array) -> Array:
     return taken
 
 
-def _one_by_one(strategy: MMR, tokens: Tokens, count: Array) -> Array:
+def _one_by_one(strategy: MMR, tokens: Tokens | AboveChanceTokens, count: Array) -> Array:
     """Run the greedy rule."""
     relevance = strategy.tradeoff * jnp.exp(tokens.log_magnitude)
     first = jnp.argmax(jnp.where(tokens.real, tokens.log_magnitude, -jnp.inf))

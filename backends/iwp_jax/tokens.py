@@ -13,7 +13,10 @@ from iwp_core.similarity import Gaussian, factors_of
 from iwp_jax.identical import first_identical
 from iwp_jax.magnitude import log_magnitude
 
-__all__ = ["Tokens"]
+__all__ = ["COLUMNS", "Tokens"]
+
+COLUMNS = 64
+"""Tokens that all are compared with at a time."""
 
 
 class Tokens:
@@ -61,6 +64,10 @@ class Tokens:
             kernel=self._rule.kernel,
             heads="softmax_mean" if heads == "softmax_mean_per_query" else heads,
         )
+
+    def prepare(self) -> None:
+        """Make all that `duplication` reads; what is made within a loop of the program can be read there only."""
+        _ = self._twins, self._factors
 
     def duplication(self, columns: Array) -> Array:
         """Return the mean over heads of the squared similarity of all tokens with those at `columns`, (N, C)."""

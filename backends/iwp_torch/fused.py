@@ -14,15 +14,20 @@ from iwp_core.duplication import PairwiseDuplication
 from iwp_core.kernels import Cosine, Duplication, Gaussian, Rule, Samples
 
 __all__ = [
+    "POOLINGS",
     "log_magnitude",
     "progressive_chunked_mmr",
     "select_batch",
+    "serves_factors",
     "supports_log_magnitude",
     "supports_progressive_chunked_mmr",
     "supports_select_batch",
 ]
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+
+POOLINGS = ("mean", "softmax_mean")
+"""Ways of pooling heads for which there is a kernel of the magnitude."""
 
 NARROWEST = 16
 """Least width of tokens that are compared: a product of a tensor core takes no less."""
@@ -77,7 +82,7 @@ def supports_log_magnitude(
     **_others: Any,
 ) -> bool:
     """Return whether `log_magnitude` serves a call: it knows means over heads only."""
-    if heads not in ("mean", "softmax_mean") or context is not None:
+    if heads not in POOLINGS or context is not None:
         return False
     fits = max(keys.shape[-1], values.shape[-1]) <= WIDEST
     return fits and _serves(keys, values) and (queries is None or queries.dtype in DTYPES)
@@ -121,10 +126,10 @@ def supports_progressive_chunked_mmr(
     del sizes, penalty, floor, exponent  # all are served
     if type(duplication) is not Duplication or scores.dtype != torch.float32:
         return False
-    return _serves_factors(duplication.factors)
+    return serves_factors(duplication.factors)
 
 
-def _serves_factors(factors: Sequence[Cosine | Gaussian]) -> bool:
+def serves_factors(factors: Sequence[Cosine | Gaussian]) -> bool:
     """Return whether the kernels compare tokens by the factors of a similarity."""
     tokens = [factor.tokens for factor in factors]
     return min(factor.shape[-1] for factor in tokens) >= NARROWEST and _serves(*tokens)
@@ -157,7 +162,7 @@ def supports_select_batch(samples: Samples, budget: float | Tolerance, rule: Rul
     serves_magnitude = supports_log_magnitude(
         samples.magnitude_keys, samples.values, samples.queries, heads=rule.heads, context=samples.context
     )
-    return serves_magnitude and _serves_factors(rule.factors(samples))
+    return serves_magnitude and serves_factors(rule.factors(samples))
 
 
 def select_batch(samples: Samples, budget: float | Tolerance, rule: Rule) -> Tensor:

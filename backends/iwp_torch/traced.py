@@ -11,15 +11,27 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from iwp_core import MMR, PCMMR, Strategy, Tolerance, TopK, select_tokens
 from iwp_core._validate import HEADS
+from iwp_core.above_chance import AboveChance
 from iwp_core.budget import tokens_to_keep
 from iwp_core.choice import Rule
 from iwp_core.samples import Samples
+from iwp_core.strategies import OrderedStrategy
+from iwp_torch.captured import is_captured
 
 __all__ = ["described", "is_traced", "select_batch", "selected", "supports_select_batch"]
 
 
+ABOVE_CHANCE = 3.0
+"""First of the numbers that describe an `AboveChance`; those of its strategy follow."""
+
+
 def is_traced(array: Any) -> bool:
     """Return whether a tensor stands for numbers that are not known yet, or for a batch of them."""
+    return _is_symbolic(array) or is_captured(array)
+
+
+def _is_symbolic(array: Any) -> bool:
+    """Return whether a tensor has no numbers; one that a CUDA graph reads has them, but not yet for the host."""
     return (
         isinstance(array, FakeTensor)
         or torch.compiler.is_compiling()
@@ -32,7 +44,7 @@ def supports_select_batch(
 ) -> bool:
     """Return whether a call comes from a program that is being traced: the reference could not answer it."""
     del keys, budget, rule
-    return any(map(is_traced, samples.arrays.values()))
+    return any(map(_is_symbolic, samples.arrays.values()))
 
 
 def select_batch(keys: Tensor, samples: Samples, budget: float | Tolerance, rule: Rule, **_others: Any) -> Tensor:
@@ -69,11 +81,13 @@ def described(strategy: Strategy) -> list[float]:
         return [1.0, strategy.tradeoff]
     if type(strategy) is TopK:
         return [2.0]
-    msg = "`strategy` is one of your own, expected PCMMR(), MMR() or TopK() where torch traces a program"
+    if type(strategy) is AboveChance:
+        return [ABOVE_CHANCE, *described(strategy.strategy)]
+    msg = "`strategy` is one of your own, expected PCMMR(), MMR(), TopK() or AboveChance() where torch traces a program"
     raise NotImplementedError(msg)
 
 
-def _strategy(numbers: list[float]) -> Strategy:
+def _strategy(numbers: list[float]) -> OrderedStrategy:
     """Return the strategy that numbers describe."""
     kind, *rest = numbers
     if kind == 0.0:
@@ -81,6 +95,8 @@ def _strategy(numbers: list[float]) -> Strategy:
         return PCMMR(
             chunk=int(chunk), growth=growth, penalty=penalty, floor=floor, exponent=int(exponent), temper=temper
         )
+    if kind == ABOVE_CHANCE:
+        return AboveChance(strategy=_strategy(rest))
     return MMR(tradeoff=rest[0]) if kind == 1.0 else TopK()
 
 

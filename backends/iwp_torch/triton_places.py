@@ -25,6 +25,9 @@ ENTRIES = 4096
 WIDEST = 64
 """Coordinates that one program adds up: a head of width 128 takes two programs."""
 
+SPAN = 512
+"""Tokens that one program adds up: few enough that a long sample keeps all multiprocessors busy."""
+
 SCORES = 1024
 """Scores that are added up at once."""
 
@@ -90,42 +93,61 @@ def rows_of(real, sample, places, here, count, MASKED: tl.constexpr):
     return rows
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["parts"])
 def average(
-    tokens, sample_stride, head_stride, token_stride, real, counts, means, count, heads,
-    WIDTH: tl.constexpr, MASKED: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    tokens, sample_stride, head_stride, token_stride, real, counts, means, count, heads, parts,
+    WIDTH: tl.constexpr, MASKED: tl.constexpr, ADDED: tl.constexpr, ROWS: tl.constexpr, SPAN: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Write the mean token of each head (B, H, D). Grid: heads of all samples, blocks of coordinates.
+    """Write the sum of each span of tokens (B, H, parts, D), or where there is one span their mean (B, H, D).
 
-    Tile after tile: neither other samples nor the length of the longest move a rounding.
+    `ADDED`: what is read are such sums, all of which make one span, and their mean is over what they were summed of.
+    Grid: heads of all samples, blocks of coordinates, spans.
+
+    Tile after tile: neither other samples nor the length of the longest move a rounding, as spans without a token of
+    the sample are zeros.
     """
     head = tl.program_id(0).to(tl.int64)
+    part = tl.program_id(2)
     sample = head // heads
     at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = at < WIDTH
     own = tl.load(counts + sample)
+    if ADDED:
+        begin, end = 0, count
+    else:
+        begin, end = part * SPAN, tl.minimum(own, (part + 1) * SPAN)
     start = tokens + sample * sample_stride + head % heads * head_stride
     total = tl.zeros([BLOCK], tl.float32)
-    for first in range(0, own, ROWS):
+    for first in range(begin, end, ROWS):
         places = first + tl.arange(0, ROWS)
-        here = places < own
+        here = places < end
         rows = start + rows_of(real, sample, places, here, count, MASKED) * token_stride
         tile = tl.load(rows[:, None] + at[None, :], mask=here[:, None] & inside[None, :], other=0.0)
         total += tl.sum(tile.to(tl.float32), axis=0)
-    tl.store(means + head * WIDTH + at, total / own, mask=inside)
+    if parts == 1:
+        total /= own
+    tl.store(means + (head * parts + part) * WIDTH + at, total, mask=inside)
 
 
 def mean_tokens(tokens: Tensor, places: Places) -> Tensor:
     """Return the mean token of each head of each sample: of tokens (B, H, N, D) in float32, (B, H, D)."""
     samples, heads, _, width = tokens.shape
-    means = torch.empty((samples, heads, width), dtype=torch.float32, device=tokens.device)
     block = min(WIDEST, max(16, triton.next_power_of_2(width)))
-    launch(
-        average, (samples * heads, triton.cdiv(width, block)),
-        tokens=tokens, **strides("", tokens), counts=places.counts, means=means, heads=heads, **places.arguments,
-        WIDTH=width, ROWS=ENTRIES // block, BLOCK=block,
-    )  # fmt: skip
-    return means
+
+    def added(tokens: Tensor, parts: int, **arguments: Any) -> Tensor:
+        sums = torch.empty((samples, heads, parts, width), dtype=torch.float32, device=tokens.device)
+        launch(
+            average, (samples * heads, triton.cdiv(width, block), parts),
+            tokens=tokens, **strides("", tokens), counts=places.counts, means=sums, heads=heads, parts=parts,
+            **arguments, WIDTH=width, ROWS=ENTRIES // block, SPAN=SPAN, BLOCK=block,
+        )  # fmt: skip
+        return sums
+
+    sums = added(tokens, triton.cdiv(places.count, SPAN), ADDED=False, **places.arguments)
+    if (parts := sums.shape[2]) > 1:
+        sums = added(sums, 1, ADDED=True, real=places.counts, count=parts, MASKED=False)
+    return sums[:, :, 0]
 
 
 def strides(name: str, tokens: Tensor) -> dict[str, int]:

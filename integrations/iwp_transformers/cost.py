@@ -165,6 +165,23 @@ def _sizes(part: Tensor) -> Iterator[int]:
         yield part.numel() * part.element_size()
 
 
+def _attention_flops(query: Tensor, key: Tensor, value: Tensor, *_others: Any, **_options: Any) -> int:
+    """Count an attention of all Hq query heads, whether or not fewer heads of keys and values are shared by them."""
+    pairs = query.shape[:-1].numel() * key.shape[-2]
+    return 2 * pairs * (query.shape[-1] + value.shape[-1])
+
+
+# Before version 2.12 torch's own formula raised an error for heads that are shared (grouped queries).
+ATTENTION = dict.fromkeys(
+    (
+        torch.ops.aten._scaled_dot_product_cudnn_attention,
+        torch.ops.aten._scaled_dot_product_efficient_attention,
+        torch.ops.aten._scaled_dot_product_flash_attention,
+    ),
+    _attention_flops,
+)
+
+
 class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # in torch
     """Adds up the operations of this thread."""
 
@@ -176,9 +193,10 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # in torch
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Count one operation, or those that it consists of."""
         kwargs = kwargs or {}
-        if func._overloadpacket in flop_registry:
+        formula = ATTENTION.get(func._overloadpacket) or flop_registry.get(func._overloadpacket)
+        if formula is not None:
             out = func(*args, **kwargs)
-            self.flops += flop_registry[func._overloadpacket](*args, **kwargs, out_val=out)
+            self.flops += formula(*args, **kwargs, out_val=out)
             return out
         with self:
             out = func.decompose(*args, **kwargs)

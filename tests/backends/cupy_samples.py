@@ -18,7 +18,7 @@ from tests.backends import cupy_on_cpu
 from tests.libraries import load
 from tests.strategies import Tokens
 
-__all__ = ["CuPy", "Floats", "cp", "dtypes", "kept_by_the_oracle", "log_magnitude", "rounded"]
+__all__ = ["DTYPES", "CuPy", "Floats", "cp", "dtypes", "kept_by_the_oracle", "log_magnitude", "rounded"]
 
 DTYPES = ("float16", "float32", "float64")
 dtypes = pytest.mark.parametrize("dtype", DTYPES)

@@ -5,6 +5,8 @@ Run by `test_triton.py`, as `interpreted_triton.py` is.
 
 from __future__ import annotations
 
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from iwp_torch import fused, triton_factors, triton_magnitude, triton_places
 from tests.backends.triton_samples import (
     WIDE,
     chosen_by_oracle,
+    dtypes,
     tensors,
 )
 from tests.strategies import sample
@@ -150,3 +153,32 @@ def test_options_mean_in_a_batch_what_they_mean_alone(
         keys, values = (x[row][:, real] for x in batch[:2])
         alone = select_tokens(keys, values, batch[2][row], 5, **own)
         assert kept[row].tolist() == torch.nonzero(real)[:, 0][alone].tolist()
+
+
+@dtypes
+def test_means_over_many_spans_are_those_of_each_sample_alone(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A long sample is added up by many programs, and a short one beside it to the same bits as by itself."""
+    monkeypatch.setattr(triton_places, "SPAN", 64)
+    drawn, (padded, *_), mask = ragged(dtype, [300, 64, 65, 1])
+    places, _ = triton_places.real_places(mask)
+
+    means = triton_places.mean_tokens(padded, places)
+
+    for row, (keys, *_) in enumerate(drawn):
+        alone = triton_places.everywhere(1, keys.shape[1], keys.device)
+        assert torch.equal(means[row], triton_places.mean_tokens(keys[None], alone)[0])
+        torch.testing.assert_close(means[row].double(), keys.double().mean(dim=1), rtol=1e-6, atol=1e-5)
+
+
+def test_the_benchmark_on_a_gpu_sees_which_kernels_serve(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every coarse kernel serves a call of its own; what has no kernel, as float64, is seen to have none."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
+    correctness, drawn = import_module("cuda_correctness"), import_module("cuda_tokens")
+    library = correctness.libraries(torch.device("cpu"))["torch"]
+
+    found = correctness._served("torch", library, drawn.draw(20, torch.Generator().manual_seed(0)))
+
+    every = ["select_batch", "log_magnitude", "progressive_chunked_mmr"]
+    assert found == {"float64": [], "float32": every, "bfloat16": every, "float16": every}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ from numpy.typing import NDArray
 
 from iwp_core import PCMMR, TopK, select_tokens
 from tests.backends.cupy_samples import (
+    DTYPES,
     CuPy,
     Floats,
     dtypes,
@@ -112,3 +115,17 @@ def test_options_mean_in_a_batch_what_they_mean_to_numpy(cp: CuPy, options: dict
     np.testing.assert_array_equal(
         cp.numpy(kept), select_tokens(**arrays, budget=11, mask=mask, **options, validate=False)
     )
+
+
+def test_the_benchmark_on_a_gpu_sees_which_kernels_serve(cp: CuPy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every coarse kernel serves a call of its own, in every dtype."""
+    torch = pytest.importorskip("torch", reason="the benchmark draws its tokens with torch")
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
+    correctness, drawn = import_module("cuda_correctness"), import_module("cuda_tokens")
+    library = correctness.Library(
+        into=lambda part: cp.array(part.numpy()), on_cpu=lambda part: part.numpy(), back=cp.numpy, dtypes=DTYPES
+    )
+
+    found = correctness._served("CuPy", library, drawn.draw(20, torch.Generator().manual_seed(0)))
+
+    assert found == {key: ["select_batch", "log_magnitude", "progressive_chunked_mmr"] for key in DTYPES}

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from iwp_core import MMR, PCMMR, Strategy, Tolerance, TopK, select_tokens
-from iwp_core.presets import PER_QUERY
+from iwp_core.above_chance import AboveChance
+from iwp_core.presets import ABOVE_CHANCE, PER_QUERY
 from iwp_core.testing import Case, check_case, conformance_cases
 from tests.strategies import sample
 
@@ -77,6 +78,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "share": {"budget": 0.37},
     "all": {"budget": 40},
     "per query": dict(PER_QUERY),
+    "above chance": dict(ABOVE_CHANCE),
     "MMR": {"strategy": MMR(tradeoff=0.3), "similarity": "value"},
     "TopK": {"strategy": TopK(), "magnitude": "gradient_norm"},
     "power mean": {"heads": 3.0, "similarity": "kernel_key"},
@@ -87,7 +89,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-COMPILED = ["default", "per query", "MMR", "TopK", "power mean", "linear", "hidden"]
+COMPILED = ["default", "per query", "above chance", "MMR", "TopK", "power mean", "linear", "hidden"]
 """Those that differ for a program; each takes seconds to compile."""
 
 
@@ -138,9 +140,11 @@ def test_a_context_counts_under_jit() -> None:
     assert traced(arrays, 9, heads="max").tolist() == select_tokens(**arrays, budget=9, heads="max").tolist()
 
 
-@pytest.mark.parametrize("strategy", [PCMMR(), MMR()], ids=lambda s: type(s).__name__)
-def test_a_mask_under_jit_fills_rows_to_the_count(strategy: Strategy) -> None:
+@pytest.mark.parametrize("strategy", [PCMMR(), MMR(), AboveChance()], ids=lambda s: type(s).__name__)
+def test_a_mask_under_jit_fills_rows_to_the_count(strategy: Strategy, monkeypatch: pytest.MonkeyPatch) -> None:
     """What stands at padding is not read; a row of fewer real tokens keeps all of them."""
+    for module in ("iwp_core.above_chance", "iwp_jax.chance"):
+        monkeypatch.setattr(f"{module}.PROBES", 7)  # so that what any two tokens share is learnt from some of them
     arrays = tokens(4, batch_size=2)
     arrays["mask"] = np.random.default_rng(4).random((2, 40)) < 0.7
     arrays["mask"][1, 5:] = False

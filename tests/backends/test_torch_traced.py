@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from iwp_core import MMR, PCMMR, Strategy, Tolerance, TopK, information_magnitude, select_tokens
-from iwp_core.presets import PER_QUERY
+from iwp_core.above_chance import AboveChance
+from iwp_core.presets import ABOVE_CHANCE, PER_QUERY
 
 torch = pytest.importorskip("torch", reason="the backend serves torch tensors")
 pytest.importorskip("iwp_torch.compiling", reason="the backend's package is not installed")
@@ -25,6 +26,8 @@ def tokens(seed: int = 0, *leading: int) -> dict[str, Any]:
 OPTIONS: dict[str, dict[str, Any]] = {
     "default": {},
     "per query": dict(PER_QUERY),
+    "above chance": dict(ABOVE_CHANCE),
+    "MMR above chance": {"strategy": AboveChance(strategy=MMR())},
     "MMR": {"strategy": MMR(tradeoff=0.2), "similarity": "value", "budget": 0.3},
     "TopK": {"strategy": TopK(), "heads": 2.0, "kernel": "linear"},
     "all": {"budget": 99, "magnitude": "key_norm"},
@@ -36,6 +39,7 @@ options = pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_a_compiled_program_holds_one_graph_and_answers_as_eagerly(options: dict[str, Any]) -> None:
     """With ``fullgraph=True``, for a batch."""
     arrays, options = tokens(1, 2), {"budget": 9, **options}
+    arrays["hidden"] = torch.randn(2, 40, 24, generator=torch.Generator().manual_seed(1))
     expected = select_tokens(**arrays, **options)
     program = torch.compile(
         lambda given: select_tokens(**given, validate=False, **options), fullgraph=True, backend="aot_eager"
@@ -83,7 +87,7 @@ def test_measures_are_refused_under_vmap() -> None:
         torch.vmap(information_magnitude)(*tokens(4, 2).values())
 
 
-@pytest.mark.parametrize("strategy", [PCMMR(), MMR(), TopK()], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("strategy", [PCMMR(), MMR(), TopK(), AboveChance()], ids=lambda s: type(s).__name__)
 def test_vmap_answers_as_a_batch_does(strategy: Strategy) -> None:
     """Mapped over keys on their second axis and values on their first, with the same queries for all."""
     arrays = tokens(4, 3)

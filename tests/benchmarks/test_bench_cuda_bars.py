@@ -36,7 +36,7 @@ def result_of(**changes: Any) -> dict[str, Any]:
                 "errors against the CPU": {"NaN": changes.get("error", "same")},
                 "kernels that serve": {
                     "float64": [],
-                    "bfloat16": changes.get("serving", ["log_magnitude", "progressive_chunked_mmr"]),
+                    "bfloat16": changes.get("serving", ["select_batch", "log_magnitude", "progressive_chunked_mmr"]),
                 },
             },
         },
@@ -80,7 +80,10 @@ def test_bars_are_met_by_numbers_that_reach_them() -> None:
         ({"kind": {"share": 0.96}}, "torch, bfloat16: least share of the reference's tokens"),
         ({"kind": {"failures": ["N=1"]}}, "torch, bfloat16: least share of the reference's tokens"),
         ({"kind": {"equal between runs": False}}, "kinds whose answers differ between runs"),
-        ({"serving": ["log_magnitude"]}, "kernels that leave a default call to the reference"),
+        (
+            {"serving": ["log_magnitude", "progressive_chunked_mmr"]},
+            "kernels that leave a call of theirs to the reference",
+        ),
         ({"error": "device: no error; CPU: ValueError"}, "bad calls with another error than on the CPU"),
     ],
 )

@@ -76,3 +76,21 @@ def test_the_decoders_watches_see_every_forward_and_leave_no_hook(tiny: tuple[An
 
     assert not text._forward_hooks
     assert not text._forward_pre_hooks
+
+
+def test_a_setting_whose_operations_are_not_known_is_compared_by_the_rest() -> None:
+    """Ratios that need them are None, and the figure leaves the point out; nothing breaks."""
+    prefill, plots = import_module("cuda_prefill"), import_module("cuda_plots")
+    seconds = {f"{name} seconds": {"median": 2.0} for name in ("prefill", "decoder", "selection")}
+    full = {**seconds, "decoded tokens a second": 3.0, "peak bytes": 8}
+    pruned = {**full, "decoder seconds": {"median": 1.0}, "flops full": None, "flops pruned": None}
+
+    found = prefill.compare(full, pruned)
+    figure = plots.prefill_figure([{"model": "LLaVA", "batch": 1, "11.1%": {"against full": found}}])
+
+    assert found["speed-up of the decoder"] == 2
+    assert {name for name, ratio in found.items() if ratio is None} == {
+        "speed-up that the operations allow",
+        "speed-up over what is allowed",
+    }
+    assert not figure.axes[0].collections

@@ -1,11 +1,12 @@
 """Costs are counted from what runs: packed weights, adapters, casts; and where a number cannot be had it says so."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from iwp_transformers import PrefillSummary, prune_visual_tokens
 from tests.integrations.prompts import PAIR
@@ -208,3 +209,60 @@ def test_cache_bytes_saved_of_a_static_cache_are_those_not_allocated() -> None:
     summary = session.records[-1].summary()
     allocated = [sum(part.keys.nbytes + part.values.nbytes for part in cache.layers) for cache in caches]
     assert summary.kv_bytes_saved == allocated[0] - allocated[1]
+
+
+@pytest.fixture
+def one_operation(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """Let attention be the one operation that it is on a GPU, counted as torch before 2.12 did.
+
+    Gives how many heads of queries share one of keys, call by call.
+    """
+    shared: list[int] = []
+    flash = torch.ops.aten._scaled_dot_product_flash_attention
+    attention = nn.functional.scaled_dot_product_attention
+
+    def on_cpu(query: Tensor, key: Tensor, value: Tensor, _: float = 0.0, causal: bool = False, **options: Any) -> Any:
+        shared.append(query.shape[1] // key.shape[1])
+        found = attention(query, key, value, None, 0.0, causal, enable_gqa=True, **options)
+        unused = torch.zeros(2, dtype=torch.uint64)
+        return found, found[..., 0], None, None, 0, 0, unused, unused, found
+
+    def one(query: Tensor, key: Tensor, value: Tensor, attn_mask: Any = None, **options: Any) -> Tensor:
+        assert attn_mask is None, "padded rows take another kernel"
+        return flash(query, key, value, 0.0, options["is_causal"], scale=options["scale"])[0]
+
+    def without_groups(query: Tensor, key: Tensor, value: Tensor, *_others: Any, **_options: Any) -> int:
+        assert query.shape[1] == key.shape[1], "query/key/value shapes are incompatible"
+        return 2 * key.shape[-2] * query[..., 0].numel() * (query.shape[-1] + value.shape[-1])
+
+    monkeypatch.setitem(flop_registry, flash, without_groups)
+    monkeypatch.setattr(nn.functional, "scaled_dot_product_attention", one)
+    library = torch.library.Library("aten", "IMPL")
+    library.impl("_scaled_dot_product_flash_attention", on_cpu, "CPU")
+    try:
+        yield shared
+    finally:
+        library._destroy()
+
+
+@pytest.mark.parametrize("heads_are_read", [True, False])
+def test_operations_are_known_where_attention_with_shared_heads_is_one_operation(
+    one_operation: list[int], heads_are_read: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are those of the eager attention, also where only the operation itself tells its width."""
+    if not heads_are_read:
+        monkeypatch.setattr("iwp_transformers.cost._pair_width", lambda *_: None)
+    model = FACTORIES["llava-onevision"]()
+    inputs = make_inputs(model, PAIR[:1])
+    found = []
+
+    for attention in ("eager", "sdpa"):
+        model.set_attn_implementation(attention)
+        with prune_visual_tokens(model, budget=0.3, layer=LAYER, selector=Chance()) as session, torch.no_grad():
+            model(**inputs)
+        found.append(session.records[-1].summary())
+
+    eager, fused = found
+    assert 2 in one_operation
+    assert fused.flops_full is not None
+    assert (fused.flops_full, fused.flops_pruned) == (eager.flops_full, eager.flops_pruned)

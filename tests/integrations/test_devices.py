@@ -16,11 +16,15 @@ PROMPTS = [(3, Image(), 4, Image(16, 16), 5), (2, Image(32, 16), 6)]
 
 
 def device_map(model: nn.Module, places: list[Any], elsewhere: Any) -> dict[str, Any]:
-    """Return a map with one place for each decoder layer and one for everything else."""
+    """Return a map with one place for each decoder layer and one for everything else.
+
+    Of modules: a key that names a parameter moves it, but no input of the module that holds it.
+    """
     stack = "model.language_model.layers"
-    names = {name for name, _ in [*model.named_parameters(), *model.named_buffers()]}
+    own = {name.rpartition(".")[0] for name, _ in [*model.named_parameters(), *model.named_buffers()]}
+    assert "" not in own, "the model itself holds a tensor"
     spread = {f"{stack}.{index}": place for index, place in enumerate(places)}
-    return {name: elsewhere for name in names if not name.startswith(stack)} | spread
+    return {name: elsewhere for name in own if not name.startswith(stack)} | spread
 
 
 @pytest.mark.filterwarnings("ignore")  # accelerate warns about offloading to the CPU that it runs on
