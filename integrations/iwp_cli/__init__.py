@@ -1,6 +1,7 @@
 """The console script `iwp`."""
 
 import io
+import os
 import sys
 from importlib.util import find_spec
 
@@ -13,10 +14,20 @@ NEEDED = ("typer", "rich", "torch", "transformers", "PIL", "matplotlib", "sklear
 
 
 def main() -> None:
-    """Run the command line, or say what to install for it."""
+    """Run the command line, or say what to install for it.
+
+    Ctrl+C ends it with status 130 and in silence, as the commands do, also in the seconds that the imports take.
+    """
+    try:
+        _run()
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _run() -> None:
     if sys.argv[1:] == ["--version"]:
         # Said here too, since whoever asks may have neither the rest installed nor the time that importing it takes.
-        sys.stdout.write(f"iwp {__version__}\n")
+        _say_version()
         return
     if isinstance(sys.stdout, io.TextIOWrapper):
         # An answer can have characters that the terminal has not; the default would be an error once it is there.
@@ -32,3 +43,13 @@ def main() -> None:
             raise
         sys.exit(f"iwp: {trouble} ({error})")
     app()
+
+
+def _say_version() -> None:
+    try:
+        sys.stdout.write(f"iwp {__version__}\n")
+        sys.stdout.flush()
+    except OSError as error:
+        # What was not written would be tried again at the end of the program, and be an error again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1 if isinstance(error, BrokenPipeError) else f"iwp: the version cannot be written: {error.strerror}")

@@ -1,5 +1,6 @@
 """The commands of `iwp` in one application."""
 
+import inspect
 from typing import Annotated
 
 import typer
@@ -22,7 +23,9 @@ COMMANDS = (bench, demo, generate, map_rows, methods, models, reproduce, tune)
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 for command in COMMANDS:
-    app.command()(refusing(command))
+    # What a command raises is for readers of the code.
+    sentences, _, _ = inspect.cleandoc(command.__doc__ or "").partition("\nRaises\n")
+    app.command(help=sentences)(refusing(command))
 
 
 def _print_version(wanted: bool) -> None:

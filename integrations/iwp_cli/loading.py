@@ -176,7 +176,7 @@ def _unknown(name: str) -> str | None:
     """Return in one sentence that Transformers does not know a folder's model; None where that is not the reason."""
     try:
         content = json.loads((Path(name) / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(content, dict):
         return f"{quoted(name)}: its config.json holds no configuration, but a {type(content).__name__}"

@@ -35,7 +35,8 @@ def refusing(command: Callable[P, None]) -> Callable[P, None]:
 
     A `Refusal` ends it with its own exit status, a `MediaError` with 2. Anything else is a fault of this program or a
     library below it; it ends the command with status 1, with its traceback where the environment variable
-    IWP_TRACEBACK is set.
+    IWP_TRACEBACK is set. Whoever closed the pipe that it writes to, such as `head`, has read enough: Typer ends it
+    with status 1, in silence.
 
     Parameters
     ----------
@@ -63,7 +64,7 @@ def refusing(command: Callable[P, None]) -> Callable[P, None]:
         except MediaError as error:
             _say(command.__name__, str(error))
             raise typer.Exit(2) from error
-        except (typer.Exit, typer.Abort, typer.BadParameter):
+        except (typer.Exit, typer.Abort, typer.BadParameter, BrokenPipeError):
             raise
         except Exception as error:
             if os.environ.get(TRACEBACK):

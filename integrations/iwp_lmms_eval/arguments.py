@@ -232,7 +232,7 @@ def _switch(name: str) -> Callable[[object], bool]:
 def _json(name: str, text: str) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         msg = f'`{name}` is {text!r}, which is no JSON ({error}): expected such as {{"image": 0.2, "video": 64}}'
         raise ValueError(msg) from error
     return content

@@ -41,9 +41,13 @@ class Journal:
         header = {"settings": json.loads(json.dumps(dict(settings)))}
         lines = self._lines()
         # Half of a first line that was written here is gone with no loss; any other file stays as it is.
-        known = lines[0].get("settings") == header["settings"] if lines else _begins_as_here(self._file.torn)
-        if not known:
-            msg = f"`journal` is {str(path)!r}, which holds answers of other settings: expected a new file, or the same"
+        before = lines[0].get("settings") if lines else header["settings"]
+        if not (lines or _begins_as_here(self._file.torn)) or before != header["settings"]:
+            told = ", ".join(_differences(before, header["settings"])) or "it does not say which"
+            msg = (
+                f"`journal` is {str(path)!r}, which holds answers of other settings ({told}): expected a new file, or"
+                " the same settings"
+            )
             raise ValueError(msg)
         self._file.cut()
         if not lines:
@@ -78,6 +82,16 @@ class Journal:
             path = str(self._file.path)
             msg = f"`journal` is {path!r}, which is none ({error}): expected a new file, or one written here"
             raise ValueError(msg) from error
+
+
+def _differences(before: object, now: object, name: str = "") -> list[str]:
+    """Return what differs between two settings, entry by entry."""
+    if not (isinstance(before, Mapping) and isinstance(now, Mapping)):
+        return [] if before == now or not name else [f"{name} was {before!r} and is {now!r}"]
+    entries = [*before, *(entry for entry in now if entry not in before)]
+    return [
+        told for each in entries for told in _differences(before.get(each), now.get(each), f"{name} {each}".strip())
+    ]
 
 
 def _begins_as_here(torn: bytes) -> bool:

@@ -14,7 +14,7 @@ from iwp_lmms_eval.evaluation import evaluate_task, task_trouble
 from iwp_lmms_eval.journal import Journal
 from iwp_lmms_eval.loading import load_answerer
 from iwp_lmms_eval.model import AnsweringModel
-from iwp_lmms_eval.reproduction import measured_versions
+from iwp_lmms_eval.versions import measured_versions
 from iwp_miniature import KINDS, Example, architecture, draw_examples, load_miniature
 from iwp_miniature.scenes import STYLES
 

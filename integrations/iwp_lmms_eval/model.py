@@ -17,6 +17,7 @@ from iwp_lmms_eval.generation import options_of
 from iwp_lmms_eval.journal import Journal
 from iwp_lmms_eval.loading import load_answerer
 from iwp_lmms_eval.questions import Question, SampleError, batches_of, questions_of
+from iwp_lmms_eval.versions import measured_versions
 
 __all__ = ["AnsweringModel", "PrunedModel"]
 
@@ -138,7 +139,8 @@ class PrunedModel(AnsweringModel):
     max_new_tokens : int, default 1024
         Longest answer, of tasks that state none.
     journal : str, optional
-        File for answers, by which a run that was killed goes on; one for each process of several.
+        File for answers, by which a run that was killed goes on, with the same versions of packages; one for each
+        process of several.
     device, device_map, dtype, attn_implementation, max_num_frames, min_pixels, max_pixels
         As `load_answerer`.
     **pruning
@@ -174,6 +176,7 @@ class PrunedModel(AnsweringModel):
         limits |= {name: None if value is None else _count(name, value) for name, value in pixels.items()}
         told: dict[str, Any] = {"pretrained": pretrained, **limits, "max_new_tokens": max_new_tokens}
         told |= {"dtype": dtype, "attn_implementation": attn_implementation, "pruning": written(rule, pruning)}
+        told["versions"] = measured_versions()
         notes = None if journal is None else Journal(_own_file(journal), told)
         answerer = load_answerer(
             pretrained,

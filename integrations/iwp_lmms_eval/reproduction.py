@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any
 
@@ -18,7 +17,7 @@ from iwp_miniature.miniature import miniature_folder
 from iwp_transformers import prune_visual_tokens
 from iwp_transformers.inspection import without_weights
 
-__all__ = ["TESTED", "Failure", "measured_versions", "missing_packages", "model_trouble", "reproduce"]
+__all__ = ["TESTED", "Failure", "missing_packages", "model_trouble", "reproduce"]
 
 TESTED = "0.7.3"
 """The version of lmms-eval that this was tested with."""
@@ -51,11 +50,6 @@ class Failure:
 def missing_packages() -> list[str]:
     """Return which packages are missing that evaluating needs, by the names under which they are imported."""
     return [name for name in NEEDED if find_spec(name) is None]
-
-
-def measured_versions() -> dict[str, str]:
-    """Return the versions that scores depend on."""
-    return {name: version(name) for name in ("iwp", "lmms-eval", "transformers", "torch")}
 
 
 def model_trouble(cells: Iterable[Cell]) -> dict[str, str]:

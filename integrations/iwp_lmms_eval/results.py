@@ -66,7 +66,7 @@ class Results:
             if not {"versions", "cells"} <= set(content):
                 msg = "it has no versions and cells"
                 raise ValueError(msg)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             msg = f"{str(self._path)!r} holds no measurements ({error}): choose another folder"
             raise ValueError(msg) from error
         return content

@@ -135,7 +135,7 @@ def _whole(file: Path) -> Iterator[Path]:
 def _settings_in(file: Path) -> Mapping[str, str]:
     try:
         settings = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         msg = f"{quoted(file)} is damaged ({error}), so how its answers were made is not known: choose another folder"
         raise ValueError(msg) from error
     if not isinstance(settings, dict):

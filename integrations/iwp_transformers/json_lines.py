@@ -44,7 +44,11 @@ class JsonLines:
         ValueError
             If one is no object of JSON.
         """
-        lines = [json.loads(line) for line in self._whole.splitlines()]
+        try:
+            lines = [json.loads(line) for line in self._whole.splitlines()]
+        except RecursionError as error:
+            msg = "a line is nested too deep"
+            raise ValueError(msg) from error
         for line in lines:
             if not isinstance(line, dict):
                 msg = f"{line!r} is no object"

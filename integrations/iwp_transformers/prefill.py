@@ -149,6 +149,12 @@ class Prefill:
             If one did not: it was put in the place of another since the session began, or was not called.
         """
         seen, layers = len(self._structures), len(self._plan.layers)
+        if seen < layers and seen == getattr(self._plan.config, "num_hidden_layers", None):
+            msg = (
+                f"the decoder has {layers} layers and calls {seen}, the `num_hidden_layers` of its configuration: close"
+                " the session, shorten the decoder's `layers` to as many, and begin a new one"
+            )
+            raise RuntimeError(msg)
         if seen != layers:
             msg = (
                 f"{seen} of {layers} layers were called with the hooks of this session: some were replaced, removed or"

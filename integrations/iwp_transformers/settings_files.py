@@ -50,7 +50,7 @@ def load_settings(path: "str | os.PathLike[str]") -> dict[str, Any]:
     allowed = [name for name in inspect.signature(prune_visual_tokens).parameters if name not in UNWRITABLE]
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         msg = f"`path` {str(path)!r} is no JSON: {error}"
         raise ValueError(msg) from error
     settings = content.get("settings") if isinstance(content, Mapping) else None

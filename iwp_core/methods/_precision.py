@@ -66,6 +66,16 @@ class Precision:
         """Round a result as if it had been stored in the dtype of the inputs."""
         return x if self.storage is None else as_dtype(as_dtype(x, self.storage), self.compute)
 
+    def round_in_range(self, x: Array) -> Array:
+        """Round what the dtype of the inputs can hold; a larger factor stays as it is, for a product that may fit."""
+        if self.storage is None:
+            return x
+        xp = namespace(x)
+        limits = xp.finfo(self.storage)
+        # From half a step above the largest number on, rounding would give infinity.
+        fits = x < float(limits.max) * (1 + float(limits.eps) / 4)
+        return xp.where(fits, self.round(xp.clip(x, max=float(limits.max))), x)
+
     def mean(self, x: Array, *, axis: int) -> Array:
         """Return a mean, rounded once."""
         return self.held(self.round(namespace(x).mean(x, axis=axis)))

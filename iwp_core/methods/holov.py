@@ -48,8 +48,10 @@ def holov(features: Array, attention: Array, /, budget: float, *, patches: int =
     the scores, rounded down; the rest goes, one token each, to the runs of the largest score. Of equal scores, the
     lower index is taken. In half precision every operation is rounded, as in the official code.
 
-    Deviation: a run may be given more than it has tokens. The official code then fills up with zeros, this function
-    with the most attended of the other tokens.
+    Deviations: a run may be given more than it has tokens. The official code then fills up with zeros, this function
+    with the most attended of the other tokens. In float16, the cosines of a few tokens may vary so little that the
+    scale of their variation is beyond the dtype's range. The official code then divides infinities, this function keeps
+    the scale in float32.
 
     References
     ----------

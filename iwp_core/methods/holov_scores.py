@@ -43,6 +43,6 @@ def run_score(rows: Array, attention: Array, precision: Precision) -> Array:
     heights = [precision.mean(xp.abs(x), axis=0) for x in (attention, variation)]
     # Without any variation there is none to scale, and a half-precision quotient by LEAST would not be finite.
     height = xp.where(heights[1] > 0, heights[0], xp.zeros_like(heights[0]))
-    scale = precision.round(height / precision.round(heights[1] + LEAST))
+    scale = precision.round_in_range(height / precision.round(heights[1] + LEAST))
     weighed = precision.round(precision.round(VARIATION * variation) * scale)
     return precision.mean(precision.round(attention + weighed), axis=0)

@@ -406,3 +406,23 @@ def test_layers_that_are_exchanged_within_a_session_are_noticed(change: str) -> 
             model(**inputs, use_cache=False)
 
     assert not session.records
+
+
+def test_a_decoder_that_its_configuration_cuts_is_served_once_its_layers_are_cut() -> None:
+    """The refusal says so, and the answer is then that of the model that calls as many."""
+    model = FACTORIES["llava-onevision"]()
+    decoder: Any = model.model.language_model
+    inputs = make_inputs(model, PAIR)
+    decoder.config.num_hidden_layers = LAYERS - 1
+    expected = greedy(model, inputs)
+
+    with (
+        prune_visual_tokens(model, budget=0.5, layer=1),
+        pytest.raises(RuntimeError, match="has 4 layers and calls 3, the `num_hidden_layers` of its configuration"),
+    ):
+        greedy(model, inputs)
+
+    decoder.layers = decoder.layers[: LAYERS - 1]
+    with prune_visual_tokens(model, budget=1.0, layer=1) as session:
+        assert torch.equal(greedy(model, inputs), expected)
+    assert session.records

@@ -448,6 +448,7 @@ def test_the_front_is_what_nothing_beats_in_both_and_is_drawn(report: TuneReport
     ("content", "message"),
     [
         ("{", "is no JSON"),
+        pytest.param("[" * 100_000, "is no JSON: maximum recursion depth", id="nested too deep"),
         ("[]", 'has no object "settings"'),
         ('{"settings": {"budget": 0.2, "penalty": 3}}', "sets penalty, expected some of budget, layer"),
         ('{"settings": {"preset": "best"}}', "`preset` is 'best', expected one of per-query"),

@@ -60,8 +60,25 @@ def test_answers_of_other_settings_are_refused(tmp_path: Path) -> None:
         Journal(tmp_path / "answers.jsonl", {**SETTINGS, "pruning": {"budget": "0.2"}})
 
 
+def test_what_differs_in_the_settings_is_named(tmp_path: Path) -> None:
+    """Entry by entry, such as the version of one package, and what is the same is left out."""
+    versions = {"torch": "2.13.0", "transformers": "5.23.0"}
+    Journal(tmp_path / "answers.jsonl", {**SETTINGS, "versions": versions})
+
+    with pytest.raises(ValueError, match=r"settings \(versions transformers was '5\.23\.0' and is '5\.24\.0'\)"):
+        Journal(tmp_path / "answers.jsonl", {**SETTINGS, "versions": {**versions, "transformers": "5.24.0"}})
+
+
 @pytest.mark.parametrize(
-    "text", ["no journal\n", "[1, 2]\n", '{"questions": 3}\n', '{"questions": 3}\n{"ends": "ab', "half a line"]
+    "text",
+    [
+        pytest.param("[" * 100_000 + "\n", id="nested too deep"),
+        "no journal\n",
+        "[1, 2]\n",
+        '{"questions": 3}\n',
+        '{"questions": 3}\n{"ends": "ab',
+        "half a line",
+    ],
 )
 def test_another_file_is_refused_and_left_alone(tmp_path: Path, text: str) -> None:
     """A path that was mistaken is an error, and its file stays as it was."""

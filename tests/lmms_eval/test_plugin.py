@@ -21,6 +21,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from typer.testing import CliRunner
 
 from iwp_cli.app import app
+from iwp_lmms_eval import versions
 from iwp_lmms_eval.digits import TASK, DigitsTask, digits_task
 from iwp_lmms_eval.model import PrunedModel
 from iwp_lmms_eval.questions import SampleError
@@ -252,6 +253,16 @@ def test_a_killed_run_goes_on_from_its_journal(tmp_path: Path) -> None:
     assert again(documents) == expected
     assert asked == [2]
     assert again.model.figures.kept_tokens == whole.model.figures.kept_tokens
+
+
+def test_answers_of_other_versions_are_not_mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A journal that a run with another version of a package began is refused, with both versions."""
+    journal = str(tmp_path / "answers.jsonl")
+    Asking(journal=journal)
+    monkeypatch.setattr(versions, "version", lambda name: f"newer {name}")
+
+    with pytest.raises(ValueError, match=r"versions transformers was '5\..*' and is 'newer transformers'"):
+        Asking(journal=journal)
 
 
 @pytest.mark.parametrize(

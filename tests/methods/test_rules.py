@@ -237,21 +237,44 @@ def test_mustdrop_budget_keeps_the_key_tokens_and_the_largest_shares() -> None:
         methods.mustdrop(rows, np.asarray([7, 8]), budget=1)
 
 
-def test_holov_score_is_the_mean_of_attention_and_variation() -> None:
-    """The formula for one run, with loops in NumPy."""
-    rows, attention = X[:9], ONE[:9]
+def holov_score(rows: NDArray[Any], attention: NDArray[Any]) -> float:
+    """Return the formula for one run, with loops in NumPy."""
+    count = len(rows)
     cosine = units(rows) @ units(rows).T
-    variation = np.empty(9)
-    for i in range(9):
-        similar = [cosine[i, j] if j != i else 0.0 for j in range(9)]
-        mean = sum(similar) / 8
-        variation[i] = sum((s - mean) ** 2 for s in similar) / 8
+    variation = np.empty(count)
+    for i in range(count):
+        similar = [cosine[i, j] if j != i else 0.0 for j in range(count)]
+        mean = sum(similar) / (count - 1)
+        variation[i] = sum((s - mean) ** 2 for s in similar) / (count - 1)
     scaled = 1000 * attention
-    expected = np.mean(scaled + 0.09 * variation * scaled.mean() / (variation.mean() + 1e-6))
+    return float(np.mean(scaled + 0.09 * variation * scaled.mean() / (variation.mean() + 1e-6)))
+
+
+def test_holov_score_is_the_mean_of_attention_and_variation() -> None:
+    """For one run."""
+    rows, attention = X[:9], ONE[:9]
 
     found = run_score(rows, attention, Precision.of(rows))
 
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    np.testing.assert_allclose(found, holov_score(rows, attention), rtol=1e-5)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_holov_score_of_a_few_tokens_that_hardly_differ_in_their_cosines_is_finite(count: int, library: str) -> None:
+    """In float16 the scale of their variation is beyond the dtype's range, the score is not."""
+    rows = np.zeros((count, 2048), dtype=np.float16)
+    rows[:, 0], rows[range(count), range(1, count + 1)] = 1, 20
+    attention = np.linspace(0.3, 0.5, count).astype(np.float16)
+    xp = load(library)
+
+    held = xp.array(rows), xp.array(attention)
+    precision = Precision.of(*held)
+    found = run_score(*map(precision.enter, held), precision)
+
+    expected = holov_score(rows.astype(np.float64), attention.astype(np.float64))
+    np.testing.assert_allclose(float(found), expected, rtol=0.01)
 
 
 def test_holov_fills_up_what_short_runs_leave() -> None:

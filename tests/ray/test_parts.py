@@ -40,6 +40,11 @@ def test_a_folder_of_other_files_is_left_alone(tmp_path: Path) -> None:
     ("name", "content", "message"),
     [
         ("_settings.json", "", r"_settings\.json' is damaged \(.*\), so how its answers were made is not known"),
+        (
+            "_settings.json",
+            "[" * 100_000,
+            r"_settings\.json' is damaged \(.*recursion.*\), so how its answers were made",
+        ),
         ("_settings.json", "[]", r"_settings\.json' holds a list, and not how answers were made: choose another"),
         ("part-1.parquet", "PAR1", r"part-1\.parquet' is damaged, or holds no answers \(.*Parquet file size is 4"),
     ],

@@ -17,7 +17,6 @@ from iwp_lmms_eval.report import comparison_table
 from iwp_lmms_eval.reproduction import (
     TESTED,
     Failure,
-    measured_versions,
     missing_packages,
     model_trouble,
 )
@@ -25,6 +24,7 @@ from iwp_lmms_eval.reproduction import (
     reproduce as measure_cells,
 )
 from iwp_lmms_eval.results import Comparison, Results, compared
+from iwp_lmms_eval.versions import measured_versions
 from iwp_transformers.media.errors import quoted
 
 __all__ = ["reproduce"]

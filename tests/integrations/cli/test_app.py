@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import inspect
 import io
@@ -10,6 +11,7 @@ import pkgutil
 import subprocess
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -37,6 +39,15 @@ def test_help_lists_every_command_with_its_sentence() -> None:
     for command in module.COMMANDS:
         assert f" {command.__name__} " in done.output
         assert (command.__doc__ or "").splitlines()[0] in done.output
+
+
+@pytest.mark.parametrize("command", module.COMMANDS, ids=lambda command: command.__name__)
+def test_help_of_a_command_is_for_its_user(command: Callable[..., None]) -> None:
+    """A section for readers of the code would be on the screen as it is."""
+    done = CliRunner().invoke(module.app, [command.__name__, "--help"])
+
+    assert done.exit_code == 0
+    assert "Raises" not in done.output
 
 
 def test_every_file_of_commands_is_listed() -> None:
@@ -77,6 +88,13 @@ def test_fault_of_the_program_is_one_line_that_says_how_to_see_where(monkeypatch
 
     monkeypatch.setenv("IWP_TRACEBACK", "1")
     assert isinstance(run(KeyError("rope")).exception, KeyError)
+
+
+def test_closed_pipe_ends_a_command_in_silence() -> None:
+    """As it does with other programs in front of `head`."""
+    done = run(BrokenPipeError(errno.EPIPE, "Broken pipe"))
+
+    assert (done.exit_code, done.output) == (1, "")
 
 
 def test_usage_errors_stay_those_of_the_library() -> None:
