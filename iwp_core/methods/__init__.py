@@ -4,6 +4,7 @@ Each function takes the arrays of one sample, positional-only, and returns indic
 stands for float16, bfloat16, float32 or float64. Computation is in float32, or in float64 if an array is float64. All
 arrays of a call are of one library and on one device. Beside the shape letters of `iwp_core`, L is the number of tokens
 in the sequence and S that of samples. The pruning layer is the first layer that no longer sees the dropped tokens.
+Neither gradients nor torch's autocast nor TF32 reach a rule, except for those that return merged tokens.
 """
 
 from iwp_core.methods._merged import MergedTokens

@@ -4,6 +4,7 @@ from iwp_core._arrays import Array, as_dtype, namespace
 from iwp_core.budget import tokens_to_keep
 from iwp_core.identical import first_identical
 from iwp_core.methods._checks import check_arrays
+from iwp_core.methods._context import in_context
 from iwp_core.methods._cosine import cosines
 from iwp_core.methods._precision import Precision
 from iwp_core.methods._ranking import in_sequence
@@ -12,6 +13,7 @@ from iwp_core.methods.determinantal import greedy_determinant
 __all__ = ["cdpruner", "cdpruner_order"]
 
 
+@in_context
 def cdpruner(features: Array, relevance: Array, /, budget: float) -> Array:
     """Keep tokens that are relevant and different, by greedy MAP inference in a determinantal point process (DPP).
 
@@ -61,6 +63,7 @@ def cdpruner(features: Array, relevance: Array, /, budget: float) -> Array:
     return in_sequence(cdpruner_order(features, relevance, budget))
 
 
+@in_context
 def cdpruner_order(features: Array, relevance: Array, /, budget: float) -> Array:
     """Return the tokens that `cdpruner` keeps, in the order of choice.
 

@@ -2,12 +2,14 @@
 
 from iwp_core._arrays import Array, namespace
 from iwp_core.methods._checks import check_arrays
+from iwp_core.methods._context import in_context
 from iwp_core.methods._precision import Precision
 from iwp_core.methods._ties import tied
 
 __all__ = ["cdpruner_relevance"]
 
 
+@in_context
 def cdpruner_relevance(image: Array, text: Array, /, *, sign: int = -1) -> Array:
     """Return how relevant each visual token is to an instruction, from embeddings in one space of images and texts.
 

@@ -3,6 +3,7 @@
 from iwp_core._arrays import Array, namespace
 from iwp_core.budget import tokens_to_keep
 from iwp_core.methods._checks import check_arrays, check_count, check_exactly_one
+from iwp_core.methods._context import in_context
 from iwp_core.methods._precision import Precision
 from iwp_core.methods._ranking import in_sequence, largest, remaining, tokens_at
 from iwp_core.methods.dart_pivots import dart_pivots
@@ -10,6 +11,7 @@ from iwp_core.methods.dart_pivots import dart_pivots
 __all__ = ["dart"]
 
 
+@in_context
 def dart(
     states: Array,
     keys: Array,

@@ -2,12 +2,14 @@
 
 from iwp_core._arrays import Array, namespace
 from iwp_core.methods._checks import check_arrays, check_count, check_number
+from iwp_core.methods._context import in_context
 from iwp_core.methods._precision import Precision
 from iwp_core.methods._ranking import largest
 
 __all__ = ["dart_pivots", "dart_quota"]
 
 
+@in_context
 def dart_pivots(
     keys: Array, text_keys: Array, /, *, image_pivots: int, text_pivots: int, offset: int = 0
 ) -> tuple[list[int], Array]:

@@ -3,12 +3,14 @@
 from iwp_core._arrays import Array
 from iwp_core.budget import tokens_to_keep
 from iwp_core.methods._checks import check_arrays
+from iwp_core.methods._context import in_context
 from iwp_core.methods._ranking import in_sequence
 from iwp_core.methods.max_min import greedy_max_min
 
 __all__ = ["divprune", "divprune_order"]
 
 
+@in_context
 def divprune(features: Array, /, budget: float) -> Array:
     """Keep tokens that greedily maximise the smallest cosine distance between any two kept tokens.
 
@@ -56,6 +58,7 @@ def divprune(features: Array, /, budget: float) -> Array:
     return in_sequence(divprune_order(features, budget))
 
 
+@in_context
 def divprune_order(features: Array, /, budget: float) -> Array:
     """Return the tokens that `divprune` keeps, in the order of choice.
 

@@ -2,6 +2,7 @@
 
 from iwp_core._arrays import Array
 from iwp_core.budget import tokens_to_keep
+from iwp_core.methods._context import in_context
 from iwp_core.methods._ranking import in_sequence, tokens_at
 from iwp_core.methods.max_min import greedy_max_min
 from iwp_core.methods.trimtokenator import aligned
@@ -9,6 +10,7 @@ from iwp_core.methods.trimtokenator import aligned
 __all__ = ["divprune_star"]
 
 
+@in_context
 def divprune_star(visual: Array, text: Array, /, budget: float, *, alignment: str = "l2", share: float = 0.8) -> Array:
     """Keep tokens that are aligned with the text and far apart from each other.
 

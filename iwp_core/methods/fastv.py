@@ -3,6 +3,7 @@
 from iwp_core._arrays import Array
 from iwp_core.budget import tokens_to_keep
 from iwp_core.methods._checks import check_arrays
+from iwp_core.methods._context import in_context
 from iwp_core.methods._precision import Precision
 from iwp_core.methods._ranking import in_sequence, largest
 from iwp_core.methods._ties import head_mean
@@ -10,6 +11,7 @@ from iwp_core.methods._ties import head_mean
 __all__ = ["fastv", "fastv_visual"]
 
 
+@in_context
 def fastv(attention: Array, /, budget: float) -> Array:
     """Keep the visual tokens that the last token of the prompt attends to most.
 
@@ -58,6 +60,7 @@ def fastv(attention: Array, /, budget: float) -> Array:
     return in_sequence(largest(scores, tokens_to_keep(budget, scores.shape[0])))
 
 
+@in_context
 def fastv_visual(attention: Array, /, budget: float) -> Array:
     """Keep the visual tokens that the last visual token attends to most. It has not seen the question.
 

@@ -3,6 +3,7 @@
 from iwp_core._arrays import Array, namespace
 from iwp_core.budget import tokens_to_keep
 from iwp_core.methods._checks import check_arrays, check_number
+from iwp_core.methods._context import in_context
 from iwp_core.methods._precision import Precision
 from iwp_core.methods._ranking import in_sequence, largest
 from iwp_core.methods._ties import head_mean, tied
@@ -10,6 +11,7 @@ from iwp_core.methods._ties import head_mean, tied
 __all__ = ["fastv_balanced"]
 
 
+@in_context
 def fastv_balanced(attention: Array, hidden: Array, last: Array, /, budget: float, *, balance: float = 0.5) -> Array:
     """Keep the visual tokens that the last token attends to and that are not similar to it.
 

@@ -3,6 +3,7 @@
 from iwp_core._arrays import Array
 from iwp_core.budget import tokens_to_keep
 from iwp_core.methods._checks import check_arrays
+from iwp_core.methods._context import in_context
 from iwp_core.methods._precision import Precision
 from iwp_core.methods._ranking import in_sequence, largest
 from iwp_core.methods._ties import head_mean
@@ -10,6 +11,7 @@ from iwp_core.methods._ties import head_mean
 __all__ = ["fastv_reverse"]
 
 
+@in_context
 def fastv_reverse(attention: Array, /, budget: float) -> Array:
     """Keep the visual tokens that the last token attends to least. This is a control, which should do badly.
 

@@ -3,6 +3,7 @@
 from iwp_core._arrays import Array, namespace
 from iwp_core.budget import tokens_to_keep
 from iwp_core.methods._checks import check_arrays, check_count
+from iwp_core.methods._context import in_context
 from iwp_core.methods._precision import Precision
 from iwp_core.methods._ranking import in_sequence, largest, tokens_at
 from iwp_core.methods._ties import head_mean
@@ -11,6 +12,7 @@ from iwp_core.methods._windows import check_grid, windows_of
 __all__ = ["fastv_window"]
 
 
+@in_context
 def fastv_window(attention: Array, /, budget: float, *, grid: tuple[int, int], window: int = 4) -> Array:
     """Keep, in each window of the grid, the visual tokens that the last token of the prompt attends to most.
 

@@ -5,6 +5,7 @@ from itertools import pairwise
 from iwp_core._arrays import Array, arange_indices, namespace, order_descending
 from iwp_core.budget import tokens_to_keep
 from iwp_core.methods._checks import check_arrays, check_count
+from iwp_core.methods._context import in_context
 from iwp_core.methods._precision import Precision
 from iwp_core.methods._ranking import in_sequence, largest, mask_of
 from iwp_core.methods.holov_scores import LEAST, run_score
@@ -12,6 +13,7 @@ from iwp_core.methods.holov_scores import LEAST, run_score
 __all__ = ["holov", "holov_order"]
 
 
+@in_context
 def holov(features: Array, attention: Array, /, budget: float, *, patches: int = 16) -> Array:
     """Keep the most attended tokens of each run of tokens. A run that is more attended and more varied keeps more.
 
@@ -73,6 +75,7 @@ def holov(features: Array, attention: Array, /, budget: float, *, patches: int =
     return in_sequence(order)
 
 
+@in_context
 def holov_order(features: Array, attention: Array, /, budget: float, *, patches: int = 16) -> Array:
     """Return the tokens that the runs of `holov` keep by themselves.
 

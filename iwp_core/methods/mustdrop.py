@@ -3,6 +3,7 @@
 from iwp_core._arrays import Array, namespace
 from iwp_core.budget import tokens_to_keep
 from iwp_core.methods._checks import check_arrays, check_indices, check_number
+from iwp_core.methods._context import in_context
 from iwp_core.methods._precision import Precision
 from iwp_core.methods._ranking import in_sequence, largest, mask_of
 from iwp_core.methods._ties import tied
@@ -10,6 +11,7 @@ from iwp_core.methods._ties import tied
 __all__ = ["mustdrop"]
 
 
+@in_context
 def mustdrop(
     attention: Array,
     key_tokens: Array | None,

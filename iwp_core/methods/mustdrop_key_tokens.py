@@ -4,6 +4,7 @@ import math
 
 from iwp_core._arrays import Array
 from iwp_core.methods._checks import check_arrays, check_number
+from iwp_core.methods._context import in_context
 from iwp_core.methods._precision import Precision
 from iwp_core.methods._ranking import largest
 from iwp_core.methods._ties import head_mean
@@ -11,6 +12,7 @@ from iwp_core.methods._ties import head_mean
 __all__ = ["mustdrop_key_tokens"]
 
 
+@in_context
 def mustdrop_key_tokens(attention: Array, /, *, share: float = 0.08) -> Array:
     """Return the visual tokens that the class token attends to most.
 

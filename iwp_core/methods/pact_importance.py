@@ -2,12 +2,14 @@
 
 from iwp_core._arrays import Array, namespace
 from iwp_core.methods._checks import check_arrays, check_indices
+from iwp_core.methods._context import in_context
 from iwp_core.methods._precision import Precision
 from iwp_core.methods._ties import tied
 
 __all__ = ["pact_importance"]
 
 
+@in_context
 def pact_importance(hidden: Array, queries: Array, keys: Array, visual: Array, /) -> Array:
     """Return the importance of each visual token: the norm of its state times its attention from a global query (EUTI).
 

@@ -2,12 +2,14 @@
 
 from iwp_core._arrays import Array
 from iwp_core.methods._checks import check_arrays
+from iwp_core.methods._context import in_context
 from iwp_core.methods._precision import Precision
 from iwp_core.methods._ties import tied
 
 __all__ = ["prumerge_attention"]
 
 
+@in_context
 def prumerge_attention(query: Array, keys: Array, /) -> Array:
     """Return the attention of the class token to each patch, computed without splitting the heads.
 

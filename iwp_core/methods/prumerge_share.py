@@ -2,11 +2,13 @@
 
 from iwp_core._arrays import Array, namespace
 from iwp_core.methods._checks import check_arrays
+from iwp_core.methods._context import in_context
 from iwp_core.methods._precision import Precision
 
 __all__ = ["affordable_share", "outlier_share", "spacing"]
 
 
+@in_context
 def outlier_share(attention: Array, /) -> float:
     """Return the share of tokens whose attention is an outlier.
 

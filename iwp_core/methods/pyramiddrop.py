@@ -3,6 +3,7 @@
 from iwp_core._arrays import Array, namespace
 from iwp_core.budget import tokens_to_keep
 from iwp_core.methods._checks import check_arrays, check_indices
+from iwp_core.methods._context import in_context
 from iwp_core.methods._precision import Precision
 from iwp_core.methods._ranking import in_sequence, largest
 from iwp_core.methods._ties import tied
@@ -10,6 +11,7 @@ from iwp_core.methods._ties import tied
 __all__ = ["pyramiddrop", "pyramiddrop_scores"]
 
 
+@in_context
 def pyramiddrop(query: Array, keys: Array, visual: Array, /, budget: float) -> Array:
     """Keep the visual tokens that the last token of the prompt attends to most, at one stage.
 
@@ -63,6 +65,7 @@ def pyramiddrop(query: Array, keys: Array, visual: Array, /, budget: float) -> A
     return in_sequence(largest(scores, tokens_to_keep(budget, scores.shape[0])))
 
 
+@in_context
 def pyramiddrop_scores(query: Array, keys: Array, visual: Array, /) -> Array:
     """Return the attention of the last token to each visual token, averaged over heads.
 

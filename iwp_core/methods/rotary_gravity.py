@@ -2,10 +2,12 @@
 
 from iwp_core._arrays import Array, accumulation_dtype, as_dtype, device, namespace
 from iwp_core.methods._checks import check_arrays, check_count, check_number
+from iwp_core.methods._context import in_context
 
 __all__ = ["rotary_gravity"]
 
 
+@in_context
 def rotary_gravity(text: Array, visual: Array, /, *, width: int, base: float = 10_000.0) -> Array:
     """Return the scaled dot product of two vectors of ones under rotary embedding, for each pair of positions.
 

@@ -4,6 +4,7 @@ from iwp_core._arrays import Array, as_dtype, namespace
 from iwp_core._validate import check_name
 from iwp_core.budget import tokens_to_keep
 from iwp_core.methods._checks import check_arrays, check_number
+from iwp_core.methods._context import in_context
 from iwp_core.methods._cosine import cosines
 from iwp_core.methods._precision import Precision
 from iwp_core.methods._ranking import in_sequence
@@ -15,6 +16,7 @@ __all__ = ["scope", "scope_order"]
 COMBINATIONS = ("multiply", "add")
 
 
+@in_context
 def scope(
     features: Array, attention: Array, /, budget: float, *, exponent: float = 1.0, combination: str = "multiply"
 ) -> Array:
@@ -72,6 +74,7 @@ def scope(
     return in_sequence(scope_order(features, attention, budget, exponent=exponent, combination=combination))
 
 
+@in_context
 def scope_order(
     features: Array, attention: Array, /, budget: float, *, exponent: float = 1.0, combination: str = "multiply"
 ) -> Array:

@@ -2,12 +2,14 @@
 
 from iwp_core._arrays import Array
 from iwp_core.budget import tokens_to_keep
+from iwp_core.methods._context import in_context
 from iwp_core.methods._ranking import in_sequence, largest
 from iwp_core.methods.sparsevlm_scores import sparsevlm_scores
 
 __all__ = ["sparsevlm"]
 
 
+@in_context
 def sparsevlm(attention: Array, raters: Array, /, budget: float, *, gravity: Array | None = None) -> Array:
     """Keep the visual tokens that the raters attend to most, at one stage.
 

@@ -2,12 +2,14 @@
 
 from iwp_core._arrays import Array, namespace
 from iwp_core.methods._checks import check_arrays
+from iwp_core.methods._context import in_context
 from iwp_core.methods._precision import Precision
 from iwp_core.methods._ties import tied
 
 __all__ = ["sparsevlm_raters"]
 
 
+@in_context
 def sparsevlm_raters(visual: Array, text: Array, /) -> Array:
     """Return the text tokens that are more related to the picture than the average text token.
 

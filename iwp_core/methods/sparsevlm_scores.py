@@ -2,6 +2,7 @@
 
 from iwp_core._arrays import Array, namespace
 from iwp_core.methods._checks import check_arrays, check_count, check_indices
+from iwp_core.methods._context import in_context
 from iwp_core.methods._precision import Precision
 from iwp_core.methods._ranking import largest
 from iwp_core.methods._ties import tied
@@ -9,6 +10,7 @@ from iwp_core.methods._ties import tied
 __all__ = ["sparsevlm_heads", "sparsevlm_scores"]
 
 
+@in_context
 def sparsevlm_scores(attention: Array, raters: Array, /, *, gravity: Array | None = None) -> Array:
     """Return the attention of the raters to each visual token, averaged over heads and raters.
 
@@ -40,6 +42,7 @@ def sparsevlm_scores(attention: Array, raters: Array, /, *, gravity: Array | Non
     return tied(means, namespace(rated).matrix_transpose(rated))
 
 
+@in_context
 def sparsevlm_heads(attention: Array, raters: Array, gravity: Array, /, *, count: int = 14) -> Array:
     """Return the heads in which the raters attend most to visual tokens, after division by the gravity.
 

@@ -6,6 +6,7 @@ from iwp_core._arrays import Array, namespace, tiles
 from iwp_core._validate import check_name
 from iwp_core.budget import tokens_to_keep
 from iwp_core.methods._checks import check_arrays, check_number
+from iwp_core.methods._context import in_context
 from iwp_core.methods._precision import Precision
 from iwp_core.methods._ranking import in_sequence, largest, tokens_at
 from iwp_core.methods._ties import tied
@@ -19,6 +20,7 @@ BLOCK = 1 << 22
 """Numbers that the differences of a block of token pairs hold."""
 
 
+@in_context
 def trimtokenator(visual: Array, text: Array, /, budget: float, *, alignment: str = "l2", share: float = 0.8) -> Array:
     """Keep tokens that are aligned with the text and far from each other on average (Greedy RepMax).
 

@@ -3,12 +3,14 @@
 from iwp_core._arrays import Array
 from iwp_core.budget import tokens_to_keep
 from iwp_core.methods._checks import check_arrays
+from iwp_core.methods._context import in_context
 from iwp_core.methods._precision import Precision
 from iwp_core.methods._ranking import in_sequence, largest
 
 __all__ = ["v2drop"]
 
 
+@in_context
 def v2drop(before: Array, after: Array, /, budget: float) -> Array:
     """Keep the visual tokens whose states a layer of the language model changed most.
 

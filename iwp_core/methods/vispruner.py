@@ -3,6 +3,7 @@
 from iwp_core._arrays import Array, arange_indices, namespace, order_descending
 from iwp_core.budget import tokens_to_keep
 from iwp_core.methods._checks import check_arrays, check_number
+from iwp_core.methods._context import in_context
 from iwp_core.methods._cosine import cosines
 from iwp_core.methods._precision import Precision
 from iwp_core.methods._ranking import in_sequence, tokens_at
@@ -14,6 +15,7 @@ REMOVED = 8
 """Tokens that one pass removes at most."""
 
 
+@in_context
 def vispruner(features: Array, attention: Array, /, budget: float, *, important: float = 0.5) -> Array:
     """Keep the most attended tokens, and of the others those that are least similar to each other.
 

@@ -2,6 +2,7 @@
 
 from iwp_core._arrays import Array, namespace
 from iwp_core.methods._checks import check_arrays, check_count, check_number
+from iwp_core.methods._context import in_context
 from iwp_core.methods._precision import Precision
 
 __all__ = ["vtw_divergence", "vtw_layer"]
@@ -10,6 +11,7 @@ FIRST = 5
 """First layer that the official calibration tries."""
 
 
+@in_context
 def vtw_layer(full: Array, withdrawn: Array, /, *, threshold: float = 0.003, first: int = FIRST) -> int:
     """Find the first layer from which on all visual tokens can be dropped while the next token hardly changes.
 
@@ -68,6 +70,7 @@ def vtw_layer(full: Array, withdrawn: Array, /, *, threshold: float = 0.003, fir
     raise ValueError(msg)
 
 
+@in_context
 def vtw_divergence(full: Array, withdrawn: Array, /) -> Array:
     """Return how much the distribution of the next token changes when the visual tokens are dropped.
 

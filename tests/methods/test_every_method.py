@@ -138,6 +138,21 @@ def test_every_function_takes_half_precision(name: str, dtype: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(CALLS))
+def test_autocast_around_a_call_changes_no_rule(name: str) -> None:
+    """Under autocast torch rounds the products of float32 arrays to bfloat16; rules that merge are left to it."""
+    torch, xp = pytest.importorskip("torch", reason="autocast is torch's"), load("torch")
+    quiet = CALLS[name].run(name, xp, dtype="float32")
+    if isinstance(quiet, methods.MergedTokens):
+        pytest.skip("merged tokens may need gradients, which the context of the backend switches off")
+
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = CALLS[name].run(name, xp, dtype="float32")
+
+    for x, y in zip(arrays_of(found, xp), arrays_of(quiet, xp), strict=True):
+        np.testing.assert_array_equal(x, y, strict=True)
+
+
+@pytest.mark.parametrize("name", sorted(CALLS))
 def test_every_function_leaves_its_inputs_alone(name: str) -> None:
     """Read-only arrays are enough, and hold what they held."""
     xp = load("numpy")
