@@ -2,13 +2,13 @@
 
 from itertools import pairwise
 
-from iwp_core._arrays import Array, arange_indices, namespace, order_descending
+from iwp_core._arrays import Array, arange_indices, namespace
 from iwp_core.budget import tokens_to_keep
 from iwp_core.methods._checks import check_arrays, check_count
 from iwp_core.methods._context import in_context
 from iwp_core.methods._precision import Precision
 from iwp_core.methods._ranking import in_sequence, largest, mask_of
-from iwp_core.methods.holov_scores import LEAST, run_score
+from iwp_core.methods.holov_scores import run_quotas, run_score
 
 __all__ = ["holov", "holov_order"]
 
@@ -52,8 +52,7 @@ def holov(features: Array, attention: Array, /, budget: float, *, patches: int =
 
     Deviations: a run may be given more than it has tokens. The official code then fills up with zeros, this function
     with the most attended of the other tokens. In float16, the cosines of a few tokens may vary so little that the
-    scale of their variation is beyond the dtype's range. The official code then divides infinities, this function keeps
-    the scale in float32.
+    scale of their variation overflows. The official code then divides infinities, this function keeps the scale.
 
     References
     ----------
@@ -111,12 +110,7 @@ def holov_order(features: Array, attention: Array, /, budget: float, *, patches:
     edges = [patch * size + min(patch, longer) for patch in range(patches + 1)]
     runs = [slice(start, stop) for start, stop in pairwise(edges)]
     scores = xp.stack([run_score(rows[run, :], weights[run], precision) for run in runs])
-    shares = precision.round(scores / precision.round(xp.sum(scores) + LEAST))
-    quotas = [int(quota) for quota in xp.floor(precision.round(shares * count))]
-    order = [int(patch) for patch in order_descending(shares)]
-    for place in range(count - sum(quotas)):
-        quotas[order[place % patches]] += 1
-    everything = arange_indices(total, features)
+    everything, quotas = arange_indices(total, features), run_quotas(scores, count, precision)
     kept = [
         everything[run][largest(weights[run], quota)] if quota < run.stop - run.start else everything[run]
         for run, quota in zip(runs, quotas, strict=True)

@@ -1,9 +1,9 @@
-"""Score of a run of tokens for HoloV."""
+"""Scores of runs of tokens for HoloV, and how many tokens each run keeps."""
 
-from iwp_core._arrays import Array, arange_indices, namespace
+from iwp_core._arrays import Array, arange_indices, namespace, order_descending
 from iwp_core.methods._precision import Precision
 
-__all__ = ["LEAST", "run_score"]
+__all__ = ["run_quotas", "run_score"]
 
 ATTENTION, VARIATION, LEAST = 1000.0, 0.09, 1e-6
 """Weights of a run's attention and of the variation of its similarities; what is added to every divisor."""
@@ -46,3 +46,14 @@ def run_score(rows: Array, attention: Array, precision: Precision) -> Array:
     scale = precision.round_in_range(height / precision.round(heights[1] + LEAST))
     weighed = precision.round(precision.round(VARIATION * variation) * scale)
     return precision.mean(precision.round(attention + weighed), axis=0)
+
+
+def run_quotas(scores: Array, count: int, precision: Precision) -> list[int]:
+    """Return how many of `count` tokens each run keeps: in proportion to its score, the rest by the largest scores."""
+    xp = namespace(scores)
+    shares = precision.round(scores / precision.round(xp.sum(scores) + LEAST))
+    quotas = [int(quota) for quota in xp.floor(precision.round(shares * count))]
+    order = [int(run) for run in order_descending(shares)]
+    for place in range(count - sum(quotas)):
+        quotas[order[place % len(order)]] += 1
+    return quotas
