@@ -36,7 +36,7 @@ ABLATION_LAYERS, ABLATION_BUDGETS = (2, 3), (0.222, 0.111)
 METHOD_BUDGETS = BUDGETS[:3]
 PER_KIND, METHODS_PER_KIND = 125, 14
 
-PRESETS = (PAPER, PRESET, ABOVE, "DivPrune")
+COMPARED = (PAPER, PRESET, ABOVE, "DivPrune")
 """Rules that are compared on further training runs of a miniature."""
 
 Cell = tuple[str, int, float]
@@ -49,8 +49,8 @@ SETS: dict[str, list[Cell]] = {
     "layers": [*product(MAIN, LAYERS, ABLATION_BUDGETS)],
     "main": [*product(MAIN, LAYERS, BUDGETS)],
     "presets": [
-        *product(PRESETS, ABLATION_LAYERS, BUDGETS[1:]),
-        *product(PRESETS, (1, 4), ABLATION_BUDGETS),
+        *product(COMPARED, ABLATION_LAYERS, BUDGETS[1:]),
+        *product(COMPARED, (1, 4), ABLATION_BUDGETS),
     ],
 }
 SETS["all"] = list(dict.fromkeys(chain.from_iterable(SETS.values())))

@@ -18,6 +18,7 @@ __all__ = [
     "AsOutputs",
     "by_deviation",
     "from_outside",
+    "log_shares",
     "maximum",
     "pooled_as_outputs",
     "squared_by_output",
@@ -63,17 +64,21 @@ def _deviations(hidden: Tensor) -> Tensor:
     return torch.where(deviations > rounding, deviations, math.inf)
 
 
+def log_shares(keys: Tensor, queries: Tensor, context: Tensor) -> Tensor:
+    """Return the log of each query's attention to the tokens, among all that it sees, shape (Hq, T, N)."""
+    keys = keys.repeat_interleave(len(queries) // len(keys), dim=0)
+    logits = queries @ keys.mT / math.sqrt(keys.shape[-1])
+    return logits - torch.logaddexp(logits.logsumexp(-1), context)[..., None]
+
+
 def squared_by_output(keys: Tensor, values: Tensor, queries: Tensor, context: Tensor) -> Tensor:
     """Return the log of the squared length of what each token adds to each query's output, shape (T, N).
 
     The heads of a query write side by side into one vector, so this is the sum over heads of (share times the norm of
     the value) squared. Shares are of all that a query sees: `keys` (H, N, D), and what `context` (Hq, T) stands for.
     """
-    group = len(queries) // len(keys)
-    logits = queries @ keys.repeat_interleave(group, dim=0).mT / math.sqrt(keys.shape[-1])
-    shares = logits - torch.logaddexp(logits.logsumexp(-1), context)[..., None]
-    norms = values.norm(dim=-1).log().repeat_interleave(group, dim=0)[:, None]
-    return (2 * (shares + norms)).logsumexp(dim=0)
+    norms = values.norm(dim=-1).log().repeat_interleave(len(queries) // len(keys), dim=0)[:, None]
+    return (2 * (log_shares(keys, queries, context) + norms)).logsumexp(dim=0)
 
 
 def pooled_as_outputs(layers: Sequence[Tensor]) -> Tensor:

@@ -1,12 +1,11 @@
 """Rules that choose among the tokens of a text, by what a decoder's layers read."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from _harness import PAPER, PRESET
-from pooling_rules import by_deviation, from_outside, maximum, pooled_as_outputs, squared_by_output
+from pooling_rules import by_deviation, from_outside, log_shares, maximum, pooled_as_outputs, squared_by_output
 from text_decoder import Inputs, LayerInput, Rule
 from torch import Tensor
 
@@ -72,15 +71,9 @@ def by_outputs(
 
 def mean_attention(inputs: Inputs, count: int) -> Tensor:
     """Keep what the asking tokens attend to most in the mean, as SnapKV does without its pooling."""
-    return _log_shares(inputs[-1]).exp().mean(dim=(0, 1)).topk(count).indices
-
-
-def _log_shares(here: LayerInput) -> Tensor:
-    """Return the log of each query's attention to the candidates, among all that it sees, shape (Hq, T, N)."""
-    group = len(here.rotated_queries) // len(here.rotated_keys)
-    keys = here.rotated_keys.repeat_interleave(group, dim=0)
-    logits = here.rotated_queries @ keys.mT / math.sqrt(keys.shape[-1])
-    return logits - torch.logaddexp(logits.logsumexp(-1), here.context)[..., None]
+    here = inputs[-1]
+    shares = log_shares(here.rotated_keys, here.rotated_queries, here.context).exp()
+    return shares.mean(dim=(0, 1)).topk(count).indices
 
 
 MAXIMUM = maximum(PER_QUERY)

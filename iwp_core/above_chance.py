@@ -7,7 +7,7 @@ from iwp_core._arrays import Array, arange_indices, namespace, tiles
 from iwp_core.duplication import PairwiseDuplication
 from iwp_core.strategies import PCMMR, OrderedStrategy
 
-__all__ = ["AboveChance"]
+__all__ = ["PROBES", "AboveChance", "corrected"]
 
 PROBES = 512
 """Tokens, evenly spaced, that all tokens are compared with to learn what any two share; all of them up to this many."""
@@ -75,12 +75,17 @@ class _Corrected:
 
     def __call__(self, rows: Array, cols: Array, /) -> Array:
         """Return the corrected duplication, shape (R, C)."""
-        xp = namespace(rows)
-        similarity = xp.sqrt(self._duplication(rows, cols))
-        left = 1.0 - self._chance
-        some = left > 16 * xp.finfo(similarity.dtype).eps
-        above = xp.clip((similarity - self._chance) / xp.where(some, left, xp.ones_like(left)), min=0.0, max=1.0)
-        return xp.where(some, above * above, xp.zeros_like(above))
+        return corrected(self._duplication(rows, cols), self._chance)
+
+
+def corrected(duplication: Array, chance: Array) -> Array:
+    """Return a duplication less what any two tokens share: of the roots, `chance` is their mean, shape ()."""
+    xp = namespace(duplication)
+    similarity = xp.sqrt(duplication)
+    left = 1.0 - chance
+    some = left > 16 * xp.finfo(similarity.dtype).eps
+    above = xp.clip((similarity - chance) / xp.where(some, left, xp.ones_like(left)), min=0.0, max=1.0)
+    return xp.where(some, above * above, xp.zeros_like(above))
 
 
 def _mean_similarity(duplication: PairwiseDuplication, everyone: Array) -> Array:

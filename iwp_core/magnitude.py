@@ -11,7 +11,15 @@ from iwp_core._plugins import backend_context, overridable
 from iwp_core._validate import KERNELS, check_heads, check_name
 from iwp_core.comparison import Duplication
 from iwp_core.identical import first_identical
-from iwp_core.pooling import AVERAGING, QUERY_MAGNITUDES, check_pooling, log_min_max, log_total, pooled
+from iwp_core.pooling import (
+    AVERAGING,
+    QUERY_MAGNITUDES,
+    check_pooling,
+    log_min_max,
+    log_total,
+    of_single_queries,
+    pooled,
+)
 from iwp_core.samples import Sample, check_tokens
 from iwp_core.token_scores import TokenScores
 
@@ -135,7 +143,6 @@ def log_sample_magnitude(
     elif queries is not None:
         queries = as_dtype(queries, accumulation_dtype(queries))
         queries = queries[:, 0, :] if queries.shape[-2] == 1 else namespace(queries).mean(queries, axis=-2)
-    pooling = "softmax_mean" if heads == "softmax_mean_per_query" else heads
     scores = log_magnitude if scaled else _log_scores
     return scores(
         sample.magnitude_keys,
@@ -143,7 +150,7 @@ def log_sample_magnitude(
         queries,
         metric=metric,
         kernel=kernel,
-        heads=pooling,
+        heads=of_single_queries(heads),
         context=context,
         shared=shared,
     )

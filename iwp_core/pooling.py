@@ -4,7 +4,16 @@ import math
 
 from iwp_core._arrays import Array, namespace, safe_log
 
-__all__ = ["AVERAGING", "QUERY_MAGNITUDES", "check_pooling", "log_min_max", "log_sum", "log_total", "pooled"]
+__all__ = [
+    "AVERAGING",
+    "QUERY_MAGNITUDES",
+    "check_pooling",
+    "log_min_max",
+    "log_sum",
+    "log_total",
+    "of_single_queries",
+    "pooled",
+]
 
 AVERAGING = ("mean", "softmax_mean")
 """Ways of pooling heads that average the T queries first."""
@@ -42,6 +51,11 @@ def check_pooling(
             f"`heads` 'max' or p and the magnitudes {', '.join(map(repr, QUERY_MAGNITUDES))}, and by a `Tolerance`"
         )
         raise ValueError(msg)
+
+
+def of_single_queries(heads: str | float) -> str | float:
+    """Return how rows are pooled once each of the T queries is one more head, or their average the only one."""
+    return "softmax_mean" if heads == "softmax_mean_per_query" else heads
 
 
 def log_total(scores: Array) -> Array:

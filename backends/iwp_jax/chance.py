@@ -4,10 +4,9 @@ from functools import cached_property
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 from jax import Array, lax
 
-from iwp_core.above_chance import PROBES
+from iwp_core.above_chance import PROBES, corrected
 from iwp_jax.tokens import COLUMNS
 
 __all__ = ["AboveChanceTokens"]
@@ -38,11 +37,8 @@ class AboveChanceTokens:
 
     def duplication(self, columns: Array) -> Array:
         """Return the corrected duplication of all tokens with those at `columns`, (N, C)."""
-        similarity = jnp.sqrt(self._tokens.duplication(columns))
-        left = 1.0 - self._chance
-        some = left > 16 * np.finfo(similarity.dtype).eps
-        above = jnp.clip((similarity - self._chance) / jnp.where(some, left, 1.0), 0.0, 1.0)
-        return jnp.where(some, above * above, 0.0)
+        above: Array = corrected(self._tokens.duplication(columns), self._chance)
+        return above
 
     def _mean_similarity(self) -> Array:
         """Return the mean root of the duplication over pairs of different real tokens, shape (); 0 for a single one."""

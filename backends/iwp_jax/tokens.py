@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from iwp_core.choice import Rule
-from iwp_core.pooling import AVERAGING
+from iwp_core.pooling import AVERAGING, of_single_queries
 from iwp_core.similarity import Gaussian, factors_of
 from iwp_jax.identical import first_identical
 from iwp_jax.magnitude import log_magnitude
@@ -62,7 +62,7 @@ class Tokens:
             self._first_identical(read),
             metric=metric,
             kernel=self._rule.kernel,
-            heads="softmax_mean" if heads == "softmax_mean_per_query" else heads,
+            heads=of_single_queries(heads),
         )
 
     def prepare(self) -> None:

@@ -8,6 +8,7 @@ from iwp_core import PCMMR, Strategy, Tolerance, TopK
 from iwp_core.above_chance import AboveChance
 from iwp_core.budget import tokens_to_keep
 from iwp_core.kernels import Rule, Samples
+from iwp_core.pooling import of_single_queries
 from iwp_core.strategies import MMR
 from iwp_torch import fused
 
@@ -28,7 +29,7 @@ def why_not_captured(samples: Samples, budget: float | Tolerance, rule: Rule) ->
         return None  # the first is refused before, and to keep all tokens nothing is read
     if samples.mask is not None:
         return "`mask` is given, expected None: the host counts the real tokens of each sample"
-    heads = "softmax_mean" if rule.heads == "softmax_mean_per_query" else rule.heads
+    heads = of_single_queries(rule.heads)
     arrays = samples.magnitude_keys, samples.values, samples.queries
     if heads not in fused.POOLINGS:
         expected = ", ".join(map(repr, (*fused.POOLINGS, "softmax_mean_per_query")))
